@@ -1,0 +1,1 @@
+//! TDengine SQL as the embedded node reads it: lexer, syntax tree, parser.
