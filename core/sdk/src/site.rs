@@ -1,0 +1,74 @@
+//! The Site facet: how replica commands reach a site without knowing what it is.
+//!
+//! Across the boundary a site is one asynchronous call with a method name and JSON both ways, so that methods can be added
+//! without a new table.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::LaneProgress;
+use crate::error::{Error, Result};
+
+/// What can be read of a namespace at a site, in a form that two sites can be compared by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TableDigest {
+    pub table: String,
+    /// The table's definition (group, columns, labels) in a canonical text: equal texts are equal definitions.
+    pub schema: String,
+    pub rows: u64,
+    /// A hash over all rows that does not depend on their order, hexadecimal.
+    pub hash: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Digest {
+    pub rows: u64,
+    /// Ascending by name.
+    pub tables: Vec<TableDigest>,
+}
+
+#[async_trait]
+pub trait Site: Send {
+    /// Who the site is (a cluster id): two equal ones are one site.
+    async fn identity(&mut self) -> Result<String>;
+    /// Namespaces that could be replicated: all but the system's own and ours.
+    async fn databases(&mut self) -> Result<Vec<String>>;
+    /// The site's definition of a namespace and its tables in a canonical form.
+    async fn schema(&mut self, database: &str) -> Result<serde_json::Value>;
+    /// Counts and hashes of every table, of rows in `[from, to)` nanoseconds where given.
+    async fn digest(&mut self, database: &str, range: Option<(i64, i64)>) -> Result<Digest>;
+    /// Oldest kept and latest position of each lane of a namespace.
+    async fn lanes(&mut self, database: &str) -> Result<Vec<LaneProgress>>;
+    /// What a replica would find here, without writing: version, options, limits, warnings.
+    async fn plan(&mut self, databases: &[String]) -> Result<serde_json::Value>;
+    /// Removes what replicas of this namespace left at the site (topics, groups).
+    async fn forget(&mut self, database: &str) -> Result<()>;
+
+    /// Dispatch by name, as the boundary calls it.
+    async fn call(&mut self, method: &str, args: serde_json::Value) -> Result<serde_json::Value> {
+        #[derive(Deserialize)]
+        struct Args {
+            #[serde(default)]
+            database: String,
+            #[serde(default)]
+            databases: Vec<String>,
+            #[serde(default)]
+            range: Option<(i64, i64)>,
+        }
+        let args: Args = serde_json::from_value(args)
+            .map_err(|error| Error::fatal(format!("site call {method}: {error}")))?;
+        let value = match method {
+            "identity" => serde_json::to_value(self.identity().await?),
+            "databases" => serde_json::to_value(self.databases().await?),
+            "schema" => serde_json::to_value(self.schema(&args.database).await?),
+            "digest" => serde_json::to_value(self.digest(&args.database, args.range).await?),
+            "lanes" => serde_json::to_value(self.lanes(&args.database).await?),
+            "plan" => serde_json::to_value(self.plan(&args.databases).await?),
+            "forget" => serde_json::to_value(self.forget(&args.database).await?),
+            _ => return Err(Error::fatal(format!("this plugin's site does not know `{method}`"))),
+        };
+        value.map_err(|error| Error::fatal(format!("site call {method}: {error}")))
+    }
+}
