@@ -442,14 +442,14 @@ macro_rules! root {
     ($runtime:expr, $plugin:expr) => {{
         use $crate::abi::{export, types};
 
-        fn plugin() -> &'static $crate::Plugin {
+        fn the_plugin() -> &'static $crate::Plugin {
             static PLUGIN: std::sync::OnceLock<$crate::Plugin> = std::sync::OnceLock::new();
             PLUGIN.get_or_init(|| $plugin())
         }
 
         unsafe extern "C" fn description() -> types::Slice {
             static TEXT: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-            types::Slice::of(TEXT.get_or_init(|| export::description(plugin())))
+            types::Slice::of(TEXT.get_or_init(|| export::description(the_plugin())))
         }
 
         unsafe extern "C" fn lint(
@@ -459,7 +459,7 @@ macro_rules! root {
             out: *mut types::OutputRaw,
         ) {
             // SAFETY: the host keeps to the boundary's rules; so in all functions of this macro.
-            unsafe { export::lint(plugin(), kind, component, config, out) }
+            unsafe { export::lint(the_plugin(), kind, component, config, out) }
         }
 
         unsafe extern "C" fn create(
@@ -473,13 +473,13 @@ macro_rules! root {
         ) {
             // SAFETY: see `lint`.
             unsafe {
-                export::create(plugin(), $runtime, kind, component, config, place, host, instance, out)
+                export::create(the_plugin(), $runtime, kind, component, config, place, host, instance, out)
             }
         }
 
         unsafe extern "C" fn discover(component: types::Slice, config: types::Slice) -> types::FutureRaw {
             // SAFETY: see `lint`.
-            unsafe { export::discover(plugin(), $runtime, component, config) }
+            unsafe { export::discover(the_plugin(), $runtime, component, config) }
         }
 
         unsafe extern "C" fn decode(
@@ -488,7 +488,7 @@ macro_rules! root {
             out: *mut types::OutputRaw,
         ) {
             // SAFETY: see `lint`.
-            unsafe { export::decode(plugin(), component, frame, out) }
+            unsafe { export::decode(the_plugin(), component, frame, out) }
         }
 
         static ROOT: types::Root = types::Root {
