@@ -1,0 +1,14 @@
+//! What the whole-system tests share: sites reached by plain HTTP, and the built `pipeline` binary as a child process.
+//!
+//! Nothing of the product is linked in, so that a defect of its client cannot hide itself. A site is an embedded node that the
+//! test starts, or a real server: set `PIPELINE_TEST_SITES=HOST:PORT,HOST:PORT` to run the same tests against a real pair.
+
+mod pair;
+mod process;
+mod site;
+mod watch;
+
+pub use pair::{Pair, pipelines, start_node};
+pub use process::{Process, binary};
+pub use site::Site;
+pub use watch::{insert_line, messages_at};

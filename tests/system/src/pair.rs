@@ -1,0 +1,165 @@
+//! Two sites and the pipelines between them.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::Process;
+use crate::site::Site;
+
+pub struct Pair {
+    pub a: Site,
+    pub b: Site,
+    pub database: String,
+    pub folder: tempfile::TempDir,
+    nodes: Vec<Process>,
+    run: Option<Process>,
+}
+
+/// Two symmetric pipelines between two sites, for one database.
+pub fn pipelines(a: &Site, b: &Site, database: &str) -> String {
+    let one = |name: &str, from: &Site, to: &Site| {
+        format!(
+            "[pipeline.{name}]\nfreshness = \"20ms\"\ncheckpoint-interval = \"200ms\"\n\
+             source = {{ type = \"tdengine-tmq\", dsn = \"{}\", databases = [\"{database}\"] }}\n\
+             transform = {{ type = \"loop-mark\" }}\n\
+             sink = {{ type = \"tdengine\", dsn = \"{}\" }}\n\n",
+            from.dsn(),
+            to.dsn()
+        )
+    };
+    one("a-to-b", a, b) + &one("b-to-a", b, a)
+}
+
+impl Pair {
+    /// Two embedded nodes of its own, or the real pair that `PIPELINE_TEST_SITES` names; a database that exists at both.
+    pub fn new(name: &str, options: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut pair = match std::env::var("PIPELINE_TEST_SITES") {
+            Ok(sites) => {
+                let (a, b) = sites.split_once(',').context("PIPELINE_TEST_SITES is HOST:PORT,HOST:PORT")?;
+                Self::of(Site::new(a), Site::new(b), Vec::new(), folder, name)
+            }
+            Err(_) => {
+                let (a, first) = start_node(&folder.path().join("a"), None)?;
+                let (b, second) = start_node(&folder.path().join("b"), None)?;
+                Self::of(a, b, vec![first, second], folder, name)
+            }
+        };
+        for site in [&pair.a, &pair.b] {
+            site.sql(&format!("drop database if exists `{name}`"));
+            site.sql(&format!("create database `{name}` wal_retention_period 3600 {options}"));
+        }
+        pair.start()?;
+        Ok(pair)
+    }
+
+    fn of(a: Site, b: Site, nodes: Vec<Process>, folder: tempfile::TempDir, name: &str) -> Self {
+        Self { a, b, database: name.to_owned(), folder, nodes, run: None }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("replica.toml")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("run.log")).unwrap_or_default()
+    }
+
+    /// Starts `pipeline run`.
+    pub fn start(&mut self) -> Result<()> {
+        std::fs::write(self.file(), pipelines(&self.a, &self.b, &self.database))?;
+        let file = self.file().display().to_string();
+        self.run = Some(Process::start(&["run", &file], &self.folder.path().join("run.log"))?);
+        Ok(())
+    }
+
+    pub fn run(&mut self) -> &mut Process {
+        self.run.as_mut().expect("the pipelines were started")
+    }
+
+    /// Stops the pipelines as a person would, so that they can be started again.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(run) = self.run.take() else { return Ok(()) };
+        let status = run.stop(Duration::from_secs(30))?;
+        if !status.success() {
+            bail!("pipeline run ended with {status}:\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    pub fn kill(&mut self) -> Result<()> {
+        self.run.take().map_or(Ok(()), Process::kill)
+    }
+
+    /// Kills the node of site 0 or 1 with -9 and starts it again on its data and address.
+    pub fn crash_node(&mut self, which: usize) -> Result<()> {
+        let site = if which == 0 { self.a.clone() } else { self.b.clone() };
+        let folder = self.folder.path().join(if which == 0 { "a" } else { "b" });
+        let node = self.nodes.remove(which);
+        node.kill()?;
+        let (_, node) = start_node(&folder, Some(&site.address))?;
+        self.nodes.insert(which, node);
+        Ok(())
+    }
+
+    pub fn on_both(&self, sql: &str) {
+        for site in [&self.a, &self.b] {
+            site.sql(sql);
+        }
+    }
+
+    /// Waits until both sites are equal and stay so for a while; the differences where they do not.
+    pub fn settle(&mut self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let mut equal_since = None;
+        loop {
+            let difference = match (self.a.dump(&self.database), self.b.dump(&self.database)) {
+                (Ok(a), Ok(b)) => a.differences(&b),
+                (a, b) => vec![format!("{:?} {:?}", a.err(), b.err())],
+            };
+            if difference.is_empty() {
+                let since = *equal_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > Duration::from_millis(1500) {
+                    return Ok(());
+                }
+            } else {
+                equal_since = None;
+            }
+            if Instant::now() > deadline {
+                bail!("sites differ after {within:?}:\n{}\nlog:\n{}", difference.join("\n"), self.log());
+            }
+            if !self.run().is_running() {
+                bail!("the pipelines ended:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    }
+}
+
+/// A free port. Another process may take it before the node does; the node's start would then fail and say so.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Starts an embedded node and waits until it answers.
+pub fn start_node(folder: &std::path::Path, address: Option<&str>) -> Result<(Site, Process)> {
+    std::fs::create_dir_all(folder)?;
+    let address = match address {
+        Some(address) => address.to_owned(),
+        None => format!("127.0.0.1:{}", free_port()?),
+    };
+    let data = folder.join("data").display().to_string();
+    let mut process =
+        Process::start(&["node", "--listen", &address, "--data", &data], &folder.join("node.log"))?;
+    let site = Site::new(address);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !site.answers() {
+        if Instant::now() > deadline || !process.is_running() {
+            bail!("the node does not answer:\n{}", process.output());
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    Ok((site, process))
+}

@@ -1,0 +1,99 @@
+//! The built `pipeline` binary as a child process whose output goes to a file and which is ended with the value.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// The binary that `cargo build` put beside this test's own folder.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test.ancestors().nth(2).expect("tests are built into TARGET/PROFILE/deps");
+    let binary = folder.join("pipeline");
+    assert!(binary.exists(), "{} is missing: run `cargo build` first", binary.display());
+    binary
+}
+
+pub struct Process {
+    child: Child,
+    pub log: PathBuf,
+}
+
+impl Process {
+    /// Starts `pipeline ARGUMENTS` with its output in `log`.
+    pub fn start(arguments: &[&str], log: &Path) -> Result<Self> {
+        let file = std::fs::File::options().create(true).append(true).open(log)?;
+        let child = Command::new(binary())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .context("pipeline does not start")?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and the exit status it leads to.
+    pub fn stop(mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal("TERM")?;
+        self.wait(within)
+    }
+
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        if !sent.success() {
+            bail!("kill -s {name} failed");
+        }
+        Ok(())
+    }
+
+    pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("did not end within {within:?}; its output:\n{}", self.output())
+    }
+
+    /// Waits until the output holds `text`.
+    pub fn wait_for(&mut self, text: &str, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if self.output().contains(text) {
+                return Ok(());
+            }
+            if !self.is_running() {
+                bail!("ended without saying `{text}`:\n{}", self.output());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("did not say `{text}` within {within:?}:\n{}", self.output())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nothing to do about a child that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
