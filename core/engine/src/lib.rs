@@ -1,1 +1,4 @@
-//! 
+//! The engine: TOML to a checked graph to running tasks. It knows no database, no file format, no broker.
+
+pub mod config;
+pub mod graph;

@@ -1,0 +1,232 @@
+//! Keys of the engine: what a file says of its pipelines and components beside the components' own keys.
+//!
+//! The JSON Schema that a file is checked against is generated from these structs, so that keys, documentation and checks
+//! cannot drift apart. Everything that is bounded has its bound here (invariant `bounded`).
+
+use std::time::Duration;
+
+use pipeline_sdk::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units;
+
+/// Engine keys of a component, and the kinds that take each. A plugin whose schema uses one does not load.
+pub const COMPONENT_KEYS: [(&str, &[Kind]); 7] = [
+    ("type", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
+    ("name", &[Kind::Source, Kind::Transform, Kind::Sink]),
+    ("when", &[]),
+    ("buffer", &[Kind::Source, Kind::Sink]),
+    ("isolation", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
+    ("freshness", &[Kind::Source]),
+    ("on-error", &[Kind::Transform, Kind::Sink]),
+];
+
+/// The first property of a plugin's schema that is a key of the engine.
+pub fn reserved_key(schema: &serde_json::Value) -> Option<&'static str> {
+    let properties = schema.get("properties")?.as_object()?;
+    COMPONENT_KEYS.iter().map(|(key, _)| *key).find(|key| properties.contains_key(*key))
+}
+
+/// Engine keys of one component.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ComponentSettings {
+    /// The queue that this component fills (a source) or is filled from (a sink).
+    pub buffer: Buffer,
+    /// Where the component runs.
+    pub isolation: Isolation,
+    /// How old data may get while nothing happens: a duration, or `adaptive`.
+    pub freshness: Freshness,
+    /// What happens to rows that this component rejects; the pipeline's `on-error` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+}
+
+/// Bounds of a queue; whichever is reached first stops the writer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Buffer {
+    /// Messages.
+    #[schemars(range(min = 1))]
+    pub messages: u32,
+    /// Bytes that the messages keep alive. One message may always pass, however large.
+    #[serde(with = "units::bytes")]
+    #[schemars(with = "String", extend("format" = "bytes"))]
+    pub bytes: u64,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self { messages: 64, bytes: 32 << 20 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// In this process: panics and errors are contained, aborts are not.
+    #[default]
+    None,
+}
+
+/// How old data may get while nothing happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// Short waits while data flows, longer ones the longer nothing came.
+    #[default]
+    Adaptive,
+    Fixed(Duration),
+}
+
+impl Serialize for Freshness {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Adaptive => serializer.serialize_str("adaptive"),
+            Self::Fixed(duration) => units::duration::serialize(duration, serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Freshness {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "adaptive" => Ok(Self::Adaptive),
+            _ => units::parse_duration(&text).map(Self::Fixed).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for Freshness {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Freshness".into()
+    }
+
+    fn json_schema(_generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "freshness" })
+    }
+}
+
+/// What happens to rows that can never be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// The task stops and stays stopped; nothing is lost.
+    #[default]
+    Stop,
+    /// They are tried again, up to `retry-attempts-max`, then the task stops.
+    Retry,
+    /// They are kept in the state folder and the task goes on.
+    DeadLetter,
+}
+
+/// What happens to a change (of a schema, a deletion) that can never be applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnRejectedChange {
+    /// The task stops: what follows may depend on the change.
+    #[default]
+    Stop,
+    /// The change is kept in the state folder and the task goes on without it.
+    DeadLetter,
+}
+
+/// Engine keys of one pipeline; in a `[replica]`, of all pipelines that it stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PipelineSettings {
+    /// How often barriers are sent and positions stored.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub checkpoint_interval: Duration,
+    /// How often at most stored positions are told to the source: with some, telling is itself a write to the log.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub commit_interval: Duration,
+    /// What happens to rows that a component rejects.
+    pub on_error: OnError,
+    /// What happens to a change that the sink rejects.
+    pub on_rejected_change: OnRejectedChange,
+    /// How often a call is repeated that may succeed later, before the task stops. 0: without end.
+    pub retry_attempts_max: u32,
+    /// How often a lost connection is tried again, before the task stops. 0: without end.
+    pub reconnect_attempts_max: u32,
+    /// The first wait before trying again; it doubles, with jitter, up to `retry-delay-max`.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub retry_delay_min: Duration,
+    /// The longest wait before trying again.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub retry_delay_max: Duration,
+    /// After this long a call of a component counts as hanging: it is abandoned and reported, and the task restarts.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub call_timeout: Duration,
+    /// Messages kept as dead letters, before the task stops.
+    pub dead_letters_max: u64,
+    /// Lanes of one task, before it stops.
+    #[schemars(range(min = 1))]
+    pub lanes_max: u32,
+    /// Tasks of the pipeline: a `*` that matches more is an error, not a thousand connections.
+    #[schemars(range(min = 1))]
+    pub tasks_max: u32,
+}
+
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            checkpoint_interval: Duration::from_secs(1),
+            commit_interval: Duration::from_secs(10),
+            on_error: OnError::default(),
+            on_rejected_change: OnRejectedChange::default(),
+            retry_attempts_max: 10,
+            reconnect_attempts_max: 0,
+            retry_delay_min: Duration::from_millis(100),
+            retry_delay_max: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(120),
+            dead_letters_max: 100_000,
+            lanes_max: 1_024,
+            tasks_max: 1_000,
+        }
+    }
+}
+
+/// `[engine]`: of the whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// How long a graceful stop may take to drain, flush and store positions; then the run ends as it is.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub drain_timeout: Duration,
+    /// How long services may take to say that they are ready.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub ready_timeout: Duration,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { drain_timeout: Duration::from_secs(30), ready_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// `[state]`: where checkpoints and dead letters are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct StateSettings {
+    /// The folder, relative to this file; `.NAME.state` beside the file where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// `[plugin.NAME]`: what must be true of a plugin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PluginPin {
+    /// SHA-256 of the library, hexadecimal: no other one is loaded.
+    #[schemars(length(min = 64, max = 64))]
+    pub sha256: String,
+}

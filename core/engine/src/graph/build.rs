@@ -1,0 +1,231 @@
+//! From a [`File`] and a [`Catalog`] to a [`Graph`]: types resolved, configurations checked by schema and by the plugin, replicas
+//! written out, capabilities negotiated, decoders placed. Everything that is wrong is reported at once.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use pipeline_sdk::{ComponentDescription, Kind};
+use serde_json::Value as Json;
+
+use super::catalog::Catalog;
+use super::model::{Graph, Node, PipelineGraph, Step};
+use super::{expand, negotiate, topology};
+use crate::config::problem::{Problem, Report};
+use crate::config::settings::COMPONENT_KEYS;
+use crate::config::value::join;
+use crate::config::{Component, File, Pipeline, Schema};
+
+impl Graph {
+    /// Checks a file against the plugins that are known.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn build(file: &File, catalog: &dyn Catalog) -> Result<Self, Report> {
+        let mut builder = Builder { file, catalog, problems: Vec::new() };
+        let pipelines = builder.expanded();
+        let services: Vec<Option<Node>> = file.services.iter().map(|service| builder.node(service)).collect();
+        let graphs: Vec<Option<PipelineGraph>> = pipelines.iter().map(|pipeline| builder.pipeline(pipeline)).collect();
+        builder.unknown_plugins();
+        if !builder.problems.is_empty() {
+            return Err(file.report(builder.problems));
+        }
+        let graphs: Vec<PipelineGraph> = graphs.into_iter().flatten().collect();
+        let problems = topology::check(&graphs, &pipelines);
+        if !problems.is_empty() {
+            return Err(file.report(problems));
+        }
+        Ok(Self {
+            file: file.name.clone(),
+            folder: file.folder.clone(),
+            state: file.state.clone(),
+            engine: file.engine.clone(),
+            plugins: file.plugins.clone(),
+            services: services.into_iter().flatten().collect(),
+            replicas: topology::replicas(&graphs, catalog),
+            pipelines: graphs,
+            redactor: file.redactor.clone(),
+        })
+    }
+}
+
+struct Builder<'a> {
+    file: &'a File,
+    catalog: &'a dyn Catalog,
+    problems: Vec<Problem>,
+}
+
+impl Builder<'_> {
+    /// Pipelines as written, then those of replicas; names are unique.
+    fn expanded(&mut self) -> Vec<Pipeline> {
+        let mut pipelines = self.file.pipelines.clone();
+        for replica in &self.file.replicas {
+            match expand::expand(replica, self.catalog) {
+                Ok(expanded) => pipelines.extend(expanded),
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for pipeline in &pipelines {
+            if !seen.insert(&pipeline.name) {
+                let message = format!("two pipelines are named `{}`", pipeline.name);
+                let owner = pipeline.replica.as_deref().map_or(String::new(), |name| join("replica", name));
+                let problem = Problem::new(&pipeline.span, owner, message);
+                self.problems.push(problem.hint("rename one of them; a replica's are named REPLICA-FROM-to-TO"));
+            }
+        }
+        pipelines
+    }
+
+    fn pipeline(&mut self, pipeline: &Pipeline) -> Option<PipelineGraph> {
+        let source = self.node(&pipeline.source);
+        let transforms: Vec<Option<Node>> = pipeline.transforms.iter().map(|it| self.node(it)).collect();
+        let sinks: Vec<Option<Node>> = pipeline.sinks.iter().map(|it| self.node(it)).collect();
+        let (mut source, mut transforms) = (source?, transforms.into_iter().collect::<Option<Vec<_>>>()?);
+        let mut sinks = sinks.into_iter().collect::<Option<Vec<_>>>()?;
+        self.problems.extend(negotiate::negotiate(pipeline, &mut source, &mut transforms, &mut sinks, self.catalog));
+        let task_values = source.description.task_key.as_deref().map_or_else(Vec::new, |key| texts(&source.config[key]));
+        let (source, transforms, sinks) = place_decoders(source, transforms, sinks);
+        Some(PipelineGraph {
+            name: pipeline.name.clone(),
+            replica: pipeline.replica.clone(),
+            settings: pipeline.settings.clone(),
+            source,
+            transforms,
+            sinks,
+            task_values,
+        })
+    }
+
+    fn node(&mut self, component: &Component) -> Option<Node> {
+        let type_name = &component.type_name.value;
+        let Some((plugin, description)) = self.catalog.component(component.kind, type_name) else {
+            self.problems.push(unknown_type(component, self.catalog));
+            return None;
+        };
+        let title = format!("a `{type_name}` {}", component.kind);
+        let keys: Vec<&str> =
+            COMPONENT_KEYS.iter().filter(|(_, kinds)| kinds.contains(&component.kind)).map(|(key, _)| *key).collect();
+        let problems =
+            Schema::new(&description.schema, &title).beside(&keys).check(&component.config, &component.span, &component.path);
+        let settings = match serde_json::from_value(component.given.to_json()) {
+            Ok(settings) => settings,
+            Err(error) => {
+                self.problems.push(Problem::new(&component.span, &component.path, error.to_string()));
+                return None;
+            }
+        };
+        let mut config = component.config.to_json();
+        resolve_paths(&description.schema, &description.schema, &mut config, &self.file.folder);
+        if problems.is_empty() {
+            self.lint(component, &config);
+        }
+        self.problems.extend(problems);
+        let address_key = self.catalog.address_key(component.kind, type_name);
+        Some(Node {
+            kind: component.kind,
+            type_name: type_name.clone(),
+            name: component.name.clone(),
+            site: component.named.then(|| component.name.clone()),
+            path: component.path.clone(),
+            plugin: plugin.to_owned(),
+            description: Arc::new(description.clone()),
+            settings,
+            address: address_key.and_then(|key| config.get(key)?.as_str().map(str::to_owned)),
+            config,
+            shown: component.config.to_shown_json(),
+            negotiated: BTreeSet::new(),
+        })
+    }
+
+    /// What the plugin itself finds wrong, at the keys that it names.
+    fn lint(&mut self, component: &Component, config: &Json) {
+        for error in self.catalog.lint(component.kind, &component.type_name.value, config) {
+            let key = error.path.as_deref().unwrap_or_default();
+            let span = component.config.locate(key).unwrap_or_else(|| component.span.clone());
+            let path = match key {
+                "" => component.path.clone(),
+                key => format!("{}.{key}", component.path),
+            };
+            let mut problem = Problem::new(&span, path, error.message);
+            problem.hint = error.hint;
+            self.problems.push(problem);
+        }
+    }
+
+    fn unknown_plugins(&mut self) {
+        let known: Vec<&str> = self.catalog.plugins().into_iter().map(|plugin| plugin.name.as_str()).collect();
+        for name in self.file.plugins.keys().filter(|name| !known.contains(&name.as_str())) {
+            let problem = Problem::of_file(format!("`[plugin.{name}]` is about a plugin that was not found"));
+            self.problems.push(problem.suggest(name, known.iter().copied()));
+        }
+    }
+}
+
+fn unknown_type(component: &Component, catalog: &dyn Catalog) -> Problem {
+    let (name, kind) = (component.type_name.shown(), component.kind);
+    let path = join(&component.path, "type");
+    let descriptions: Vec<&ComponentDescription> =
+        catalog.plugins().into_iter().flat_map(|plugin| &plugin.components).collect();
+    let of_kind = |kind| descriptions.iter().filter(move |it| it.kind == kind).map(|it| it.type_name.as_str());
+    if let Some(other) = descriptions.iter().find(|it| it.type_name == name && it.kind != Kind::Site) {
+        let problem = Problem::new(&component.type_span, path, format!("`{name}` is a {}, not a {kind}", other.kind));
+        return problem.suggest(name, of_kind(kind));
+    }
+    let problem = Problem::new(&component.type_span, path, format!("no plugin has a {kind} of type `{name}`"));
+    match of_kind(kind).next() {
+        Some(_) => problem.suggest(name, of_kind(kind)),
+        None => problem.hint(format!("no plugin with a {kind} was found; `pipeline plugin list` shows where they are looked for")),
+    }
+}
+
+/// Paths in a file are relative to it: strings whose schema has the format `path` are put under its folder.
+fn resolve_paths(root: &Json, schema: &Json, config: &mut Json, folder: &Path) {
+    let target = schema.get("$ref").and_then(Json::as_str).and_then(|to| root.pointer(to.trim_start_matches('#')));
+    let schema = target.unwrap_or(schema);
+    match config {
+        Json::String(text) if schema.get("format").and_then(Json::as_str) == Some("path") => {
+            *text = folder.join(&*text).to_string_lossy().into_owned();
+        }
+        Json::Object(object) => {
+            for (key, value) in object {
+                let rule = schema.get("properties").and_then(|rules| rules.get(key)).or(schema.get("additionalProperties"));
+                if let Some(rule) = rule {
+                    resolve_paths(root, rule, value, folder);
+                }
+            }
+        }
+        Json::Array(items) => {
+            let Some(rule) = schema.get("items") else { return };
+            items.iter_mut().for_each(|item| resolve_paths(root, rule, item, folder));
+        }
+        _ => {}
+    }
+}
+
+/// A string, or the strings of an array.
+fn texts(value: &Json) -> Vec<String> {
+    match value {
+        Json::String(text) => vec![text.clone()],
+        Json::Array(items) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Puts the decoder before the first consumer that needs rows: in the chain once, else branch by branch.
+fn place_decoders(source: Node, transforms: Vec<Node>, sinks: Vec<Node>) -> (Step, Vec<Step>, Vec<Step>) {
+    let mut frames = source.description.frames.clone();
+    let step = |node: Node, arriving: &BTreeSet<String>| {
+        let takes = |format: &String| node.description.any_frame || node.description.frames.contains(format);
+        let (kept, decodes) = arriving.iter().cloned().partition(takes);
+        Step { node, frames: kept, decodes }
+    };
+    let source = Step { node: source, frames: frames.clone(), decodes: BTreeSet::new() };
+    let mut placed = Vec::new();
+    for node in transforms {
+        let step = step(node, &frames);
+        frames.clone_from(&step.frames);
+        placed.push(step);
+    }
+    (source, placed, sinks.into_iter().map(|node| step(node, &frames)).collect())
+}

@@ -1,0 +1,207 @@
+//! The checked graph: what the runtime makes tasks of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pipeline_sdk::{Capability, ComponentDescription, Kind};
+use serde::Serialize;
+
+use crate::config::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin, Redactor};
+
+/// Everything of one file, resolved.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The file as it was given on the command line.
+    pub file: String,
+    pub folder: PathBuf,
+    pub state: PathBuf,
+    pub engine: EngineSettings,
+    pub plugins: BTreeMap<String, PluginPin>,
+    pub services: Vec<Node>,
+    pub pipelines: Vec<PipelineGraph>,
+    pub replicas: Vec<ReplicaGraph>,
+    pub redactor: Redactor,
+}
+
+/// One pipeline: a chain that ends in one branch a sink.
+#[derive(Clone, Debug)]
+pub struct PipelineGraph {
+    pub name: String,
+    /// The replica that it is part of.
+    pub replica: Option<String>,
+    pub settings: PipelineSettings,
+    pub source: Step,
+    pub transforms: Vec<Step>,
+    pub sinks: Vec<Step>,
+    /// Values of the source's task key that the file lists, `*` among them; empty where it does not divide.
+    pub task_values: Vec<String>,
+}
+
+/// A node, and what happens to frames before it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub node: Node,
+    /// Formats of frames that arrive as frames.
+    pub frames: BTreeSet<String>,
+    /// Formats of frames that are turned into rows right before this node. Empty: no decoder.
+    pub decodes: BTreeSet<String>,
+}
+
+/// One component, ready to be built.
+#[derive(Clone)]
+pub struct Node {
+    pub kind: Kind,
+    pub type_name: String,
+    /// Unique in its pipeline.
+    pub name: String,
+    /// The site's name, where the file gives the component a name.
+    pub site: Option<String>,
+    /// Dotted path of its table in the file, for errors.
+    pub path: String,
+    pub plugin: String,
+    pub description: Arc<ComponentDescription>,
+    pub settings: ComponentSettings,
+    /// For the component alone: secrets in clear, paths absolute or relative to this process.
+    pub config: serde_json::Value,
+    /// The same as it may be printed.
+    pub shown: serde_json::Value,
+    /// What other components ask of it and it provides.
+    pub negotiated: BTreeSet<Capability>,
+    /// Address of what it connects to, where its plugin tells which key holds it.
+    pub(crate) address: Option<String>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("kind", &self.kind)
+            .field("type", &self.type_name)
+            .field("name", &self.name)
+            .field("config", &self.shown)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One `[replica.NAME]`, for commands that reach its sites.
+#[derive(Clone, Debug)]
+pub struct ReplicaGraph {
+    pub name: String,
+    pub type_name: String,
+    /// Names of its pipelines.
+    pub pipelines: Vec<String>,
+    pub sites: Vec<SiteGraph>,
+    /// Values of the source's task key (`databases`), `*` among them.
+    pub task_values: Vec<String>,
+}
+
+/// A site of a replica, reached through its plugin's site facet.
+#[derive(Clone)]
+pub struct SiteGraph {
+    pub name: String,
+    /// Type of the site facet.
+    pub type_name: String,
+    pub plugin: String,
+    /// For the facet alone: secrets in clear.
+    pub config: serde_json::Value,
+}
+
+impl std::fmt::Debug for SiteGraph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SiteGraph").field("name", &self.name).field("type", &self.type_name).finish_non_exhaustive()
+    }
+}
+
+impl PipelineGraph {
+    /// Source, transforms and sinks, in this order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        std::iter::once(&self.source).chain(&self.transforms).chain(&self.sinks)
+    }
+
+    /// Whether what a replica wrote is left out and what is written is marked.
+    pub fn is_replica(&self) -> bool {
+        self.source.node.negotiated.contains(pipeline_sdk::describe::TELLS_REPLICATED)
+            && self.sinks.iter().all(|sink| sink.node.negotiated.contains(pipeline_sdk::describe::MARKS_WRITES))
+    }
+}
+
+/// A graph as a script wants it; holds no configuration.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct GraphJson<'a> {
+    pub file: &'a str,
+    pub services: Vec<NodeJson<'a>>,
+    pub pipelines: Vec<PipelineJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PipelineJson<'a> {
+    pub name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<&'a str>,
+    pub tasks: &'a [String],
+    pub source: NodeJson<'a>,
+    pub transforms: Vec<NodeJson<'a>>,
+    pub sinks: Vec<NodeJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeJson<'a> {
+    pub name: &'a str,
+    #[serde(rename = "type")]
+    pub type_name: &'a str,
+    pub plugin: &'a str,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub negotiated: &'a BTreeSet<Capability>,
+    #[serde(skip_serializing_if = "no_formats")]
+    pub frames: Option<&'a BTreeSet<String>>,
+    /// Formats that are decoded right before this node.
+    #[serde(skip_serializing_if = "no_formats")]
+    pub decodes: Option<&'a BTreeSet<String>>,
+}
+
+fn no_formats(formats: &Option<&BTreeSet<String>>) -> bool {
+    formats.is_none_or(BTreeSet::is_empty)
+}
+
+impl Node {
+    fn json(&self) -> NodeJson<'_> {
+        NodeJson {
+            name: &self.name,
+            type_name: &self.type_name,
+            plugin: &self.plugin,
+            negotiated: &self.negotiated,
+            frames: None,
+            decodes: None,
+        }
+    }
+}
+
+impl Step {
+    fn json(&self) -> NodeJson<'_> {
+        NodeJson { frames: Some(&self.frames), decodes: Some(&self.decodes), ..self.node.json() }
+    }
+}
+
+impl Graph {
+    pub fn json(&self) -> GraphJson<'_> {
+        GraphJson {
+            file: &self.file,
+            services: self.services.iter().map(Node::json).collect(),
+            pipelines: self.pipelines.iter().map(pipeline_json).collect(),
+        }
+    }
+}
+
+fn pipeline_json(pipeline: &PipelineGraph) -> PipelineJson<'_> {
+    PipelineJson {
+        name: &pipeline.name,
+        replica: pipeline.replica.as_deref(),
+        tasks: &pipeline.task_values,
+        source: pipeline.source.json(),
+        transforms: pipeline.transforms.iter().map(Step::json).collect(),
+        sinks: pipeline.sinks.iter().map(Step::json).collect(),
+    }
+}

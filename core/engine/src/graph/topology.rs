@@ -1,0 +1,278 @@
+//! Checks over all pipelines of a file: nothing is done twice, nothing goes in circles, replicas are full meshes.
+//!
+//! Sites are told apart by address here, as far as plugins tell which key holds it; that two addresses are one site is seen only
+//! at connect, and checked again there (invariant `no-loop`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pipeline_sdk::Kind;
+use serde_json::{Map, Value as Json};
+
+use super::catalog::Catalog;
+use super::model::{Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
+use crate::config::Pipeline;
+use crate::config::problem::{Problem, listed};
+use crate::config::value::join;
+
+/// By convention the key with which a sink renames namespaces: such a sink does not write to what a source of the same name reads.
+const RENAME_KEY: &str = "map";
+/// Every namespace.
+const ALL: &str = "*";
+
+/// One branch of a pipeline: what is read, and where it is written.
+struct Edge<'g> {
+    pipeline: usize,
+    from: Endpoint<'g>,
+    to: Endpoint<'g>,
+    tasks: &'g [String],
+    is_replica: bool,
+    renames: bool,
+}
+
+/// What a component connects to.
+#[derive(Clone, Copy, PartialEq)]
+enum Endpoint<'g> {
+    Address(&'g str),
+    /// The component's whole configuration, where its plugin does not tell its address.
+    Config(&'g str, &'g Json, Option<&'g str>),
+}
+
+impl<'g> Endpoint<'g> {
+    fn of(node: &'g Node) -> Self {
+        match &node.address {
+            Some(address) => Self::Address(address),
+            None => Self::Config(&node.type_name, &node.config, node.description.task_key.as_deref()),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(other)) => one == other,
+            (Self::Config(one_type, one, key), Self::Config(other_type, other, _)) => {
+                one_type == other_type && without(one, *key) == without(other, *key)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn without(config: &Json, key: Option<&str>) -> Map<String, Json> {
+    let object = config.as_object().into_iter().flatten();
+    object.filter(|(name, _)| Some(name.as_str()) != key).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Whether two pipelines may read the same namespace.
+fn overlap(one: &[String], other: &[String]) -> Option<String> {
+    match (one.iter().any(|name| name == ALL), other.iter().any(|name| name == ALL)) {
+        (true, _) => Some(other.first().cloned().unwrap_or_default()),
+        (_, true) => Some(one.first().cloned().unwrap_or_default()),
+        _ if one.is_empty() && other.is_empty() => Some(String::new()),
+        _ => one.iter().find(|name| other.contains(name)).cloned(),
+    }
+}
+
+/// All that is wrong with the pipelines together. `written` holds their places, in the same order.
+pub(super) fn check(graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+    let edges: Vec<Edge<'_>> = graphs
+        .iter()
+        .enumerate()
+        .flat_map(|(pipeline, graph)| graph.sinks.iter().map(move |sink| edge(pipeline, graph, sink)))
+        .collect();
+    let mut problems = duplicates(&edges, graphs, written);
+    if problems.is_empty() {
+        problems.extend(circles(&edges, graphs, written));
+        problems.extend(meshes(&edges, graphs, written));
+    }
+    problems
+}
+
+fn edge<'g>(pipeline: usize, graph: &'g PipelineGraph, sink: &'g Step) -> Edge<'g> {
+    Edge {
+        pipeline,
+        from: Endpoint::of(&graph.source.node),
+        to: Endpoint::of(&sink.node),
+        tasks: &graph.task_values,
+        is_replica: graph.is_replica(),
+        renames: sink.node.config.get(RENAME_KEY).is_some(),
+    }
+}
+
+fn problem(pipeline: &Pipeline, message: String) -> Problem {
+    let path = match &pipeline.replica {
+        Some(replica) => join("replica", replica),
+        None => join("pipeline", &pipeline.name),
+    };
+    Problem::new(&pipeline.span, path, message)
+}
+
+/// Two tasks with the same source, sink and database would apply everything twice, and fight over one group's lanes.
+fn duplicates(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, edge) in edges.iter().enumerate() {
+        let same = edges[..index].iter().find_map(|earlier| {
+            let same_ends = earlier.from.is_same(&edge.from) && earlier.to.is_same(&edge.to);
+            let renamed_apart = earlier.renames != edge.renames;
+            (same_ends && !renamed_apart).then(|| overlap(earlier.tasks, edge.tasks)).flatten().map(|task| (earlier, task))
+        });
+        let Some((earlier, task)) = same else { continue };
+        let what = match task.as_str() {
+            "" => String::new(),
+            ALL => " for every database".into(),
+            name => format!(" for `{name}`"),
+        };
+        let pipeline = &written[edge.pipeline];
+        problems.push(match earlier.pipeline == edge.pipeline {
+            true => problem(pipeline, format!("two sinks of `{}` write to the same place", pipeline.name))
+                .hint("remove one of them"),
+            false => {
+                let other = &graphs[earlier.pipeline].name;
+                let message = format!("`{}` has the same source and sink as `{other}`{what}", pipeline.name);
+                problem(pipeline, message).hint("remove one of them, or divide the databases between them")
+            }
+        });
+    }
+    problems
+}
+
+/// What is written unmarked at a site and read there again goes round for ever.
+fn circles(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, edge) in edges.iter().enumerate() {
+        if edge.is_replica && edge.from.is_same(&edge.to) {
+            let message = format!("source and sink of `{}` are one and the same site", graphs[edge.pipeline].name);
+            problems.push(problem(&written[edge.pipeline], message).hint("a replica needs two sites"));
+        }
+        // Each circle is reported once, at its last pipeline.
+        if let Some(path) = way_back(edges, index)
+            && path.iter().all(|step| *step <= index)
+            && path.iter().any(|step| !edges[*step].is_replica)
+        {
+            let names: Vec<&str> = path.iter().map(|step| graphs[edges[*step].pipeline].name.as_str()).collect();
+            let message = format!("what is written here would go round for ever through {}", listed(&names));
+            let hint = "a transform such as `loop-mark` in each of them keeps replicated writes apart";
+            problems.push(problem(&written[edge.pipeline], message).hint(hint));
+        }
+    }
+    problems
+}
+
+/// The shortest circle through an edge, as indices of edges; edges that rename lead nowhere.
+fn way_back(edges: &[Edge<'_>], start: usize) -> Option<Vec<usize>> {
+    let mut paths = vec![vec![start]];
+    let mut seen = BTreeSet::from([start]);
+    while let Some(path) = (!paths.is_empty()).then(|| paths.remove(0)) {
+        let last = &edges[*path.last()?];
+        if last.renames {
+            continue;
+        }
+        if last.to.is_same(&edges[start].from) && (path.len() > 1 || !last.is_replica) {
+            return Some(path);
+        }
+        for (next, edge) in edges.iter().enumerate() {
+            let follows = last.to.is_same(&edge.from) && overlap(last.tasks, edge.tasks).is_some();
+            if follows && seen.insert(next) {
+                let mut longer = path.clone();
+                longer.push(next);
+                paths.push(longer);
+            }
+        }
+    }
+    None
+}
+
+/// One mark bit tells "replicated", not from where: marked rows are not passed on, so each site must send to each other one.
+fn meshes(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+    let replicas: Vec<&Edge<'_>> = edges.iter().filter(|edge| edge.is_replica && !edge.renames).collect();
+    let mut problems = Vec::new();
+    for second in &replicas {
+        for first in replicas.iter().filter(|first| first.to.is_same(&second.from) && !first.from.is_same(&second.to)) {
+            let direct = replicas.iter().any(|edge| {
+                edge.from.is_same(&first.from) && edge.to.is_same(&second.to) && overlap(edge.tasks, second.tasks).is_some()
+            });
+            if direct || overlap(first.tasks, second.tasks).is_none() {
+                continue;
+            }
+            let (before, after) = (&graphs[first.pipeline].name, &graphs[second.pipeline].name);
+            let message = format!("`{after}` does not pass on what `{before}` brings: replicated rows go one step only");
+            let hint = "replicas are full meshes: add a pipeline from the first site to the last, or use `[replica.NAME]`";
+            problems.push(problem(&written[second.pipeline], message).hint(hint));
+        }
+    }
+    problems
+}
+
+/// Replicas with their sites: those written as `[replica]`, and pipelines that are one without being called so.
+pub(super) fn replicas(graphs: &[PipelineGraph], catalog: &dyn Catalog) -> Vec<ReplicaGraph> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for graph in graphs.iter().filter(|graph| graph.is_replica()) {
+        let ends: Vec<&Node> = std::iter::once(&graph.source).chain(&graph.sinks).map(|step| &step.node).collect();
+        let mut group = Group { pipelines: vec![graph], sites: BTreeMap::new() };
+        let names = graph.name.split_once("-to-");
+        for (node, fallback) in ends.iter().zip([names.map(|it| it.0), names.map(|it| it.1), None, None]) {
+            let (Some(address), Some(facet)) = (&node.address, facet(node, catalog)) else { continue };
+            let name = node.site.clone().or(fallback.map(str::to_owned)).unwrap_or_else(|| node.name.clone());
+            group.sites.insert(address, (name, facet));
+        }
+        // Groups that share a site for the same databases are one.
+        let (joined, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(|other| other.meets(&group));
+        groups = rest;
+        let mut merged = Group { pipelines: Vec::new(), sites: BTreeMap::new() };
+        for part in joined.into_iter().chain([group]) {
+            merged.pipelines.extend(part.pipelines);
+            for (address, site) in part.sites {
+                merged.sites.entry(address).or_insert(site);
+            }
+        }
+        groups.push(merged);
+    }
+    groups.into_iter().filter(|group| group.sites.len() > 1).map(Group::finish).collect()
+}
+
+/// Pipelines over the same sites; a site is its address, with a name and what reaches it.
+struct Group<'g> {
+    pipelines: Vec<&'g PipelineGraph>,
+    sites: BTreeMap<&'g str, (String, SiteGraph)>,
+}
+
+impl Group<'_> {
+    fn meets(&self, other: &Self) -> bool {
+        self.sites.keys().any(|address| other.sites.contains_key(address))
+            && self.pipelines.iter().any(|one| {
+                other.pipelines.iter().any(|two| {
+                    one.replica == two.replica && overlap(&one.task_values, &two.task_values).is_some()
+                })
+            })
+    }
+
+    fn finish(self) -> ReplicaGraph {
+        let names: Vec<String> = self.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+        let tasks: BTreeSet<String> = self.pipelines.iter().flat_map(|it| it.task_values.iter().cloned()).collect();
+        let replica = self.pipelines.first().and_then(|pipeline| pipeline.replica.clone());
+        let sites: Vec<SiteGraph> =
+            self.sites.into_values().map(|(name, facet)| SiteGraph { name, ..facet }).collect();
+        ReplicaGraph {
+            name: replica.unwrap_or_else(|| {
+                sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>().join(" and ")
+            }),
+            type_name: sites.first().map(|site| site.type_name.clone()).unwrap_or_default(),
+            pipelines: names,
+            sites,
+            task_values: tasks.into_iter().collect(),
+        }
+    }
+}
+
+/// What reaches the site that a source or sink connects to.
+fn facet(node: &Node, catalog: &dyn Catalog) -> Option<SiteGraph> {
+    let address_key = catalog.address_key(node.kind, &node.type_name)?;
+    let replica = catalog.plugins().into_iter().filter_map(|plugin| plugin.replica.as_ref()).find(|replica| {
+        match node.kind {
+            Kind::Source => replica.source == node.type_name,
+            Kind::Sink => replica.sink == node.type_name,
+            _ => false,
+        }
+    })?;
+    let (plugin, _) = catalog.component(Kind::Site, &replica.site)?;
+    let config: Map<String, Json> = [(address_key.to_owned(), node.config.get(address_key)?.clone())].into_iter().collect();
+    Some(SiteGraph { name: String::new(), type_name: replica.site.clone(), plugin: plugin.into(), config: config.into() })
+}
