@@ -23,9 +23,14 @@ pub struct Process {
 impl Process {
     /// Starts `pipeline ARGUMENTS` with its output in `log`.
     pub fn start(arguments: &[&str], log: &Path) -> Result<Self> {
+        Self::start_with(arguments, &[], log)
+    }
+
+    pub fn start_with(arguments: &[&str], environment: &[(&str, String)], log: &Path) -> Result<Self> {
         let file = std::fs::File::options().create(true).append(true).open(log)?;
         let child = Command::new(binary())
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

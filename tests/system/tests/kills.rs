@@ -1,0 +1,95 @@
+//! kill -9 of the pipelines and of either node at random moments under writes at both sites, from a printed seed; then equality.
+//!
+//! `PIPELINE_SEED=N` replays a seed. 40 rounds, 200 in the full tier (`tests/run full`).
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pipeline_tests::{Pair, Site, messages_at};
+
+/// The sequence of a seed: splitmix64, so that a seed means the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}
+
+fn seed() -> u64 {
+    std::env::var("PIPELINE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock behind 1970").as_millis() as u64
+    })
+}
+
+fn rounds() -> u64 {
+    if std::env::var("PIPELINE_TEST_TIER").as_deref() == Ok("full") { 200 } else { 40 }
+}
+
+/// Writes own keys of a site until told to stop; a statement that fails because a node is down is tried again with the same
+/// values, so that what was acknowledged is known and what was not may be there or not.
+fn write(site: &Site, database: &str, name: &str, first: i64, stop: &AtomicBool, written: &AtomicI64) {
+    let mut row = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let sql = format!(
+            "insert into {database}.{name}{} using {database}.meters tags ('{name}', {}) values ({}, {row}, 1)",
+            row % 5,
+            row % 5,
+            first + row
+        );
+        match site.try_sql(&sql) {
+            Ok(Ok(_)) => {
+                row += 1;
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Err((code, text))) if code == 0x2603 => panic!("{sql}: {code:#x} {text}"),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+#[test]
+fn sites_are_equal_after_kills_at_random_moments() {
+    let (seed, rounds) = (seed(), rounds());
+    println!("seed {seed} (replay with PIPELINE_SEED={seed}), {rounds} rounds");
+    let mut random = Random(seed);
+    let mut pair = Pair::new("kills", "vgroups 2").unwrap();
+    pair.a.sql("create stable kills.meters (ts timestamp, current float, voltage int) tags (place varchar(24), grp int)");
+    pair.settle(Duration::from_secs(30)).unwrap();
+    let (stop, written) = (AtomicBool::new(false), [AtomicI64::new(0), AtomicI64::new(0)]);
+    let real = std::env::var("PIPELINE_TEST_SITES").is_ok();
+    std::thread::scope(|scope| {
+        let (a, b) = (pair.a.clone(), pair.b.clone());
+        let (stop, written) = (&stop, &written);
+        scope.spawn(move || write(&a, "kills", "a", 1_780_000_000_000, stop, &written[0]));
+        scope.spawn(move || write(&b, "kills", "b", 1_780_000_000_000, stop, &written[1]));
+        for _ in 0..rounds {
+            std::thread::sleep(Duration::from_millis(100 + random.below(900)));
+            match random.below(4) {
+                // A real pair's servers are not this test's to kill.
+                which @ (0 | 1) if !real => pair.crash_node(which as usize).unwrap(),
+                _ => {
+                    pair.kill().unwrap();
+                    std::thread::sleep(Duration::from_millis(random.below(300)));
+                    pair.start().unwrap();
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    pair.settle(Duration::from_secs(90)).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
+    let wanted: i64 = written.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    let found = pair.a.sql("select count(*) from kills.meters")[0][0].as_i64().unwrap();
+    assert!(found >= wanted, "seed {seed}: {wanted} rows were acknowledged, {found} are there");
+    println!("{wanted} rows acknowledged, {found} at both sites");
+    for site in [pair.a.clone(), pair.b.clone()] {
+        let looped = messages_at(&site, "kills", Duration::from_secs(2)).unwrap();
+        assert!(looped.is_empty(), "seed {seed}: {} sends while nobody writes: {looped:?}", site.address);
+    }
+    pair.stop().unwrap();
+}
