@@ -21,8 +21,8 @@ pub struct Pair {
 pub fn pipelines(a: &Site, b: &Site, database: &str) -> String {
     let one = |name: &str, from: &Site, to: &Site| {
         format!(
-            "[pipeline.{name}]\nfreshness = \"20ms\"\ncheckpoint-interval = \"200ms\"\n\
-             source = {{ type = \"tdengine-tmq\", dsn = \"{}\", databases = [\"{database}\"] }}\n\
+            "[pipeline.{name}]\ncheckpoint-interval = \"200ms\"\n\
+             source = {{ type = \"tdengine-tmq\", freshness = \"20ms\", dsn = \"{}\", databases = [\"{database}\"] }}\n\
              transform = {{ type = \"loop-mark\" }}\n\
              sink = {{ type = \"tdengine\", dsn = \"{}\" }}\n\n",
             from.dsn(),

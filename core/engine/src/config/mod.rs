@@ -13,8 +13,6 @@ pub mod schema;
 pub mod document;
 pub mod problem;
 pub mod units;
-#[cfg(test)]
-mod tests;
 
 pub use document::file_schema;
 pub use file::{Component, File, Pipeline, Replica};

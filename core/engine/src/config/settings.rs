@@ -205,11 +205,15 @@ pub struct EngineSettings {
     #[serde(with = "units::duration")]
     #[schemars(with = "String", extend("format" = "duration"))]
     pub ready_timeout: Duration,
+    /// End by itself after this long: generators stop, every lane is drained, sites are compared. `--for` wins over it.
+    #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "duration"))]
+    pub run_for: Option<Duration>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(30), ready_timeout: Duration::from_secs(30) }
+        Self { drain_timeout: Duration::from_secs(30), ready_timeout: Duration::from_secs(30), run_for: None }
     }
 }
 

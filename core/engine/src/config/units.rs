@@ -113,6 +113,24 @@ pub mod duration {
     }
 }
 
+/// `#[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]`
+pub mod optional_duration {
+    use super::*;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.serialize_some(&format_duration(*value)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse_duration(&text).map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// `#[serde(with = "units::bytes")]`
 pub mod bytes {
     use super::*;
