@@ -116,3 +116,6 @@ impl StoreConfig {
         }
     }
 }
+
+/// The maintenance thread looks at least this often whether a snapshot is due.
+pub const MAINTENANCE_INTERVAL_MAX: Duration = Duration::from_secs(1);

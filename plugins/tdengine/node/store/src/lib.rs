@@ -16,7 +16,17 @@ pub mod entry;
 pub mod rows;
 pub mod table;
 pub mod result;
+pub mod faults;
 pub mod store;
+
+mod body;
+mod catalog;
+mod ddl;
+mod dml;
+mod users;
+mod vgroup;
+mod wal;
+mod write;
 
 pub use config::{FsyncPolicy, Mode, ServerVersion, StoreConfig};
 pub use entry::{Entry, EntryKind, SubmitTable};

@@ -156,7 +156,7 @@ impl Rows {
         let mut inner = self.inner.lock();
         inner.merge(schema)?;
         let mut total: Option<Deleted> = None;
-        for run in inner.merged.iter().filter(|run| run.first <= to && run.last >= from) {
+        for run in inner.merged.iter().filter(|run| from <= to && run.first <= to && run.last >= from) {
             let view = run.view()?;
             for ts in timestamps(&view).filter(|ts| (from..=to).contains(ts)) {
                 let deleted = total.get_or_insert(Deleted { rows: 0, first: ts, last: ts });
@@ -170,6 +170,9 @@ impl Rows {
 
     /// Removes the rows with `from <= ts <= to`.
     pub(crate) fn delete(&self, schema: &Schema, from: i64, to: i64) -> Result<()> {
+        if from > to {
+            return Ok(());
+        }
         let mut inner = self.inner.lock();
         inner.merge(schema)?;
         inner.merged = merge::without(&inner.merged, from, to)?.into();

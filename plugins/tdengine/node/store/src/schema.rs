@@ -82,10 +82,10 @@ pub fn compression_default(data_type: DataType) -> u32 {
     const LZ4: u32 = 1;
     let encode: u32 = match data_type {
         DataType::Timestamp => 2,
-        DataType::Bool => 4,
+        DataType::Bool => 3,
         DataType::TinyInt | DataType::SmallInt | DataType::Int | DataType::BigInt => 1,
         DataType::UTinyInt | DataType::USmallInt | DataType::UInt | DataType::UBigInt => 1,
-        DataType::Float | DataType::Double => 3,
+        DataType::Float | DataType::Double => 4,
         _ => 0xff,
     };
     encode << 24 | LZ4 << 8 | LEVEL_MEDIUM

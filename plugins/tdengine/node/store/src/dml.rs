@@ -1,0 +1,3 @@
+//! SQL that changes rows: INSERT and DELETE.
+
+pub(crate) mod delete;

@@ -1,0 +1,99 @@
+//! DELETE: a range of time in one table, or in the children of a super table that a condition on tags picks.
+//!
+//! It writes an entry even when it hits nothing; one that hits rows has its range narrowed to them (FACTS F13, F20). The
+//! entry of a super table names the super table and lists the uids of the children, one entry a vgroup (FACTS F18).
+
+use std::sync::Arc;
+
+use crate::body;
+use crate::database::Database;
+use crate::error::{Result, ServerError};
+use crate::rows::Deleted;
+use crate::schema::Stable;
+use crate::store::inner::{Inner, now_ms};
+use crate::table::Table;
+use crate::vgroup::{Effect, Index, MetaRecord, Payload};
+use crate::write::vgroup_of;
+
+/// What is to be deleted.
+pub(crate) struct Delete<'a> {
+    /// A table or super table.
+    pub table: &'a str,
+    /// First and last timestamp.
+    pub range: (i64, i64),
+    /// Which children of a super table; called for each.
+    pub picks: &'a dyn Fn(&Table, &Stable) -> Result<bool>,
+    /// The mark.
+    pub source: u8,
+}
+
+impl Inner {
+    /// Deletes and answers the number of rows.
+    pub fn delete(&self, database: &Database, delete: &Delete<'_>) -> Result<u64> {
+        let stable = self.catalog.read().stable(database.id, delete.table).cloned();
+        let Some(stable) = stable else {
+            return self.vgroup(vgroup_of(database, delete.table))?.write(|index| plan_table(index, delete));
+        };
+        let mut rows = 0;
+        for vgroup in self.vgroups_of(database)? {
+            rows += vgroup.write(|index| plan_children(index, &stable, delete))?;
+        }
+        Ok(rows)
+    }
+}
+
+fn plan_table(index: &Index, delete: &Delete<'_>) -> Result<(Option<Payload>, u64)> {
+    let table = index.table(delete.table).ok_or_else(ServerError::table_missing)?;
+    let timestamp = index.columns(table)?.fields[0].name.clone();
+    plan(index, &[table.clone()], table.meta().suid(), delete, &timestamp)
+}
+
+fn plan_children(index: &Index, stable: &Stable, delete: &Delete<'_>) -> Result<(Option<Payload>, u64)> {
+    let mut picked = Vec::new();
+    for table in index.tables().filter(|table| table.meta().suid() == stable.suid) {
+        if (delete.picks)(table, stable)? {
+            picked.push(table.clone());
+        }
+    }
+    plan(index, &picked, stable.suid, delete, &stable.columns.fields[0].name)
+}
+
+fn plan(
+    index: &Index,
+    tables: &[Arc<Table>],
+    suid: i64,
+    delete: &Delete<'_>,
+    timestamp: &str,
+) -> Result<(Option<Payload>, u64)> {
+    let (from, to) = delete.range;
+    let mut total: Option<Deleted> = None;
+    for table in tables {
+        let hits = table.rows.hits(&*index.columns(table)?, from, to)?;
+        total = match (total, hits) {
+            (Some(total), Some(hits)) => Some(Deleted {
+                rows: total.rows + hits.rows,
+                first: total.first.min(hits.first),
+                last: total.last.max(hits.last),
+            }),
+            (total, hits) => total.or(hits),
+        };
+    }
+    let (from, to) = total.map_or((from, to), |total| (total.first, total.last));
+    let rows = total.map_or(0, |total| total.rows);
+    let uids: Vec<i64> = tables.iter().map(|table| table.uid).collect();
+    let body = body::delete(&body::DeleteResult {
+        suid,
+        uids: &uids,
+        from,
+        to,
+        rows,
+        table: delete.table,
+        timestamp,
+        time_ms: now_ms(),
+        source: delete.source,
+    });
+    let effect = if rows == 0 { Effect::Nothing } else { Effect::Delete { uids, from, to } };
+    let record =
+        MetaRecord { change: 0, raw_type: body::DELETE, source: delete.source, suid, effect, body: body.into() };
+    Ok((Some(Payload::Meta(record)), rows))
+}
