@@ -53,8 +53,9 @@ pub fn format_duration(duration: Duration) -> String {
 }
 
 pub fn format_bytes(bytes: u64) -> String {
-    // One unit: the largest that divides the value.
-    match SIZES.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)) {
+    // One unit: the one that divides the value and leaves the smallest number.
+    let exact = SIZES.iter().filter(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
+    match exact.max_by_key(|(_, size)| *size) {
         Some((unit, size)) => format!("{}{unit}", bytes / size),
         None => "0B".into(),
     }

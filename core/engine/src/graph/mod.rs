@@ -10,8 +10,6 @@ mod expand;
 mod negotiate;
 mod topology;
 mod render;
-#[cfg(test)]
-mod tests;
 
 pub use catalog::{Catalog, Linked};
 pub use expand::{expand, to_toml};

@@ -7,7 +7,6 @@ use pipeline_sdk::{Kind, Requirement};
 use super::catalog::Catalog;
 use super::model::Node;
 use crate::config::problem::{Problem, listed};
-use crate::config::value::Span;
 use crate::config::{Component, Pipeline};
 
 /// Fills `negotiated` of every node.
@@ -31,7 +30,6 @@ pub(super) fn negotiate(
         .flat_map(|(index, node)| node.description.requires.iter().map(move |it| (index, it.clone())))
         .collect();
     for (asking, requirement) in required {
-        let asker = nodes[asking].type_name.clone();
         let mut found = false;
         for index in 0..nodes.len() {
             if nodes[index].kind != requirement.of || index == asking {
@@ -41,28 +39,22 @@ pub(super) fn negotiate(
             if nodes[index].description.provides.contains(&requirement.capability) {
                 nodes[index].negotiated.insert(requirement.capability.clone());
             } else {
-                let lacking = format!("`{}` is none", nodes[index].type_name);
-                problems.push(refuse(&written[index].type_span, &written[index].path, &asker, &requirement, &lacking, catalog));
+                let lacking = format!("the {} `{}`", requirement.of, nodes[index].type_name);
+                problems.push(refuse(written[index], &lacking, &requirement, catalog));
             }
         }
         if !found {
-            let component = written[asking];
-            problems.push(refuse(&component.type_span, &component.path, &asker, &requirement, "there is none", catalog));
+            let who = format!("a pipeline without a {}", requirement.of);
+            problems.push(refuse(written[asking], &who, &requirement, catalog));
         }
     }
     problems
 }
 
-fn refuse(
-    span: &Span,
-    path: &str,
-    asker: &str,
-    requirement: &Requirement,
-    lacking: &str,
-    catalog: &dyn Catalog,
-) -> Problem {
+/// `who` lacks what is required; reported at `place`.
+fn refuse(place: &Component, who: &str, requirement: &Requirement, catalog: &dyn Catalog) -> Problem {
     let Requirement { of, capability, reason } = requirement;
-    let message = format!("`{asker}` needs a {of} that has `{capability}`, and {lacking}: {reason}");
+    let message = format!("{who} lacks `{capability}`: {reason}");
     let able: BTreeSet<&str> = catalog
         .plugins()
         .into_iter()
@@ -71,7 +63,7 @@ fn refuse(
         .map(|it| it.type_name.as_str())
         .collect();
     let able: Vec<&str> = able.into_iter().collect();
-    let problem = Problem::new(span, path, message);
+    let problem = Problem::new(&place.type_span, &place.path, message);
     match (able.is_empty(), of) {
         (true, _) => problem.hint(format!("no known {of} has it; `pipeline plugin list` shows what was found")),
         (false, Kind::Transform) => problem.hint(format!("add {} to the pipeline", listed(&able))),
