@@ -2,3 +2,6 @@
 
 pub mod config;
 pub mod graph;
+pub mod host;
+pub mod state;
+pub mod metrics;

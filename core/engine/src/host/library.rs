@@ -1,0 +1,105 @@
+//! Opening one library: hash, copy, architecture, symbol, version.
+
+use std::io::Write;
+use std::os::raw::c_int;
+use std::path::{Path, PathBuf};
+
+use libloading::os::unix;
+use pipeline_sdk::abi::ROOT_SYMBOL;
+use pipeline_sdk::abi::import::Library;
+use pipeline_sdk::abi::types::Root;
+use pipeline_sdk::{Error, Result};
+use sha2::{Digest, Sha256};
+
+use super::{LoadOptions, stale};
+
+/// Of `dlopen`: the library stays for the life of the process. Linux's value; libloading does not name it.
+const RTLD_NODELETE: c_int = 0x1000;
+/// Offset of the machine word in an ELF header, and its values.
+const ELF_MACHINE_AT: usize = 18;
+const ELF_MACHINES: [(&str, u16); 4] = [("x86_64", 62), ("aarch64", 183), ("riscv64", 243), ("x86", 3)];
+
+pub(super) struct Opened {
+    pub library: Library,
+    pub sha256: String,
+}
+
+/// Opens a library, from a copy under its hash where a folder for copies is given.
+///
+/// # Errors
+/// Not readable, not an ELF library of this machine, older than its sources, not a plugin, another version of the boundary.
+pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| Error::fatal(format!("cannot read the library: {error}")).code("plugin.unreadable"))?;
+    check_machine(&bytes)?;
+    if !options.accept_stale {
+        stale::check(path)?;
+    }
+    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let opened = match options.copies.as_deref() {
+        Some(folder) => copy(&bytes, &sha256, path, folder)?,
+        // An absolute path: dlopen would look a bare name up in the system's folders.
+        None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+    };
+    Ok(Opened { library: root_of(&opened)?, sha256 })
+}
+
+fn check_machine(bytes: &[u8]) -> Result<()> {
+    let not = |message: String| {
+        Err(Error::fatal(message).code("plugin.machine").hint("build the plugin on this machine with `cargo build`"))
+    };
+    if bytes.len() < ELF_MACHINE_AT + 2 || !bytes.starts_with(b"\x7fELF") {
+        return not(format!("the file of {} bytes is not a shared library", bytes.len()));
+    }
+    let machine = u16::from_le_bytes([bytes[ELF_MACHINE_AT], bytes[ELF_MACHINE_AT + 1]]);
+    let here = std::env::consts::ARCH;
+    if ELF_MACHINES.iter().any(|(name, number)| *name == here && *number != machine) {
+        let theirs = ELF_MACHINES.iter().find(|(_, number)| *number == machine).map_or("another machine", |it| it.0);
+        return not(format!("the library is built for {theirs}, this machine is {here}"));
+    }
+    Ok(())
+}
+
+/// A copy under the library's hash; an equal one that is there already is used. Written aside and renamed, so that a half-written
+/// copy is never opened.
+fn copy(bytes: &[u8], sha256: &str, path: &Path, folder: &Path) -> Result<PathBuf> {
+    let failed = |error: std::io::Error| {
+        Error::fatal(format!("cannot copy the library to {}: {error}", folder.display()))
+            .code("plugin.copy")
+            .hint("the folder must be writable and the disk must have room")
+    };
+    let folder = std::path::absolute(folder).map_err(failed)?;
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let target = folder.join(format!("{name}-{}{}", &sha256[..16], std::env::consts::DLL_SUFFIX));
+    if std::fs::metadata(&target).is_ok_and(|it| it.len() == bytes.len() as u64) {
+        return Ok(target);
+    }
+    let aside = folder.join(format!("{name}-{}.{}", &sha256[..16], std::process::id()));
+    let mut file = std::fs::File::create(&aside).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&aside, &target).map_err(failed)?;
+    Ok(target)
+}
+
+fn root_of(path: &Path) -> Result<Library> {
+    // SAFETY: opening a library runs its initialisers: a plugin is code that the user chose to run in this process.
+    let library = unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL | RTLD_NODELETE) };
+    let library = library.map_err(|error| {
+        Error::fatal(format!("the system cannot open the library: {error}"))
+            .code("plugin.open")
+            .hint("a library that it needs may be missing (`ldd` shows which), or it is damaged: build it anew")
+    })?;
+    // SAFETY: the symbol is declared with this type by the boundary's header.
+    let root = unsafe { library.get::<unsafe extern "C" fn() -> *const Root>(ROOT_SYMBOL) }.map_err(|_| {
+        Error::fatal(format!("the library is no plugin: it does not export `{ROOT_SYMBOL}`"))
+            .code("plugin.symbol")
+            .hint("a plugin's library crate calls `pipeline_sdk::plugin!`")
+    })?;
+    // SAFETY: the function takes nothing and returns the plugin's static table.
+    let root = unsafe { root() };
+    // Never closed: tables and code live for ever (the mode says so to the system as well).
+    std::mem::forget(library);
+    // SAFETY: the table is static in a library that is never unloaded; its author keeps to the boundary's rules.
+    unsafe { Library::new(root) }
+}

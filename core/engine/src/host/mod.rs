@@ -1,0 +1,181 @@
+//! The plugin host: finds shared libraries, checks and opens them, and answers what the graph asks of plugins.
+//!
+//! A library is opened from a copy under its own hash where a folder for copies is given, so that building anew under a running
+//! process does not change what it runs; it is never unloaded. Linked-in root tables take the same way from there on, which is how
+//! the simulation runs without a dlopen. What could not be loaded is kept, with what to do about it.
+
+mod library;
+mod search;
+mod stale;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pipeline_sdk::abi::import::Library;
+use pipeline_sdk::abi::types::Root;
+use pipeline_sdk::{Error, Kind, PluginDescription, Result};
+
+use crate::config::{PluginPin, reserved_key};
+use crate::graph::Catalog;
+
+pub use search::{FILE_PREFIX, SYSTEM_FOLDER, SearchPath};
+
+/// A plugin that can be used.
+pub struct LoadedPlugin {
+    pub description: PluginDescription,
+    /// The library file; absent where the plugin is linked in.
+    pub path: Option<PathBuf>,
+    /// SHA-256 of the file, hexadecimal; empty where the plugin is linked in.
+    pub sha256: String,
+    library: Library,
+}
+
+/// A library that could not be used.
+#[derive(Clone, Debug)]
+pub struct LoadProblem {
+    pub path: PathBuf,
+    pub error: Error,
+}
+
+/// Where libraries are looked for and under which conditions they are opened.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    pub search: SearchPath,
+    /// Libraries are copied here under their hash and opened from there; without, they are opened where they are.
+    pub copies: Option<PathBuf>,
+    /// By plugin name: no library with another hash is used.
+    pub pins: BTreeMap<String, PluginPin>,
+    /// Opens a library that is older than its sources as well, for those who edit while it runs.
+    pub accept_stale: bool,
+}
+
+/// All known plugins.
+#[derive(Default)]
+pub struct Plugins {
+    plugins: Vec<LoadedPlugin>,
+    problems: Vec<LoadProblem>,
+    folders: Vec<PathBuf>,
+}
+
+impl Plugins {
+    /// Looks through the search path and opens every plugin in it. What fails is in [`Plugins::problems`].
+    pub fn load(options: &LoadOptions) -> Self {
+        let mut plugins = Self { folders: options.search.folders.clone(), ..Self::default() };
+        for path in options.search.files() {
+            let loaded = plugins.open(&path, options);
+            if let Err(error) = loaded {
+                plugins.problems.push(LoadProblem { path, error });
+            }
+        }
+        plugins
+    }
+
+    /// Plugins that are linked into this program.
+    ///
+    /// # Errors
+    /// A root table of another version of the boundary, or a component type that two of them have.
+    pub fn linked(roots: impl IntoIterator<Item = &'static Root>) -> Result<Self> {
+        let mut plugins = Self::default();
+        for root in roots {
+            // SAFETY: a root table that the `root!` macro made is static and keeps to the boundary's rules.
+            let library = unsafe { Library::new(root) }?;
+            plugins.add(library, None, String::new())?;
+        }
+        Ok(plugins)
+    }
+
+    fn open(&mut self, path: &Path, options: &LoadOptions) -> Result<()> {
+        let opened = library::open(path, options)?;
+        let name = opened.library.describe()?.name;
+        if let Some(pin) = options.pins.get(&name).filter(|pin| !pin.sha256.eq_ignore_ascii_case(&opened.sha256)) {
+            return Err(Error::fatal(format!(
+                "plugin `{name}` is pinned to SHA-256 {}, this library has {}",
+                pin.sha256, opened.sha256
+            ))
+            .code("plugin.pin")
+            .hint(format!("put the pinned library in its place, or change `[plugin.{name}]` in the file")));
+        }
+        self.add(opened.library, Some(path.to_owned()), opened.sha256)
+    }
+
+    fn add(&mut self, library: Library, path: Option<PathBuf>, sha256: String) -> Result<()> {
+        let description = library.describe()?;
+        if let Some(other) = self.plugins.iter().find(|other| other.description.name == description.name) {
+            return Err(Error::fatal(format!("plugin `{}` is already loaded{}", description.name, from(other)))
+                .code("plugin.twice")
+                .hint("remove one of the two libraries"));
+        }
+        for component in &description.components {
+            let (kind, type_name) = (component.kind, &component.type_name);
+            if let Some(other) = self.owner(kind, type_name) {
+                let message = format!(
+                    "its {kind} `{type_name}` is already that of plugin `{}`{}",
+                    other.description.name,
+                    from(other)
+                );
+                return Err(Error::fatal(message).code("plugin.component").hint("remove one of the two libraries"));
+            }
+            if let Some(key) = reserved_key(&component.schema) {
+                return Err(Error::fatal(format!("its {kind} `{type_name}` has a key `{key}`, which is the engine's"))
+                    .code("plugin.reserved")
+                    .hint("the plugin must call it otherwise"));
+            }
+        }
+        self.plugins.push(LoadedPlugin { description, path, sha256, library });
+        Ok(())
+    }
+
+    fn owner(&self, kind: Kind, type_name: &str) -> Option<&LoadedPlugin> {
+        let has = |plugin: &&LoadedPlugin| {
+            plugin.description.components.iter().any(|it| it.kind == kind && it.type_name == type_name)
+        };
+        self.plugins.iter().find(has)
+    }
+
+    pub fn loaded(&self) -> &[LoadedPlugin] {
+        &self.plugins
+    }
+
+    pub fn problems(&self) -> &[LoadProblem] {
+        &self.problems
+    }
+
+    /// Where libraries were looked for, in order.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// The library that has a component.
+    ///
+    /// # Errors
+    /// No plugin has it: names where libraries were looked for and what could not be loaded.
+    pub fn library(&self, kind: Kind, type_name: &str) -> Result<Library> {
+        let owner = self.owner(kind, type_name).ok_or_else(|| {
+            let broken: Vec<String> =
+                self.problems.iter().map(|it| format!("{}: {}", it.path.display(), it.error)).collect();
+            let searched: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+            let message = match broken.is_empty() {
+                true => format!("no plugin has a {kind} `{type_name}`; looked in {}", searched.join(", ")),
+                false => format!("no usable plugin has a {kind} `{type_name}`; not loaded: {}", broken.join("; ")),
+            };
+            Error::fatal(message).code("plugin.missing").hint("build the plugins with `cargo build`, or give --plugin-path")
+        })?;
+        Ok(owner.library)
+    }
+}
+
+fn from(plugin: &LoadedPlugin) -> String {
+    plugin.path.as_ref().map_or_else(String::new, |path| format!(" from {}", path.display()))
+}
+
+impl Catalog for Plugins {
+    fn plugins(&self) -> Vec<&PluginDescription> {
+        self.plugins.iter().map(|plugin| &plugin.description).collect()
+    }
+
+    fn lint(&self, kind: Kind, type_name: &str, config: &serde_json::Value) -> Vec<Error> {
+        self.library(kind, type_name).and_then(|library| library.lint(kind, type_name, config)).unwrap_or_else(|error| vec![error])
+    }
+}

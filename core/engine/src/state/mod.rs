@@ -1,0 +1,16 @@
+//! The state folder: checkpoints, intents, plugins' own state, dead letters and what an operator wants.
+//!
+//! Guarantees: one process at a time; what a call returned `Ok` for is on the disk (an fsync'ed commit); commits that wait at the
+//! same time share one fsync; a store of a newer version is refused, never misread.
+
+mod error;
+mod key;
+mod letters;
+mod lock;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use key::{Scope, TaskKey};
+pub use letters::DeadLetter;
+pub use store::{Change, FORMAT, Store};
