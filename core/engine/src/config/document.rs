@@ -126,7 +126,6 @@ fn component(kind: Kind, description: Option<&ComponentDescription>) -> Json {
             "name" => json!({
                 "type": "string",
                 "description": "The component's name within its pipeline; its type where absent.",
-                "minLength": 1,
             }),
             key => documented.get(key).cloned().unwrap_or(Json::Bool(true)),
         };

@@ -14,6 +14,7 @@ use super::problem::{Problem, Report, listed};
 use super::schema::Schema;
 use super::secret::{Environment, Redactor};
 use super::settings::{COMPONENT_KEYS, PipelineSettings, StateSettings};
+use super::units::format_duration;
 use super::value::{Data, Entry, Reading, Span, Table, Value, join};
 
 /// A guard against a file that is something else altogether.
@@ -233,12 +234,12 @@ impl Reader {
         ];
         for (key, value) in positive.into_iter().filter(|(_, value)| value.is_zero()) {
             let span = given.locate(key).unwrap_or_else(|| span.clone());
-            self.problems.push(Problem::new(&span, join(path, key), format!("{value:?} is too short: it must pass")));
+            self.problems.push(Problem::new(&span, join(path, key), format!("`{}` is too short", format_duration(value))));
         }
         if settings.retry_delay_min > settings.retry_delay_max {
             let (key, least) = ("retry-delay-max", settings.retry_delay_min);
             let span = given.locate(key).or(given.locate("retry-delay-min")).unwrap_or_else(|| span.clone());
-            let message = format!("the longest wait is below the first one, {least:?}");
+            let message = format!("the longest wait is below the first one, {}", format_duration(least));
             self.problems.push(Problem::new(&span, join(path, key), message));
         }
     }

@@ -46,7 +46,7 @@ impl Problem {
         let candidates: Vec<&str> = candidates.into_iter().collect();
         match (closest(wrong, &candidates), candidates.is_empty()) {
             (Some(close), _) => self.hint(format!("did you mean `{close}`?")),
-            (None, false) => self.hint(format!("known are {}", listed(&candidates))),
+            (None, false) => self.hint(format!("known: {}", listed(&candidates))),
             (None, true) => self,
         }
     }

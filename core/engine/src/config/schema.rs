@@ -67,8 +67,7 @@ impl<'a> Schema<'a> {
         }
         if !self.type_fits(schema, value) {
             let expected = self.expected(schema);
-            let problem = Problem::new(&value.span, path, format!("{}, expected {expected}", value.kind()));
-            return problems.push(with_description(problem, schema));
+            return problems.push(with_description(unexpected(value, path, &expected), schema));
         }
         let place = Place { span: &value.span, path };
         match &value.data {
@@ -125,7 +124,7 @@ impl<'a> Schema<'a> {
         problems.push(match value.as_text() {
             Some(text) => Problem::new(&value.span, path, format!("unknown value `{}`", text.shown()))
                 .suggest(text.shown(), texts),
-            None => Problem::new(&value.span, path, format!("{}, expected one of {}", value.kind(), listed(&texts))),
+            None => unexpected(value, path, &format!("one of {}", listed(&texts))),
         });
     }
 
@@ -134,11 +133,13 @@ impl<'a> Schema<'a> {
         let fitting: Vec<&Json> =
             branches.iter().map(|branch| self.resolve(branch)).filter(|branch| self.shape_fits(branch, value)).collect();
         if fitting.is_empty() {
+            if let Some(problem) = self.wrong_tag(branches, value, path) {
+                return problems.push(problem);
+            }
             let mut expected: Vec<String> = branches.iter().map(|branch| self.expected(self.resolve(branch))).collect();
             expected.retain(|kind| kind != "nothing");
             expected.dedup();
-            let message = format!("{}, expected {}", value.kind(), expected.join(" or "));
-            return problems.push(Problem::new(&value.span, path, message));
+            return problems.push(unexpected(value, path, &expected.join(" or ")));
         }
         let tried = fitting.iter().map(|branch| {
             let mut problems = Vec::new();
@@ -146,6 +147,25 @@ impl<'a> Schema<'a> {
             problems
         });
         problems.extend(tried.min_by_key(Vec::len).unwrap_or_default());
+    }
+
+    /// Of a table that no branch takes: what is wrong with the key that tells the branches apart.
+    fn wrong_tag(&self, branches: &'a [Json], value: &Value, path: &str) -> Option<Problem> {
+        let table = value.as_table()?;
+        let mut tags: Vec<(&str, &str)> = Vec::new();
+        for properties in branches.iter().filter_map(|it| self.resolve(it).get("properties")?.as_object()) {
+            let constant = |(key, rule): (&'a String, &'a Json)| Some((key.as_str(), self.resolve(rule).get("const")?.as_str()?));
+            tags.extend(properties.iter().filter_map(constant));
+        }
+        let (key, _) = *tags.first()?;
+        let known = tags.iter().filter(|(name, _)| *name == key).map(|(_, value)| *value);
+        match table.get(key) {
+            Some(given) => {
+                let text = given.as_text().map_or(given.kind(), |text| text.shown());
+                Some(Problem::new(&given.span, join(path, key), format!("unknown value `{text}`")).suggest(text, known))
+            }
+            None => Some(Problem::new(&value.span, path, format!("missing key `{key}`")).suggest("", known)),
+        }
     }
 
     /// Whether type and tags (properties with one possible value) are those of the branch.
@@ -296,6 +316,10 @@ impl<'a> Schema<'a> {
     }
 }
 
+fn unexpected(value: &Value, path: &str, expected: &str) -> Problem {
+    Problem::new(&value.span, path, format!("expected {expected}, found {}", value.kind()))
+}
+
 /// With the first line of a schema's description as hint.
 fn with_description(problem: Problem, schema: &Json) -> Problem {
     match schema.get("description").and_then(Json::as_str).and_then(|text| text.lines().next()) {
@@ -348,9 +372,10 @@ fn number_range(schema: &Json, number: f64, place: Place<'_>) -> Option<Problem>
 /// Bounds of a number, a length or a count.
 fn range(schema: &Json, (least, most): (&str, &str), (found, unit): (f64, &str), place: Place<'_>) -> Option<Problem> {
     let bound = |key| schema.get(key).and_then(Json::as_f64);
+    let (small, large) = if unit.is_empty() { ("is too small", "is too large") } else { ("are too few", "are too many") };
     if let Some(least) = bound(least).filter(|least| found < *least) {
-        return Some(place.problem(format!("{found}{unit} is too small: at least {least} is needed")));
+        return Some(place.problem(format!("{found}{unit} {small}: at least {least} is needed")));
     }
     let most = bound(most).filter(|most| found > *most)?;
-    Some(place.problem(format!("{found}{unit} is too large: at most {most} is allowed")))
+    Some(place.problem(format!("{found}{unit} {large}: at most {most} is allowed")))
 }

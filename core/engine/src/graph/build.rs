@@ -31,9 +31,9 @@ impl Graph {
             return Err(file.report(builder.problems));
         }
         let graphs: Vec<PipelineGraph> = graphs.into_iter().flatten().collect();
-        let problems = topology::check(&graphs, &pipelines);
+        let problems = topology::check(&graphs.iter().collect::<Vec<_>>());
         if !problems.is_empty() {
-            return Err(file.report(problems));
+            return Err(file.report(problems.into_iter().map(|(_, problem)| problem).collect()));
         }
         Ok(Self {
             file: file.name.clone(),
@@ -45,7 +45,32 @@ impl Graph {
             replicas: topology::replicas(&graphs, catalog),
             pipelines: graphs,
             redactor: file.redactor.clone(),
+            text: file.text.clone(),
         })
+    }
+
+    /// Checks files that one process runs together.
+    ///
+    /// # Errors
+    /// What is wrong with the first file that does what another one does, goes in circles with it, or shares its state.
+    pub fn check_together(graphs: &[Self]) -> Result<(), Report> {
+        for (index, graph) in graphs.iter().enumerate() {
+            if let Some(other) = graphs[..index].iter().find(|other| other.state == graph.state) {
+                let message = format!("the file shares its state folder `{}` with {}", graph.state.display(), other.file);
+                let problem = Problem::of_file(message).hint("give one of them `[state]` with a `path` of its own");
+                return Err(graph.report(vec![problem]));
+            }
+        }
+        let all: Vec<(&Self, &PipelineGraph)> =
+            graphs.iter().flat_map(|graph| graph.pipelines.iter().map(move |pipeline| (graph, pipeline))).collect();
+        let problems = topology::check(&all.iter().map(|(_, pipeline)| *pipeline).collect::<Vec<_>>());
+        let Some(first) = problems.first().map(|(index, _)| all[*index].0) else { return Ok(()) };
+        let of_first = problems.into_iter().filter(|(index, _)| std::ptr::eq(all[*index].0, first));
+        Err(first.report(of_first.map(|(_, problem)| problem).collect()))
+    }
+
+    fn report(&self, problems: Vec<Problem>) -> Report {
+        Report::new(&self.file, &self.text, &self.redactor, problems)
     }
 }
 
@@ -94,6 +119,7 @@ impl Builder<'_> {
             transforms,
             sinks,
             task_values,
+            span: pipeline.span.clone(),
         })
     }
 

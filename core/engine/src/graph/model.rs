@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pipeline_sdk::{Capability, ComponentDescription, Kind};
 use serde::Serialize;
 
+use crate::config::value::Span;
 use crate::config::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin, Redactor};
 
 /// Everything of one file, resolved.
@@ -22,6 +23,8 @@ pub struct Graph {
     pub pipelines: Vec<PipelineGraph>,
     pub replicas: Vec<ReplicaGraph>,
     pub redactor: Redactor,
+    /// Of the file, for reports.
+    pub(crate) text: Arc<str>,
 }
 
 /// One pipeline: a chain that ends in one branch a sink.
@@ -36,6 +39,8 @@ pub struct PipelineGraph {
     pub sinks: Vec<Step>,
     /// Values of the source's task key that the file lists, `*` among them; empty where it does not divide.
     pub task_values: Vec<String>,
+    /// Of its name in the file.
+    pub(crate) span: Span,
 }
 
 /// A node, and what happens to frames before it.

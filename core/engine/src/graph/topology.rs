@@ -10,7 +10,6 @@ use serde_json::{Map, Value as Json};
 
 use super::catalog::Catalog;
 use super::model::{Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
-use crate::config::Pipeline;
 use crate::config::problem::{Problem, listed};
 use crate::config::value::join;
 
@@ -63,25 +62,26 @@ fn without(config: &Json, key: Option<&str>) -> Map<String, Json> {
 
 /// Whether two pipelines may read the same namespace.
 fn overlap(one: &[String], other: &[String]) -> Option<String> {
-    match (one.iter().any(|name| name == ALL), other.iter().any(|name| name == ALL)) {
+    // A source that is not divided, or whose default the file leaves as it is, may read everything.
+    let is_all = |names: &[String]| names.is_empty() || names.iter().any(|name| name == ALL);
+    match (is_all(one), is_all(other)) {
         (true, _) => Some(other.first().cloned().unwrap_or_default()),
         (_, true) => Some(one.first().cloned().unwrap_or_default()),
-        _ if one.is_empty() && other.is_empty() => Some(String::new()),
         _ => one.iter().find(|name| other.contains(name)).cloned(),
     }
 }
 
-/// All that is wrong with the pipelines together. `written` holds their places, in the same order.
-pub(super) fn check(graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+/// All that is wrong with the pipelines together, each with the index of the pipeline to blame.
+pub(super) fn check(graphs: &[&PipelineGraph]) -> Vec<(usize, Problem)> {
     let edges: Vec<Edge<'_>> = graphs
         .iter()
         .enumerate()
-        .flat_map(|(pipeline, graph)| graph.sinks.iter().map(move |sink| edge(pipeline, graph, sink)))
+        .flat_map(|(pipeline, &graph)| graph.sinks.iter().map(move |sink| edge(pipeline, graph, sink)))
         .collect();
-    let mut problems = duplicates(&edges, graphs, written);
+    let mut problems = duplicates(&edges, graphs);
     if problems.is_empty() {
-        problems.extend(circles(&edges, graphs, written));
-        problems.extend(meshes(&edges, graphs, written));
+        problems.extend(circles(&edges, graphs));
+        problems.extend(meshes(&edges, graphs));
     }
     problems
 }
@@ -97,16 +97,18 @@ fn edge<'g>(pipeline: usize, graph: &'g PipelineGraph, sink: &'g Step) -> Edge<'
     }
 }
 
-fn problem(pipeline: &Pipeline, message: String) -> Problem {
+/// Blames the pipeline at `index`.
+fn blame(index: usize, graphs: &[&PipelineGraph], message: String, hint: &str) -> (usize, Problem) {
+    let pipeline = graphs[index];
     let path = match &pipeline.replica {
         Some(replica) => join("replica", replica),
         None => join("pipeline", &pipeline.name),
     };
-    Problem::new(&pipeline.span, path, message)
+    (index, Problem::new(&pipeline.span, path, message).hint(hint))
 }
 
 /// Two tasks with the same source, sink and database would apply everything twice, and fight over one group's lanes.
-fn duplicates(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+fn duplicates(edges: &[Edge<'_>], graphs: &[&PipelineGraph]) -> Vec<(usize, Problem)> {
     let mut problems = Vec::new();
     for (index, edge) in edges.iter().enumerate() {
         let same = edges[..index].iter().find_map(|earlier| {
@@ -120,27 +122,26 @@ fn duplicates(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]
             ALL => " for every database".into(),
             name => format!(" for `{name}`"),
         };
-        let pipeline = &written[edge.pipeline];
-        problems.push(match earlier.pipeline == edge.pipeline {
-            true => problem(pipeline, format!("two sinks of `{}` write to the same place", pipeline.name))
-                .hint("remove one of them"),
-            false => {
-                let other = &graphs[earlier.pipeline].name;
-                let message = format!("`{}` has the same source and sink as `{other}`{what}", pipeline.name);
-                problem(pipeline, message).hint("remove one of them, or divide the databases between them")
-            }
-        });
+        let (name, other) = (&graphs[edge.pipeline].name, &graphs[earlier.pipeline].name);
+        let (message, hint) = match earlier.pipeline == edge.pipeline {
+            true => (format!("two sinks of `{name}` write to the same place"), "remove one of them"),
+            false => (
+                format!("`{name}` has the same source and sink as `{other}`{what}"),
+                "remove one of them, or divide the databases between them",
+            ),
+        };
+        problems.push(blame(edge.pipeline, graphs, message, hint));
     }
     problems
 }
 
 /// What is written unmarked at a site and read there again goes round for ever.
-fn circles(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+fn circles(edges: &[Edge<'_>], graphs: &[&PipelineGraph]) -> Vec<(usize, Problem)> {
     let mut problems = Vec::new();
     for (index, edge) in edges.iter().enumerate() {
         if edge.is_replica && edge.from.is_same(&edge.to) {
             let message = format!("source and sink of `{}` are one and the same site", graphs[edge.pipeline].name);
-            problems.push(problem(&written[edge.pipeline], message).hint("a replica needs two sites"));
+            problems.push(blame(edge.pipeline, graphs, message, "a replica needs two sites"));
         }
         // Each circle is reported once, at its last pipeline.
         if let Some(path) = way_back(edges, index)
@@ -150,7 +151,7 @@ fn circles(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -
             let names: Vec<&str> = path.iter().map(|step| graphs[edges[*step].pipeline].name.as_str()).collect();
             let message = format!("what is written here would go round for ever through {}", listed(&names));
             let hint = "a transform such as `loop-mark` in each of them keeps replicated writes apart";
-            problems.push(problem(&written[edge.pipeline], message).hint(hint));
+            problems.push(blame(edge.pipeline, graphs, message, hint));
         }
     }
     problems
@@ -181,7 +182,7 @@ fn way_back(edges: &[Edge<'_>], start: usize) -> Option<Vec<usize>> {
 }
 
 /// One mark bit tells "replicated", not from where: marked rows are not passed on, so each site must send to each other one.
-fn meshes(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) -> Vec<Problem> {
+fn meshes(edges: &[Edge<'_>], graphs: &[&PipelineGraph]) -> Vec<(usize, Problem)> {
     let replicas: Vec<&Edge<'_>> = edges.iter().filter(|edge| edge.is_replica && !edge.renames).collect();
     let mut problems = Vec::new();
     for second in &replicas {
@@ -195,7 +196,7 @@ fn meshes(edges: &[Edge<'_>], graphs: &[PipelineGraph], written: &[Pipeline]) ->
             let (before, after) = (&graphs[first.pipeline].name, &graphs[second.pipeline].name);
             let message = format!("`{after}` does not pass on what `{before}` brings: replicated rows go one step only");
             let hint = "replicas are full meshes: add a pipeline from the first site to the last, or use `[replica.NAME]`";
-            problems.push(problem(&written[second.pipeline], message).hint(hint));
+            problems.push(blame(second.pipeline, graphs, message, hint));
         }
     }
     problems
