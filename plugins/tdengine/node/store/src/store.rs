@@ -167,6 +167,21 @@ fn maintain_in_background(inner: &Arc<Inner>) -> std::io::Result<()> {
     std::thread::Builder::new().name("tdengine-store".to_owned()).spawn(body).map(drop)
 }
 
+/// Statements.
+impl Store {
+    /// Runs the first statement of `sql` (FACTS F58). `USE` changes the session.
+    ///
+    /// # Errors
+    /// The code and text that a real server gives.
+    pub fn execute(&self, session: &mut Session, sql: &str) -> Result<Outcome> {
+        crate::execute::execute(self, session, sql)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
 /// Writes that are not SQL.
 impl Store {
     /// Writes rows of several tables of one database; those of one vgroup become one log entry. Names that a table does

@@ -5,15 +5,48 @@
 
 use std::sync::Arc;
 
+use tdengine_sql::ast::{Expr, Name};
+
+use super::condition::Condition;
 use crate::body;
 use crate::database::Database;
-use crate::error::{Result, ServerError};
+use crate::error::{Result, ServerError, code};
+use crate::execute::{convert, database_of};
+use crate::session::Session;
 use crate::rows::Deleted;
 use crate::schema::Stable;
 use crate::store::inner::{Inner, now_ms};
 use crate::table::Table;
 use crate::vgroup::{Effect, Index, MetaRecord, Payload};
 use crate::write::vgroup_of;
+
+/// Runs a DELETE and answers the number of rows.
+///
+/// # Errors
+/// 0x2662 for a table that is missing, 0x2655 for a condition that is neither on time nor on tags.
+pub(crate) fn run(inner: &Inner, session: &Session, name: &Name, condition: Option<&Expr<'_>>) -> Result<u64> {
+    let missing = |text: &str| ServerError::new(code::TABLE_INFO, format!("Fail to get table info, error: {text}"));
+    let database = database_of(inner, session, name).map_err(|error| match error.code {
+        code::DATABASE_MISSING => missing("Database not exist"),
+        _ => error,
+    })?;
+    let stable = inner.catalog.read().stable(database.id, &name.table).cloned();
+    let columns = match &stable {
+        Some(stable) => stable.columns.clone(),
+        None => {
+            let table = inner.find_table(&database, &name.table)?;
+            let table = table.ok_or_else(|| missing("Table does not exist"))?;
+            inner.vgroup(table.vgroup)?.index().columns(&table)?
+        }
+    };
+    let context = convert::context(&database, session);
+    let condition = Condition::new(condition, &columns.fields[0].name, stable.as_deref(), &context)?;
+    let picks = |table: &Table, stable: &Stable| {
+        table.meta().tags().map_or(Ok(false), |tags| condition.picks(&table.name, tags, stable))
+    };
+    let delete = Delete { table: &name.table, range: condition.range, picks: &picks, source: session.source };
+    inner.delete(&database, &delete)
+}
 
 /// What is to be deleted.
 pub(crate) struct Delete<'a> {

@@ -1,0 +1,279 @@
+//! INSERT: literals become blocks, columns as the statement names them.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tdengine_sql::ast::{self, Insert, InsertTable, InsertTarget, Value};
+use tdengine_wire::block::{BlockBuilder, BlockView, VERSION_TMQ};
+use tdengine_wire::Field;
+
+use crate::database::Database;
+use crate::ddl::database::is_system;
+use crate::error::{Result, ServerError, code};
+use crate::execute::convert;
+use crate::literal::{Context, near};
+use crate::schema::{Schema, Stable, TagValues};
+use crate::session::Session;
+use crate::store::inner::Inner;
+use crate::write::child::{NewChild, put_tag};
+use crate::write::{Columns, Write};
+
+/// The timestamp is the first column that a table gets.
+const TIMESTAMP_ID: i16 = 1;
+
+/// Rows for one table, as a block of their own.
+struct Prepared {
+    table: String,
+    names: Vec<String>,
+    block: Bytes,
+    create: Option<NewChild>,
+}
+
+/// Runs an INSERT and answers the number of rows.
+pub(crate) fn run(inner: &Inner, session: &Session, sql: &str, insert: &Insert<'_>) -> Result<u64> {
+    // Tables of one statement may be in several databases; each gets its entries.
+    let mut by_database: Vec<(Arc<Database>, Vec<Prepared>)> = Vec::new();
+    for table in &insert.tables {
+        let InsertTarget::Table(name) = &table.target else {
+            return Err(near("?", "table name is expected"));
+        };
+        let database = database_of(inner, session, name)?;
+        let statement = Statement { inner, session, sql, database: &database, context: convert::context(&database, session) };
+        let prepared = statement.prepare(&name.table, table)?;
+        match by_database.iter_mut().find(|(known, _)| known.id == database.id) {
+            Some((_, all)) => all.extend(prepared),
+            None => by_database.push((database, prepared)),
+        }
+    }
+    let mut rows = 0;
+    for (database, prepared) in &by_database {
+        let prepared = prepared.iter().filter(|prepared| !prepared.block.is_empty());
+        rows += inner.write_rows(database, prepared.map(write).collect::<Result<_>>()?)?;
+    }
+    Ok(rows)
+}
+
+fn write(prepared: &Prepared) -> Result<Write<'_>> {
+    let names = prepared.names.iter().map(String::as_str).collect();
+    Ok(Write {
+        table: &prepared.table,
+        columns: Columns::Named(BlockView::parse(&prepared.block)?, names),
+        create: prepared.create.clone(),
+        flags: 0,
+    })
+}
+
+fn database_of(inner: &Inner, session: &Session, name: &ast::Name) -> Result<Arc<Database>> {
+    let database = name.database.as_ref().or(session.database.as_ref());
+    let database = database.ok_or_else(|| ServerError::new(code::INVALID_OPERATION, "db is not specified"))?;
+    if is_system(database) {
+        return Err(ServerError::new(code::SYSTEM_TABLE, "System table not allowed"));
+    }
+    inner.database(database).ok_or_else(ServerError::table_missing)
+}
+
+/// One table of an INSERT.
+struct Statement<'a> {
+    inner: &'a Inner,
+    session: &'a Session,
+    sql: &'a str,
+    database: &'a Database,
+    context: Context,
+}
+
+impl Statement<'_> {
+    fn prepare(&self, table: &str, insert: &InsertTable<'_>) -> Result<Vec<Prepared>> {
+        if table.len() > 191 {
+            return Err(ServerError::new(code::INVALID_OPERATION, "name too long"));
+        }
+        let stable = self.inner.catalog.read().stable(self.database.id, table).cloned();
+        if let Some(stable) = stable {
+            return self.into_stable(&stable, insert);
+        }
+        let create = insert.using.as_ref();
+        let create = create.map(|using| convert::child(self.inner, self.session, self.database, using)).transpose()?;
+        let schema = match (self.inner.find_table(self.database, table)?, &create) {
+            (Some(found), _) => self.inner.vgroup(found.vgroup)?.index().columns(&found)?,
+            (None, Some(child)) => child.stable.columns.clone(),
+            (None, None) => return Err(ServerError::table_missing()),
+        };
+        let fields = self.fields(&schema, insert)?;
+        self.check_timestamp(&fields, &schema)?;
+        let all: Vec<Option<usize>> = (0..fields.len()).map(Some).collect();
+        let mut rows = RowBuilder::new(&fields);
+        self.each_row(insert, fields.len(), |row| rows.push(self, row, &all))?;
+        let names = fields.iter().map(|field| field.name.clone()).collect();
+        Ok(vec![Prepared { table: table.to_owned(), names, block: rows.finish()?, create }])
+    }
+
+    /// The columns of the statement: all of them, or those that it names.
+    fn fields<'s>(&self, schema: &'s Schema, insert: &InsertTable<'_>) -> Result<Vec<&'s Field>> {
+        let Some(names) = &insert.columns else { return Ok(schema.fields.iter().collect()) };
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(near(name, "duplicated column name"));
+        }
+        let field = |name: &String| {
+            schema.field(name).ok_or_else(|| ServerError::invalid_column(name))
+        };
+        names.iter().map(field).collect()
+    }
+
+    fn check_timestamp(&self, fields: &[&Field], schema: &Schema) -> Result<()> {
+        let keys = if schema.has_composite_key() { 2 } else { 1 };
+        for (place, key) in schema.fields[..keys].iter().enumerate() {
+            if !fields.iter().any(|field| field.id == key.id) {
+                let what = if place == 0 { "Primary timestamp column" } else { "Primary key column" };
+                return Err(ServerError::new(code::INVALID_OPERATION, format!("{what} should not be null")));
+            }
+        }
+        Ok(())
+    }
+
+    fn each_row<'v>(
+        &self,
+        insert: &'v InsertTable<'_>,
+        columns: usize,
+        mut take: impl FnMut(&'v [Value<'v>]) -> Result<()>,
+    ) -> Result<()> {
+        let mut start = 0;
+        for length in &insert.row_lengths {
+            let end = start + *length as usize;
+            if end - start < columns {
+                return Err(near(")", ", expected"));
+            }
+            if end - start > columns {
+                return Err(ServerError::new(code::COLUMN_COUNT, "Illegal number of columns"));
+            }
+            take(&insert.values[start..end])?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// `INSERT INTO stable (tbname, …)`: rows name their child, tags make it when it is missing.
+    fn into_stable(&self, stable: &Arc<Stable>, insert: &InsertTable<'_>) -> Result<Vec<Prepared>> {
+        let names = insert.columns.as_ref().filter(|names| names.iter().any(|name| name == "tbname"));
+        let Some(names) = names else {
+            let rest = self.sql.get(insert.at.saturating_sub(1)..).unwrap_or_default();
+            return Err(near(rest, "(...tbname, ts...) bounded cols is expected for supertable insertion"));
+        };
+        let target = StableTarget::new(stable, names)?;
+        self.check_timestamp(&target.fields, &stable.columns)?;
+        let mut tables: Vec<(String, NewChild, RowBuilder)> = Vec::new();
+        self.each_row(insert, names.len(), |row| {
+            let (name, tags) = target.child(self, row)?;
+            let place = tables.iter().position(|(known, ..)| *known == name);
+            let place = place.unwrap_or_else(|| {
+                let child = target.new_child(tags);
+                tables.push((name, child, RowBuilder::new(&target.fields)));
+                tables.len() - 1
+            });
+            tables[place].2.push(self, row, &target.columns)
+        })?;
+        let names: Vec<String> = target.fields.iter().map(|field| field.name.clone()).collect();
+        let prepared = |(table, child, rows): (String, NewChild, RowBuilder)| {
+            Ok(Prepared { table, names: names.clone(), block: rows.finish()?, create: Some(child) })
+        };
+        tables.into_iter().map(prepared).collect()
+    }
+
+    /// The literal's place in the statement, for errors that show the rest of it.
+    fn rest(&self, value: &Value<'_>) -> &str {
+        self.sql.get(value.at..).unwrap_or_default()
+    }
+}
+
+/// What the columns of an INSERT into a super table are.
+struct StableTarget<'a> {
+    stable: &'a Arc<Stable>,
+    fields: Vec<&'a Field>,
+    /// For each value of a row: its place among `fields`.
+    columns: Vec<Option<usize>>,
+    /// Places of values that are tags.
+    tags: Vec<(usize, &'a Field)>,
+    table: usize,
+}
+
+impl<'a> StableTarget<'a> {
+    fn new(stable: &'a Arc<Stable>, names: &[String]) -> Result<Self> {
+        let (mut fields, mut columns, mut tags, mut table) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (place, name) in names.iter().enumerate() {
+            if names[..place].contains(name) {
+                return Err(near(name, "duplicated column name"));
+            }
+            let column = stable.columns.field(name);
+            columns.push(column.map(|_| fields.len()));
+            match (column, stable.tags.field(name)) {
+                (Some(field), _) => fields.push(field),
+                (None, Some(field)) => tags.push((place, field)),
+                (None, None) if name == "tbname" => table = place,
+                (None, None) => return Err(ServerError::invalid_column(name)),
+            }
+        }
+        Ok(Self { stable, fields, columns, tags, table })
+    }
+
+    fn child(&self, statement: &Statement<'_>, row: &[Value<'_>]) -> Result<(String, TagValues)> {
+        let name = match &row[self.table].literal {
+            ast::Literal::Text(text) => ast::unescape(text),
+            ast::Literal::Number(text) => Cow::Borrowed(text.as_ref()),
+            _ => return Err(near(statement.rest(&row[self.table]), "tbname is expected")),
+        };
+        let mut tags = TagValues::default();
+        for (place, field) in &self.tags {
+            let mut bytes = Vec::new();
+            let there = convert::write(&statement.context, &row[*place], field.column_type, &field.name, &mut bytes)?;
+            put_tag(&mut tags, &self.stable.tags, &field.name, there.then_some(bytes))?;
+        }
+        Ok((name.into_owned(), tags))
+    }
+
+    fn new_child(&self, tags: TagValues) -> NewChild {
+        let tag_names = self.tags.iter().map(|(_, field)| field.name.clone()).collect();
+        NewChild { stable: self.stable.clone(), tag_names, tags, ttl_days: 0, comment: None }
+    }
+}
+
+/// A block that grows by rows of literals.
+struct RowBuilder {
+    builder: BlockBuilder,
+    names: Vec<String>,
+    /// Place of the timestamp, which cannot be NULL.
+    timestamp: Option<usize>,
+    scratch: Vec<u8>,
+}
+
+impl RowBuilder {
+    /// Ids begin with that of the timestamp, which is never dropped.
+    fn new(fields: &[&Field]) -> Self {
+        let builder = BlockBuilder::new(fields.iter().map(|field| field.column_type));
+        let timestamp = fields.iter().position(|field| field.id == TIMESTAMP_ID);
+        let names = fields.iter().map(|field| field.name.clone()).collect();
+        Self { builder, names, timestamp, scratch: Vec::new() }
+    }
+
+    /// Appends the values whose place in `columns` is a column.
+    fn push(&mut self, statement: &Statement<'_>, row: &[Value<'_>], columns: &[Option<usize>]) -> Result<()> {
+        for (value, place) in row.iter().zip(columns) {
+            let Some(place) = *place else { continue };
+            let column = self.builder.column(place);
+            let column_type = column.column_type();
+            self.scratch.clear();
+            if convert::write(&statement.context, value, column_type, &self.names[place], &mut self.scratch)? {
+                column.push_bytes(&self.scratch)?;
+            } else if Some(place) == self.timestamp {
+                return Err(near(statement.rest(value), "Primary timestamp column should not be null"));
+            } else {
+                column.push_null();
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Bytes> {
+        Ok(self.builder.encode(VERSION_TMQ)?.into())
+    }
+}
