@@ -5,3 +5,4 @@ pub mod graph;
 pub mod host;
 pub mod state;
 pub mod metrics;
+pub mod runtime;

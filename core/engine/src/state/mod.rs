@@ -13,4 +13,5 @@ mod tests;
 
 pub use key::{Scope, TaskKey};
 pub use letters::DeadLetter;
+pub(crate) use letters::payload_json;
 pub use store::{Change, FORMAT, Store};

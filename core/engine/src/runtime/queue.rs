@@ -1,0 +1,193 @@
+//! A queue that is bounded by messages and bytes; a full one makes its writer wait (invariant `bounded`).
+//!
+//! One writer and one reader. An item that is larger than the whole bound passes when the queue is empty.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::Buffer;
+
+/// What an item counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Weight {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+impl Weight {
+    fn add(&mut self, other: Weight) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Weight) {
+        self.messages -= other.messages;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// Pushing failed because the reader closed the queue.
+#[derive(Debug, PartialEq)]
+pub(super) struct Closed;
+
+pub(super) struct Queue<T> {
+    limit: Weight,
+    state: Mutex<State<T>>,
+    filled: Notify,
+    emptied: Notify,
+    ended: Notify,
+}
+
+struct State<T> {
+    items: VecDeque<(T, Weight)>,
+    held: Weight,
+    is_closed: bool,
+}
+
+impl<T> Queue<T> {
+    pub fn new(buffer: &Buffer) -> Self {
+        let limit = Weight { messages: u64::from(buffer.messages.max(1)), bytes: buffer.bytes };
+        let state = State { items: VecDeque::new(), held: Weight::default(), is_closed: false };
+        Self { limit, state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), ended: Notify::new() }
+    }
+
+    /// Waits for room.
+    pub async fn push(&self, item: T, weight: Weight) -> Result<(), Closed> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.is_closed {
+                    return Err(Closed);
+                }
+                let held = state.held;
+                let has_room = held.messages + weight.messages <= self.limit.messages
+                    && held.bytes + weight.bytes <= self.limit.bytes;
+                if has_room || state.items.is_empty() {
+                    state.items.push_back((item, weight));
+                    state.held.add(weight);
+                    drop(state);
+                    self.filled.notify_one();
+                    return Ok(());
+                }
+            }
+            self.emptied.notified().await;
+        }
+    }
+
+    /// The next items: as many as are there, up to `limit` messages. `None` once the queue is closed: what it held is gone.
+    pub async fn pop_many(&self, limit: u64) -> Option<Vec<T>> {
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.is_closed {
+                    return None;
+                }
+                if !state.items.is_empty() {
+                    let mut taken = Vec::new();
+                    let mut messages = 0;
+                    while let Some((item, weight)) = state.items.pop_front() {
+                        state.held.subtract(weight);
+                        messages += weight.messages;
+                        taken.push(item);
+                        if messages >= limit {
+                            break;
+                        }
+                    }
+                    drop(state);
+                    self.emptied.notify_one();
+                    return Some(taken);
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Wakes both sides: nothing goes in or comes out any more.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.items.clear();
+        state.held = Weight::default();
+        drop(state);
+        self.filled.notify_one();
+        self.emptied.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Resolves once the queue is closed.
+    pub async fn closed(&self) {
+        loop {
+            let changed = self.ended.notified();
+            if self.state.lock().is_closed {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Takes out what is not wanted any more.
+    pub fn retain(&self, is_wanted: impl Fn(&T) -> bool) {
+        let mut state = self.state.lock();
+        let State { items, held, .. } = &mut *state;
+        items.retain(|(item, weight)| {
+            let stays = is_wanted(item);
+            if !stays {
+                held.subtract(*weight);
+            }
+            stays
+        });
+        drop(state);
+        self.emptied.notify_one();
+    }
+
+    pub fn held(&self) -> Weight {
+        self.state.lock().held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn weight(bytes: u64) -> Weight {
+        Weight { messages: 1, bytes }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_makes_its_writer_wait() {
+        let check = async |messages: u32, bytes: u64, items: &[u64], fit: usize| {
+            let queue = Arc::new(Queue::new(&Buffer { messages, bytes }));
+            for (index, size) in items.iter().enumerate() {
+                let pushed = tokio::time::timeout(Duration::from_secs(1), queue.push(index, weight(*size))).await;
+                assert_eq!(pushed.is_ok(), index < fit, "item {index} of {items:?}");
+                if pushed.is_err() {
+                    break;
+                }
+            }
+            assert_eq!(queue.pop_many(100).await.unwrap(), (0..fit).collect::<Vec<_>>());
+            assert_eq!(queue.held(), Weight::default());
+        };
+        check(2, 100, &[1, 1, 1], 2).await;
+        check(9, 100, &[60, 40, 1], 2).await;
+        check(9, 100, &[500, 1], 1).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_wakes_both_sides() {
+        let queue = Arc::new(Queue::new(&Buffer { messages: 1, bytes: 1 }));
+        queue.push(1, weight(1)).await.unwrap();
+        let writer = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.push(2, weight(1)).await }
+        });
+        tokio::task::yield_now().await;
+        queue.close();
+        assert_eq!(writer.await.unwrap(), Err(Closed));
+        assert_eq!(queue.pop_many(1).await, None);
+    }
+}

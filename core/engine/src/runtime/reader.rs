@@ -1,0 +1,292 @@
+//! The source's side of a session: the one place that calls the source.
+//!
+//! It reads on while what it read is still being written (one message ahead at least, the source's `buffer` at most), and carries
+//! out commands between two reads: no call is dropped half-way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline_sdk::{Checkpoint, Lane, LaneProgress, Message, Polled, Reaction, Result, Source};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::call::{Failure, call, is_broken};
+use super::queue::{Queue, Weight};
+use super::task::Task;
+use crate::config::Freshness;
+
+/// Waits of an adaptive source: the first one after data, and the longest.
+const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
+const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
+/// How often at most the source is asked how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// A source that cannot tell how far it is counts as caught up after this long without anything new.
+const QUIET: Duration = Duration::from_secs(2);
+/// Commands that wait for the reader.
+pub(super) const COMMANDS_MAX: usize = 16;
+
+pub(super) enum Command {
+    Commit { upto: Checkpoint, done: Option<oneshot::Sender<()>> },
+    /// Tell when everything was read that is in the log now.
+    CatchUp,
+    /// Read no more.
+    Pause,
+}
+
+pub(super) enum Event {
+    Messages(Vec<Message>),
+    Lanes { assigned: Vec<Lane>, revoked: Vec<Lane> },
+    /// Everything that was in the log at [`Command::CatchUp`] was sent before this.
+    CaughtUp,
+    /// Nothing comes after this: as told.
+    Paused,
+    /// Nothing comes after this: the source is done.
+    End,
+    /// Nothing comes after this.
+    Failed(Failure),
+}
+
+impl Event {
+    fn weight(&self) -> Weight {
+        match self {
+            Self::Messages(messages) => Weight {
+                messages: messages.len() as u64,
+                bytes: messages.iter().map(Message::byte_count).sum(),
+            },
+            _ => Weight { messages: 1, bytes: 0 },
+        }
+    }
+}
+
+/// How long a read waits.
+struct Pace {
+    freshness: Freshness,
+    wait: Duration,
+}
+
+impl Pace {
+    fn new(freshness: Freshness) -> Self {
+        Self { freshness, wait: IDLE_WAIT_MIN }
+    }
+
+    fn wait(&self) -> Duration {
+        match self.freshness {
+            Freshness::Fixed(wait) => wait,
+            Freshness::Adaptive => self.wait,
+        }
+    }
+
+    fn found(&mut self, anything: bool) {
+        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(IDLE_WAIT_MAX) };
+    }
+}
+
+/// Waiting for the end that the log had.
+struct Target {
+    lanes: Vec<LaneProgress>,
+    quiet_since: Instant,
+}
+
+pub(super) struct Reader {
+    task: Arc<Task>,
+    source: Box<dyn Source>,
+    events: Arc<Queue<Event>>,
+    commands: mpsc::Receiver<Command>,
+    pace: Pace,
+    target: Option<Target>,
+    progress_at: Instant,
+    is_paused: bool,
+    is_broken: bool,
+}
+
+impl Reader {
+    pub fn new(task: Arc<Task>, source: Box<dyn Source>, events: Arc<Queue<Event>>, commands: mpsc::Receiver<Command>) -> Self {
+        let pace = Pace::new(task.pipeline.source.node.settings.freshness);
+        let progress_at = Instant::now();
+        Self { task, source, events, commands, pace, target: None, progress_at, is_paused: false, is_broken: false }
+    }
+
+    /// Reads until told to stop, or the source cannot go on. Returns the source where it can be connected again.
+    pub async fn run(mut self) -> Option<Box<dyn Source>> {
+        match self.read().await {
+            Ok(()) => {}
+            Err(failure) => {
+                if let Failure::Lost(error) = &failure {
+                    self.is_broken = is_broken(error);
+                }
+                self.emit(Event::Failed(failure)).await;
+            }
+        }
+        (!self.is_broken).then_some(self.source)
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        let mut retries = Backoff::retry(&self.task.pipeline.settings, self.task.run.seed());
+        loop {
+            self.carry_out_waiting().await?;
+            if self.is_paused {
+                // Commits may still come; when nobody can send any more, it is over.
+                let Some(command) = self.commands.recv().await else { return Ok(()) };
+                self.carry_out(command).await?;
+                continue;
+            }
+            let (begun, wait) = (Instant::now(), self.pace.wait());
+            let limit = wait + self.task.pipeline.settings.call_timeout;
+            let polled = match call("the source's read", limit, self.source.next(wait)).await {
+                Err(error) if error.reaction == Reaction::Retry => {
+                    self.task.counters.retries.add(1);
+                    let Some(delay) = retries.next() else {
+                        let attempts = retries.attempts();
+                        return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+                    };
+                    tokio::time::sleep(delay).await;
+                    continue;
+                }
+                polled => polled.map_err(Failure::of)?,
+            };
+            retries.reset();
+            if self.polled(polled, begun, wait).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether it was the last.
+    async fn polled(&mut self, polled: Polled, begun: Instant, wait: Duration) -> Result<bool, Failure> {
+        let is_idle = matches!(polled, Polled::Idle);
+        self.pace.found(!is_idle);
+        match polled {
+            Polled::Messages(messages) => {
+                if let Some(target) = &mut self.target {
+                    target.quiet_since = Instant::now();
+                }
+                self.task.count_read(&messages);
+                self.deliver(Event::Messages(messages)).await?;
+            }
+            Polled::Lanes { assigned, revoked } => self.deliver(Event::Lanes { assigned, revoked }).await?,
+            Polled::End => {
+                self.emit(Event::End).await;
+                self.is_paused = true;
+            }
+            Polled::Idle => {}
+        }
+        self.look(is_idle).await?;
+        if is_idle {
+            // A source that returns at once when it has nothing must not spin.
+            self.pause_until(begun + wait).await?;
+        }
+        Ok(false)
+    }
+
+    /// Asks how far the source is, now and then; tells when it is where it was to get.
+    async fn look(&mut self, is_idle: bool) -> Result<(), Failure> {
+        let now = Instant::now();
+        let is_due = now >= self.progress_at + PROGRESS_INTERVAL;
+        if !(is_due || (is_idle && self.target.is_some())) {
+            return Ok(());
+        }
+        let lanes = self.progress().await?;
+        let Some(target) = &self.target else { return Ok(()) };
+        let is_there = target.lanes.iter().all(|goal| {
+            let current = lanes.iter().find(|it| it.lane == goal.lane).and_then(|it| it.current.as_ref()?.number);
+            match (current, goal.latest.as_ref().and_then(|it| it.number)) {
+                (Some(current), Some(latest)) => current >= latest,
+                _ => false,
+            }
+        });
+        let is_quiet = now.duration_since(target.quiet_since) >= QUIET;
+        if is_idle && (is_there && !target.lanes.is_empty() || is_quiet) {
+            self.target = None;
+            self.deliver(Event::CaughtUp).await?;
+        }
+        Ok(())
+    }
+
+    async fn progress(&mut self) -> Result<Vec<LaneProgress>, Failure> {
+        let limit = self.task.pipeline.settings.call_timeout;
+        let lanes = call("the source's progress", limit, self.source.progress()).await.map_err(Failure::of)?;
+        self.progress_at = Instant::now();
+        self.task.note_progress(&lanes);
+        Ok(lanes)
+    }
+
+    async fn carry_out_waiting(&mut self) -> Result<(), Failure> {
+        while let Ok(command) = self.commands.try_recv() {
+            self.carry_out(command).await?;
+        }
+        if self.commands.is_closed() && self.commands.is_empty() {
+            self.is_paused = true;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Commit { upto, done } => {
+                let limit = self.task.pipeline.settings.call_timeout;
+                call("the source's commit", limit, self.source.commit(&upto)).await.map_err(Failure::of)?;
+                if let Some(done) = done {
+                    // Nobody waits any more when the run is ended at once.
+                    let _ = done.send(());
+                }
+            }
+            Command::CatchUp => {
+                let lanes = self.progress().await?;
+                self.target = Some(Target { lanes, quiet_since: Instant::now() });
+                self.pace.found(true);
+            }
+            Command::Pause => {
+                if !std::mem::replace(&mut self.is_paused, true) {
+                    self.emit(Event::Paused).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands an event on; while there is no room, commands are carried out.
+    async fn deliver(&mut self, event: Event) -> Result<(), Failure> {
+        let (events, weight) = (self.events.clone(), event.weight());
+        let push = events.push(event, weight);
+        tokio::pin!(push);
+        loop {
+            tokio::select! {
+                biased;
+                pushed = &mut push => {
+                    // A closed queue means that the session is over.
+                    self.is_paused |= pushed.is_err();
+                    return Ok(());
+                }
+                Some(command) = self.commands.recv() => match command {
+                    // It would wait for room itself; that nothing comes after it is kept by doing it later.
+                    Command::Pause => {
+                        let _ = push.await;
+                        return self.carry_out(Command::Pause).await;
+                    }
+                    command => Box::pin(self.carry_out(command)).await?,
+                },
+            }
+        }
+    }
+
+    async fn emit(&mut self, event: Event) {
+        let weight = event.weight();
+        // A closed queue means that the session is over.
+        let _ = self.events.push(event, weight).await;
+    }
+
+    async fn pause_until(&mut self, until: Instant) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(until) => return Ok(()),
+                command = self.commands.recv(), if !self.is_paused => match command {
+                    Some(command) => self.carry_out(command).await?,
+                    None => self.is_paused = true,
+                },
+                else => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A task: one pipeline for one value of its source's task key, through all its sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::call::{Failure, is_broken};
+use super::queue::Queue;
+use super::run::Shared;
+use super::session::{End, Session};
+use super::worker::Item;
+use crate::graph::PipelineGraph;
+use crate::metrics::{Counter, Labels, LagClock, LaneStatus, PipelineStatus, Registry, TaskState};
+use crate::state::{Change, TaskKey};
+
+/// What a run asks of a task.
+pub(super) enum Control {
+    /// Answers once everything that is in the source's log now is durable and stored.
+    CatchUp(oneshot::Sender<()>),
+}
+
+pub(super) struct Task {
+    pub run: Arc<Shared>,
+    pub pipeline: Arc<PipelineGraph>,
+    /// Empty where the pipeline is not divided.
+    pub value: String,
+    pub key: TaskKey,
+    pub counters: TaskCounters,
+    pub stop: CancellationToken,
+    live: Mutex<Live>,
+    /// Whether `live` holds a trouble, so that a write need not lock to clear none.
+    has_trouble: AtomicBool,
+}
+
+pub(super) struct TaskCounters {
+    pub messages_read: Counter,
+    pub rows_read: Counter,
+    pub bytes_read: Counter,
+    pub messages_written: Counter,
+    pub rows_written: Counter,
+    pub bytes_written: Counter,
+    pub batches_written: Counter,
+    pub retries: Counter,
+    pub reconnects: Counter,
+    pub errors: Counter,
+    pub dead_letters: Counter,
+}
+
+impl TaskCounters {
+    fn new(registry: &Registry, labels: &Labels) -> Self {
+        let counter = |name| registry.counter(name, labels);
+        Self {
+            messages_read: counter("engine_messages_read"),
+            rows_read: counter("engine_rows_read"),
+            bytes_read: counter("engine_bytes_read"),
+            messages_written: counter("engine_messages_written"),
+            rows_written: counter("engine_rows_written"),
+            bytes_written: counter("engine_bytes_written"),
+            batches_written: counter("engine_batches_written"),
+            retries: counter("engine_retries"),
+            reconnects: counter("engine_reconnects"),
+            errors: counter("engine_errors"),
+            dead_letters: counter("engine_dead_letters"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Live {
+    state: TaskState,
+    /// What goes wrong while the task runs on: a sink that cannot be reached, a call that is repeated.
+    trouble: Option<String>,
+    checkpoint: Checkpoint,
+    progress: Vec<LaneProgress>,
+    clocks: BTreeMap<Lane, LagClock>,
+    queues: Vec<Arc<Queue<Item>>>,
+    /// Whether something was stored since the last failure.
+    has_advanced: bool,
+}
+
+impl Task {
+    pub fn new(run: Arc<Shared>, pipeline: Arc<PipelineGraph>, value: String, stop: CancellationToken) -> Self {
+        let source = pipeline.source.node.name.clone();
+        let key = TaskKey { pipeline: pipeline.name.clone(), task: value.clone(), source };
+        let labels = Labels { pipeline: key.pipeline.clone(), task: value.clone(), ..Labels::default() };
+        let counters = TaskCounters::new(&run.registry, &labels);
+        Self { run, pipeline, value, key, counters, stop, live: Mutex::default(), has_trouble: AtomicBool::new(false) }
+    }
+
+    /// Runs sessions until one ends for good.
+    pub async fn supervise(self: Arc<Self>, mut control: mpsc::Receiver<Control>) {
+        match self.run.store.desired(&self.key) {
+            Ok(None) => {}
+            Ok(Some(_)) => return self.set_state(TaskState::Stopped),
+            Err(error) => return self.fail(Failure::Fatal(error)),
+        }
+        let settings = &self.pipeline.settings;
+        let mut reconnects = Backoff::reconnect(settings, self.run.seed());
+        let mut restarts = Backoff::retry(settings, self.run.seed());
+        let mut source = None;
+        loop {
+            // Not dropped when the run stops: the session sees the stop itself.
+            let end = Session::run(&self, &mut source, &mut control).await;
+            let error = match end {
+                End::Stopped => return self.set_state(TaskState::Stopped),
+                End::Finished => return self.set_state(TaskState::Finished),
+                End::Failed(Failure::Lost(error)) => error,
+                End::Failed(failure) => return self.fail(failure),
+            };
+            if std::mem::take(&mut self.live.lock().has_advanced) {
+                reconnects.reset();
+                restarts.reset();
+            }
+            let backoff = if is_broken(&error) { &mut restarts } else { &mut reconnects };
+            let Some(delay) = backoff.next() else {
+                let attempts = backoff.attempts();
+                return self.fail(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+            };
+            self.note_lost(&error);
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.stop.cancelled() => return self.set_state(TaskState::Stopped),
+            }
+        }
+    }
+
+    fn fail(&self, failure: Failure) {
+        let (error, state): (_, fn(String) -> TaskState) = match failure {
+            Failure::Policy(error) => (error, TaskState::Rejected),
+            Failure::Fatal(error) | Failure::Lost(error) => (error, TaskState::Failed),
+        };
+        let reason = self.run.redactor.redact(&error.to_string());
+        self.counters.errors.add(1);
+        tracing::error!(task = %self.key, reason, "task ended");
+        self.set_state(state(reason));
+    }
+
+    /// The engine's own code panicked in the task.
+    pub fn fail_by_bug(&self, text: String) {
+        self.fail(Failure::Fatal(Error::fatal(text).code("engine.bug").hint("please report this with the log")));
+    }
+
+    pub fn set_state(&self, state: TaskState) {
+        let mut live = self.live.lock();
+        if !matches!(state, TaskState::Stopping) {
+            live.trouble = None;
+        }
+        live.state = state;
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.live.lock().state.is_over()
+    }
+
+    fn note_lost(&self, error: &Error) {
+        let reason = self.run.redactor.redact(&error.to_string());
+        self.counters.errors.add(1);
+        self.counters.reconnects.add(1);
+        tracing::warn!(task = %self.key, reason, "connection lost; trying again");
+        if error.code == super::call::HANG || error.code == "boundary.panic" {
+            let kind = if error.code == super::call::HANG { "hang" } else { "panic" };
+            let incident = pipeline_sdk::Incident { kind: kind.into(), message: reason.clone(), detail: serde_json::Value::Null };
+            let labels = Labels { pipeline: self.key.pipeline.clone(), task: self.value.clone(), ..Labels::default() };
+            self.run.registry.incident(&labels, incident);
+        }
+        self.set_state(TaskState::Reconnecting(reason));
+    }
+
+    /// Something goes wrong that the task lives with.
+    pub fn note_trouble(&self, error: &Error) {
+        let reason = self.run.redactor.redact(&error.to_string());
+        self.counters.errors.add(1);
+        tracing::warn!(task = %self.key, reason, "trying again");
+        self.live.lock().trouble = Some(reason);
+        self.has_trouble.store(true, Ordering::Relaxed);
+    }
+
+    pub fn note_connected(&self, checkpoint: &Checkpoint) {
+        self.live.lock().checkpoint.clone_from(checkpoint);
+    }
+
+    pub fn note_checkpoint(&self, checkpoint: &Checkpoint) {
+        let mut live = self.live.lock();
+        live.checkpoint.clone_from(checkpoint);
+        live.has_advanced = true;
+    }
+
+    pub fn note_progress(&self, lanes: &[LaneProgress]) {
+        let now = Instant::now();
+        let mut live = self.live.lock();
+        for progress in lanes {
+            let number = |position: &Option<pipeline_sdk::Position>| position.as_ref()?.number;
+            if let (Some(current), Some(latest)) = (number(&progress.current), number(&progress.latest)) {
+                live.clocks.entry(progress.lane.clone()).or_default().sample(now, current, latest);
+            }
+        }
+        live.clocks.retain(|lane, _| lanes.iter().any(|it| it.lane == *lane));
+        live.progress = lanes.to_vec();
+    }
+
+    pub(super) fn note_queues(&self, queues: Vec<Arc<Queue<Item>>>) {
+        self.live.lock().queues = queues;
+    }
+
+    pub fn count_read(&self, messages: &[Message]) {
+        self.counters.messages_read.add(messages.len() as u64);
+        self.counters.rows_read.add(messages.iter().map(Message::row_count).sum());
+        self.counters.bytes_read.add(messages.iter().map(Message::byte_count).sum());
+    }
+
+    pub fn count_written(&self, messages: &[Message]) {
+        if messages.is_empty() {
+            return;
+        }
+        self.counters.batches_written.add(1);
+        self.counters.messages_written.add(messages.len() as u64);
+        self.counters.rows_written.add(messages.iter().map(Message::row_count).sum());
+        self.counters.bytes_written.add(messages.iter().map(Message::byte_count).sum());
+        if self.has_trouble.swap(false, Ordering::Relaxed) {
+            self.live.lock().trouble = None;
+        }
+    }
+
+    /// Two ends of a replica that are one site would send everything in a circle (invariant `no-loop`).
+    pub fn check_sites(&self, source: &str, sink: Option<&str>) -> Result<()> {
+        if self.pipeline.is_replica() && sink.is_some_and(|sink| !sink.is_empty() && sink == source) {
+            return Err(Error::fatal(format!("source and sink of `{}` are one and the same site (`{source}`): it could loop", self.pipeline.name))
+                .code("engine.loop")
+                .hint("a replica needs two sites; check the addresses"));
+        }
+        Ok(())
+    }
+
+    /// The source is not who it was when positions were stored.
+    pub async fn accept_other_source(&self, stored: &str, found: &str) -> Result<()> {
+        if !self.run.options.accept_new_sources {
+            return Err(Error::fatal(format!("the source is `{found}` now, positions are stored for `{stored}`"))
+                .code("engine.other-source")
+                .hint("check the address; if the source was replaced on purpose, run once with `--from configured`"));
+        }
+        tracing::warn!(task = %self.key, stored, found, "positions of another source are forgotten, as asked for");
+        self.run.store.commit(vec![Change::Forget { task: self.key.clone() }]).await
+    }
+
+    pub fn status(&self) -> PipelineStatus {
+        let live = self.live.lock();
+        let (now, counters) = (Instant::now(), &self.counters);
+        let mut queued = (0, 0);
+        for queue in &live.queues {
+            let held = queue.held();
+            queued = (queued.0 + held.messages, queued.1 + held.bytes);
+        }
+        let of_plugins = |name| {
+            let is_ours = |labels: &Labels| labels.pipeline == self.key.pipeline && labels.task == self.value;
+            self.run.registry.sum(name, is_ours)
+        };
+        let state = match (&live.state, &live.trouble) {
+            (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
+            (state, _) => state.clone(),
+        };
+        let lags: Vec<i64> = live.progress.iter().filter_map(LaneProgress::lag).collect();
+        let behind = live.clocks.values().map(|clock| clock.behind(now).as_secs_f64()).reduce(f64::max);
+        PipelineStatus {
+            pipeline: self.key.pipeline.clone(),
+            task: self.value.clone(),
+            state,
+            messages_read: counters.messages_read.get(),
+            rows_read: counters.rows_read.get(),
+            bytes_read: counters.bytes_read.get(),
+            rows_written: counters.rows_written.get(),
+            bytes_written: counters.bytes_written.get(),
+            messages_written: counters.messages_written.get(),
+            batches_written: counters.batches_written.get(),
+            retries: counters.retries.get(),
+            reconnects: counters.reconnects.get(),
+            errors: counters.errors.get(),
+            dead_letters: counters.dead_letters.get(),
+            loops_suppressed: of_plugins("loops_suppressed"),
+            replicated_rows: of_plugins("replicated_rows"),
+            rows_left_out: of_plugins("rows_left_out"),
+            queue_messages: queued.0,
+            queue_bytes: queued.1,
+            lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
+            lag_seconds: behind,
+            lanes: lanes(&live),
+        }
+    }
+}
+
+fn lanes(live: &Live) -> Vec<LaneStatus> {
+    let known = live.progress.iter().map(|it| &it.lane).chain(live.checkpoint.lanes.keys());
+    let known: std::collections::BTreeSet<&Lane> = known.collect();
+    let status = |lane: &Lane| LaneStatus {
+        lane: lane.to_string(),
+        position: live.checkpoint.lanes.get(lane).map(ToString::to_string),
+        lag_offsets: live.progress.iter().find(|it| it.lane == *lane).and_then(LaneProgress::lag),
+    };
+    known.into_iter().map(status).collect()
+}

@@ -1,0 +1,362 @@
+//! One instance of a sink: writes what its queue holds, in order (invariant `lane-order`), and flushes at barriers.
+//!
+//! Before a sink that compares replays writes, the last position of what it is about to write is stored; after a restart or a
+//! rewind, messages up to there are flagged `replayed` (invariant `no-regress`). Positions are stored once for all that is written
+//! in one go.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pipeline_sdk::abi::import::Library;
+use pipeline_sdk::describe::COMPARES_REPLAYS;
+use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Position, Reaction, Sink};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::backoff::Backoff;
+use super::call::{Failure, call, is_broken};
+use super::keeper::Notice;
+use super::queue::Queue;
+use super::task::Task;
+use crate::graph::Step;
+use crate::state::Change;
+
+/// Messages that are written in one go.
+pub(super) const CHUNK_MESSAGES_MAX: u64 = 64;
+
+pub(super) enum Item {
+    Message(Message),
+    /// Everything of these lanes that came before was sent with it.
+    Barrier { lanes: Arc<[Lane]>, barrier: u64 },
+}
+
+/// What a worker needs of its session.
+pub(super) struct WorkerEnds {
+    pub queue: Arc<Queue<Item>>,
+    pub notices: mpsc::Sender<Notice>,
+    pub failures: mpsc::UnboundedSender<Failure>,
+    /// Where the source resumed.
+    pub resumed: Arc<Checkpoint>,
+    /// The worker that wrote this lane before; it must have ended.
+    pub previous: Option<JoinHandle<()>>,
+}
+
+pub(super) struct Worker {
+    task: Arc<Task>,
+    /// Of the sink in its pipeline.
+    index: usize,
+    lane: Option<Lane>,
+    /// The source's.
+    identity: String,
+    library: Library,
+    ends: WorkerEnds,
+    replays: Replays,
+    retries: Backoff,
+}
+
+/// What may have been written before.
+#[derive(Default)]
+struct Replays {
+    /// Whether the sink asks for it.
+    is_kept: bool,
+    /// Up to these positions messages are flagged.
+    flagged: Checkpoint,
+    /// Lanes that are at their position, where positions have no order.
+    seen: BTreeSet<Lane>,
+    /// Up to these positions the store says that the sink may have written.
+    stored: Checkpoint,
+}
+
+impl Worker {
+    pub fn new(task: Arc<Task>, index: usize, lane: Option<Lane>, identity: String, ends: WorkerEnds) -> pipeline_sdk::Result<Self> {
+        let source = &task.pipeline.source.node;
+        let library = task.run.plugins.library(Kind::Source, &source.type_name)?;
+        let is_kept = task.pipeline.sinks[index].node.description.provides.contains(COMPARES_REPLAYS);
+        let retries = Backoff::retry(&task.pipeline.settings, task.run.seed());
+        let replays = Replays { is_kept, ..Replays::default() };
+        Ok(Self { task, index, lane, identity, library, ends, replays, retries })
+    }
+
+    fn step(&self) -> &Step {
+        &self.task.pipeline.sinks[self.index]
+    }
+
+    fn store_key(&self) -> String {
+        let lane = self.lane.as_ref().map_or("", Lane::as_str);
+        format!("{}\0{lane}", self.step().node.name)
+    }
+
+    /// Runs until the queue is closed or the sink cannot go on.
+    pub async fn run(mut self) {
+        if let Some(previous) = self.ends.previous.take() {
+            // How it ended was reported by itself.
+            let _ = previous.await;
+        }
+        let result = self.work().await;
+        self.ends.queue.close();
+        if let Err(failure) = result {
+            let failure = failure.context(&self.step().node.path);
+            // The session is over when nobody listens.
+            let _ = self.ends.failures.send(failure);
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), Failure> {
+        let Some(mut sink) = self.connect().await? else { return Ok(()) };
+        if self.replays.is_kept {
+            let intent = self.task.run.store.intent(&self.task.key, &self.identity, &self.store_key());
+            self.replays.stored = intent.map_err(Failure::Fatal)?;
+            self.replays.flagged = self.replays.stored.clone();
+            // What is behind the checkpoint does not come again.
+            let resumed = &self.ends.resumed.lanes;
+            self.replays.flagged.lanes.retain(|lane, upto| resumed.get(lane).is_none_or(|from| from.bytes != upto.bytes));
+        }
+        while let Some(items) = self.ends.queue.pop_many(CHUNK_MESSAGES_MAX).await {
+            let mut messages = Vec::with_capacity(items.len());
+            for item in items {
+                match item {
+                    Item::Message(message) => messages.push(message),
+                    Item::Barrier { lanes, barrier } => {
+                        self.write(&mut sink, std::mem::take(&mut messages)).await?;
+                        self.flush(&mut sink).await?;
+                        // The session is over when the keeper is gone.
+                        let _ = self.ends.notices.send(Notice::Flushed { lanes, barrier }).await;
+                    }
+                }
+            }
+            self.write(&mut sink, messages).await?;
+        }
+        Ok(())
+    }
+
+    /// A connected sink; `None` when the session ended meanwhile. Nothing was written yet, so a refused connection is tried again here.
+    async fn connect(&mut self) -> Result<Option<Box<dyn Sink>>, Failure> {
+        let settings = self.task.pipeline.settings.clone();
+        let mut backoff = Backoff::reconnect(&settings, self.task.run.seed());
+        let make = |it: &Self| it.task.make_sink(it.index, it.lane.as_ref(), &it.identity).map_err(Failure::of);
+        let mut sink = make(self)?;
+        loop {
+            let error = match call("the sink's connect", settings.call_timeout, sink.connect()).await {
+                Ok(connected) => {
+                    self.task.check_sites(&self.identity, connected.identity.as_deref()).map_err(Failure::Fatal)?;
+                    return Ok(Some(sink));
+                }
+                Err(error) if matches!(error.reaction, Reaction::Disconnected | Reaction::Retry) => error,
+                Err(error) => return Err(Failure::of(error)),
+            };
+            let Some(delay) = backoff.next() else {
+                let attempts = backoff.attempts();
+                return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+            };
+            if is_broken(&error) {
+                sink = make(self)?;
+            }
+            self.task.note_trouble(&error);
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.ends.queue.closed() => return Ok(None),
+            }
+        }
+    }
+
+    async fn flush(&mut self, sink: &mut Box<dyn Sink>) -> Result<(), Failure> {
+        let limit = self.task.pipeline.settings.call_timeout;
+        loop {
+            match call("the sink's flush", limit, sink.flush()).await {
+                Ok(()) => break,
+                Err(error) if error.reaction == Reaction::Retry => self.wait_to_retry(error).await?,
+                Err(error) => return Err(Failure::of(error)),
+            }
+        }
+        self.retries.reset();
+        Ok(())
+    }
+
+    /// Writes messages with what the step asks for before: decoded, flagged, their last position stored.
+    async fn write(&mut self, sink: &mut Box<dyn Sink>, mut messages: Vec<Message>) -> Result<(), Failure> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        if self.replays.is_kept {
+            messages.iter_mut().for_each(|message| self.replays.flag(message));
+            self.store_intent(&messages).await?;
+        }
+        if !self.step().decodes.is_empty() {
+            messages = self.decoded(messages)?;
+        }
+        self.write_in_order(sink, &messages).await
+    }
+
+    async fn store_intent(&mut self, messages: &[Message]) -> Result<(), Failure> {
+        let mut positions = self.replays.stored.clone();
+        // What is flagged is stored already.
+        for message in messages.iter().filter(|message| !message.header.replayed) {
+            let Some(known) = positions.lanes.get_mut(&message.header.lane) else {
+                positions.lanes.insert(message.header.lane.clone(), message.header.position.clone());
+                continue;
+            };
+            if !is_within(&message.header.position, known) {
+                *known = message.header.position.clone();
+            }
+        }
+        if positions == self.replays.stored {
+            return Ok(());
+        }
+        self.replays.stored = positions.clone();
+        let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), self.store_key());
+        let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, positions }]).await;
+        stored.map_err(Failure::Fatal)
+    }
+
+    fn decoded(&self, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
+        let mut out = Vec::with_capacity(messages.len());
+        for message in messages {
+            match &message.payload {
+                Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
+                    let replayed = message.header.replayed;
+                    let decoded = self.decode(message).map_err(Failure::of)?;
+                    out.extend(decoded.into_iter().map(|mut it| {
+                        it.header.replayed = replayed;
+                        it
+                    }));
+                }
+                _ => out.push(message),
+            }
+        }
+        Ok(out)
+    }
+
+    fn decode(&self, frame: Message) -> pipeline_sdk::Result<Vec<Message>> {
+        self.library.decode(&self.task.pipeline.source.node.type_name, frame)
+    }
+
+    async fn write_in_order(&mut self, sink: &mut Box<dyn Sink>, messages: &[Message]) -> Result<(), Failure> {
+        let limit = self.task.pipeline.settings.call_timeout;
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let written = tokio::time::timeout(limit, sink.write_many(rest)).await;
+            let (done, result) = written.unwrap_or_else(|_| (0, Err(super::call::overdue("the sink's write", limit))));
+            self.task.count_written(&rest[..done]);
+            if done > 0 {
+                self.retries.reset();
+            }
+            rest = &rest[done..];
+            let Err(error) = result else { break };
+            let Some((message, behind)) = rest.split_first() else { return Err(Failure::of(error)) };
+            match error.reaction {
+                _ if is_broken(&error) => return Err(Failure::of(error)),
+                Reaction::Retry => self.wait_to_retry(error).await?,
+                Reaction::Rejected => {
+                    Box::pin(self.rejected(sink, message, error)).await?;
+                    rest = behind;
+                }
+                Reaction::Disconnected | Reaction::Fatal => return Err(Failure::of(error)),
+            }
+        }
+        self.retries.reset();
+        Ok(())
+    }
+
+    /// What the policy says of a message that can never be written: done with when it returns `Ok`.
+    async fn rejected(&mut self, sink: &mut Box<dyn Sink>, message: &Message, error: Error) -> Result<(), Failure> {
+        let node = &self.step().node;
+        match self.task.verdict(node, message) {
+            super::letter::Verdict::Stop => Err(Failure::Policy(error)),
+            super::letter::Verdict::Retry => match self.wait_to_retry(error).await {
+                Ok(()) => self.write_in_order(sink, std::slice::from_ref(message)).await,
+                Err(Failure::Fatal(error)) => Err(Failure::Policy(error)),
+                Err(failure) => Err(failure),
+            },
+            super::letter::Verdict::Keep => {
+                // Only rows can be told apart: a frame is decoded first, and each of its parts tried alone.
+                if let Payload::Frame(_) = &message.payload
+                    && let Ok(parts) = self.decode(message.clone())
+                    && !parts.iter().any(|part| matches!(part.payload, Payload::Frame(_)))
+                {
+                    for part in parts {
+                        let header = pipeline_sdk::Header { replayed: message.header.replayed, ..part.header };
+                        self.write_in_order(sink, &[Message { header, payload: part.payload }]).await?;
+                    }
+                    return Ok(());
+                }
+                let (kept, rest) = super::letter::split(message, &error.rows);
+                self.task.keep_letter(node, &kept, &error).await?;
+                match rest {
+                    Some(rest) => self.write_in_order(sink, &[rest]).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn wait_to_retry(&mut self, error: Error) -> Result<(), Failure> {
+        self.task.counters.retries.add(1);
+        self.task.note_trouble(&error);
+        let Some(delay) = self.retries.next() else {
+            let attempts = self.retries.attempts();
+            return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+        };
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+}
+
+impl Replays {
+    /// Flags a message up to the stored position; the first one beyond it ends that for its lane.
+    fn flag(&mut self, message: &mut Message) {
+        let (lane, position) = (&message.header.lane, &message.header.position);
+        let Some(upto) = self.flagged.lanes.get(lane) else { return };
+        let is_before = match (position.number, upto.number) {
+            (Some(number), Some(upto)) => number <= upto,
+            // Positions without an order: everything until the stored one was seen.
+            _ if position.bytes == upto.bytes => {
+                self.seen.insert(lane.clone());
+                true
+            }
+            _ => !self.seen.contains(lane),
+        };
+        if is_before {
+            message.header.replayed = true;
+        } else {
+            self.flagged.lanes.remove(lane);
+        }
+    }
+}
+
+/// Whether a position is known not to be behind `limit`.
+fn is_within(position: &Position, limit: &Position) -> bool {
+    match (position.number, limit.number) {
+        (Some(position), Some(limit)) => position <= limit,
+        _ => position.bytes == limit.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipeline_sdk::{Frame, Header};
+
+    fn message(position: Position) -> Message {
+        let frame = Frame { format: "x".into(), data: Default::default(), namespace: "".into(), rows: 1, tables: 1 };
+        Message { header: Header::new(Lane::new("1"), position), payload: Payload::Frame(frame) }
+    }
+
+    fn flags(stored: Position, positions: impl IntoIterator<Item = Position>) -> Vec<bool> {
+        let mut replays = Replays { is_kept: true, ..Replays::default() };
+        replays.flagged.lanes.insert(Lane::new("1"), stored);
+        let flag = |position| {
+            let mut message = message(position);
+            replays.flag(&mut message);
+            message.header.replayed
+        };
+        positions.into_iter().map(flag).collect()
+    }
+
+    #[test]
+    fn what_may_have_been_written_is_flagged_and_nothing_else() {
+        let number = Position::from_number;
+        assert_eq!(flags(number(5), [4, 5, 5, 6, 5].map(number)), [true, true, true, false, false]);
+        let name = |text: &str| Position { bytes: text.as_bytes().to_vec().into(), ..Position::default() };
+        assert_eq!(flags(name("m"), ["a", "m", "m", "b", "m"].map(name)), [true, true, true, false, false]);
+    }
+}
