@@ -11,6 +11,7 @@ pub mod value;
 pub mod secret;
 pub mod schema;
 pub mod document;
+pub mod reference;
 pub mod problem;
 pub mod units;
 
