@@ -1,4 +1,18 @@
-//! Statements that read: SELECT, SHOW, DESCRIBE.
+//! Queries: SELECT, SHOW, DESCRIBE and the system's tables, over what the store keeps.
+//!
+//! A statement is bound to what it reads ([`bind`]), rows are scanned ([`relation`]), and results are made as raw blocks of at
+//! most 4096 rows ([`output`]). Plain columns are copied run by run; only expressions are computed row by row.
+
+mod aggregate;
+mod bind;
+mod cell;
+mod eval;
+mod function;
+mod output;
+mod relation;
+mod select;
+mod show;
+mod system;
 
 use tdengine_sql::Statement;
 
@@ -7,7 +21,19 @@ use crate::result::ResultSet;
 use crate::session::Session;
 use crate::store::Store;
 
-/// The rows of a statement that reads.
-pub(crate) fn run(_store: &Store, _session: &Session, _statement: &Statement<'_>) -> Result<ResultSet> {
-    Err(ServerError::new(code::OPERATION_NOT_SUPPORTED, "Operation not supported"))
+pub(crate) use select::{Condition, Projection};
+
+/// Runs a statement that answers rows.
+pub(crate) fn run(store: &Store, session: &Session, statement: &Statement<'_>) -> Result<ResultSet> {
+    match statement {
+        Statement::Select(query) => select::run(store, session, query),
+        Statement::Show(what) => show::run(store, session, what),
+        Statement::Describe(name) => show::describe(store, session, name),
+        _ => Err(ServerError::new(code::OPERATION_NOT_SUPPORTED, "Operation not supported")),
+    }
+}
+
+/// The database that a name belongs to.
+pub(crate) fn database_of<'a>(session: &'a Session, named: Option<&'a str>) -> Result<&'a str> {
+    named.or(session.database.as_deref()).ok_or_else(ServerError::database_not_specified)
 }
