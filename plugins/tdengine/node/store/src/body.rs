@@ -1,6 +1,7 @@
 //! Bodies of meta entries in the C layout that a real server gives them (PROTOCOL 9.3), without the head of 8 bytes that
 //! an entry gets when it is read: so that a node and a real server can stand at either end of a replica.
 
+pub(crate) mod read;
 mod tags;
 #[cfg(test)]
 mod tests;

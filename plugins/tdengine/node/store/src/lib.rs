@@ -26,10 +26,14 @@ mod dml;
 mod execute;
 mod literal;
 mod query;
+mod raw;
 mod users;
 mod vgroup;
 mod wal;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use config::{FsyncPolicy, Mode, ServerVersion, StoreConfig};
 pub use entry::{Entry, EntryKind, SubmitTable};

@@ -209,6 +209,17 @@ impl Store {
     }
 }
 
+/// Raw messages.
+impl Store {
+    /// Action 3: raw data (2, 4) and raw meta (515, 517, 519, 531, 533, 535, 579) as `fetch_raw` delivered it.
+    ///
+    /// # Errors
+    /// The codes of FACTS F9, F30–F32; malformed bodies 0x0115; unknown types 0x0118.
+    pub fn apply_raw(&self, session: &Session, raw_type: u16, body: &[u8]) -> Result<u64> {
+        crate::raw::apply(&self.inner, session, raw_type, body)
+    }
+}
+
 /// Reading the catalog.
 impl Store {
     /// Every database, by name.

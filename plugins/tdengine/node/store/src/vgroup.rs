@@ -6,8 +6,6 @@
 mod index;
 mod payload;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -7,8 +7,8 @@ use tdengine_wire::{DataType, Field};
 use crate::error::{Result, ServerError};
 use crate::schema::TagValues;
 
-const FLAG_JSON: u8 = 0x40;
-const FLAG_LARGE: u8 = 0x20;
+pub(super) const FLAG_JSON: u8 = 0x40;
+pub(super) const FLAG_LARGE: u8 = 0x20;
 /// Flags, length, count and version.
 const HEAD_BYTES: usize = 9;
 const VERSION: i32 = 1;

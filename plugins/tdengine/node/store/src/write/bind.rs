@@ -99,7 +99,7 @@ pub(crate) fn check_values(column: &ColumnView<'_>, field: &Field) -> Result<()>
     }
     let room = (field.column_type.bytes as usize).saturating_sub(field.column_type.data_type.prefix());
     let longest = (0..column.rows()).filter_map(|row| column.bytes(row)).map(<[u8]>::len).max().unwrap_or(0);
-    if longest > room { Err(ServerError::value_too_long(&field.name)) } else { Ok(()) }
+    if longest > room { Err(ServerError::new(code::VALUE_TOO_LONG, "Value too long for column/tag")) } else { Ok(()) }
 }
 
 fn encode(view: &BlockView<'_>, bound: &[(&Field, &ColumnView<'_>)]) -> Vec<u8> {

@@ -18,13 +18,13 @@ pub(crate) fn by_name(block: &[u8], names: &[&str], columns: &Schema) -> Result<
     run(block, &places, columns)
 }
 
-/// By position; `None` for a block without rows.
+/// By position, every column of the table; `None` for a block without rows.
 pub(crate) fn by_position(block: &[u8], columns: &Schema) -> Result<Option<Bound>> {
     let header = BlockHeader::parse(block)?;
-    let places: Vec<Option<usize>> = (0..header.columns.min(columns.fields.len())).map(Some).collect();
-    if header.columns > columns.fields.len() {
+    if header.columns != columns.fields.len() {
         return Err(ServerError::invalid_parameter("Invalid parameters"));
     }
+    let places: Vec<Option<usize>> = (0..header.columns).map(Some).collect();
     run(block, &places, columns)
 }
 

@@ -1,0 +1,112 @@
+//! Raw changes of super tables (PROTOCOL 10.4).
+
+use std::sync::Arc;
+
+use tdengine_wire::Field;
+use tdengine_wire::murmur;
+
+use super::Raw;
+use crate::body::{self, read::RawSchema, read::RawStable};
+use crate::ddl::stable::put;
+use crate::error::{Result, ServerError};
+use crate::schema::{Schema, Stable, compression_default, tag_flags};
+use crate::session::MARK;
+use crate::store::inner::now_ms;
+
+const INVALID_SCHEMA_VERSION: u16 = 0x03C6;
+
+impl Raw<'_> {
+    /// CREATE and ALTER STABLE alike: the uid is the source's plus the hash of the database's name. One that exists with
+    /// another uid is left as it is, with success; one with that uid takes schemas that are one version newer (FACTS F9).
+    pub(super) fn put_stable(&self, raw: &RawStable) -> Result<u64> {
+        let suid = raw.suid.wrapping_add(i64::from(murmur::hash(self.database.name.as_bytes())));
+        if self.inner.find_table(&self.database, &raw.name)?.is_some() {
+            return Ok(0);
+        }
+        self.inner.change_stable(&self.database, &raw.name, |catalog| {
+            let Some(old) = catalog.stable(self.database.id, &raw.name) else {
+                if (raw.columns.version, raw.tags.version) != (1, 1) {
+                    tracing::info!(stable = %raw.name, "raw super table of a later version is ignored: it was dropped here");
+                    return Ok(None);
+                }
+                return put(&self.database, created(raw, suid), body::CREATE_STABLE, MARK, None).map(Some);
+            };
+            if old.suid != suid {
+                tracing::info!(stable = %raw.name, "raw super table with another uid is ignored, as a real server does");
+                let refused = ServerError::new(0x03C7, "Stable uid not match");
+                return if self.is_strict() { Err(refused) } else { Ok(None) };
+            }
+            let steps = (raw.columns.version - old.columns.version, raw.tags.version - old.tags.version);
+            match steps {
+                (..=0, ..=0) => Ok(None),
+                (1, 0) | (0, 1) => put(&self.database, altered(old, raw), body::ALTER_STABLE, MARK, None).map(Some),
+                _ => Err(ServerError::new(INVALID_SCHEMA_VERSION, "Invalid schema version")),
+            }
+        })?;
+        Ok(0)
+    }
+
+    pub(super) fn drop_stable(&self, name: &str) -> Result<u64> {
+        self.inner.drop_stable(&self.database, name, true)?;
+        Ok(0)
+    }
+}
+
+/// A new super table; ids are given anew, in order.
+fn created(raw: &RawStable, suid: i64) -> Stable {
+    let mut next_id = 1;
+    let mut columns = renumbered(&raw.columns, &mut next_id, |_| None);
+    columns.compression = compressions(raw, &columns, None);
+    let tags = renumbered(&raw.tags, &mut next_id, |_| None);
+    Stable {
+        name: raw.name.clone(),
+        suid,
+        created_ms: now_ms(),
+        columns: Arc::new(columns),
+        tags: Arc::new(with_index(tags)),
+        next_id,
+        comment: None,
+    }
+}
+
+/// The schema of `raw`; what has a name that is known keeps its id here.
+fn altered(old: &Stable, raw: &RawStable) -> Stable {
+    let mut new = old.clone();
+    let known = |schema: &Schema, field: &Field| schema.field(&field.name).map(|field| field.id);
+    let mut columns = renumbered(&raw.columns, &mut new.next_id, |field| known(&old.columns, field));
+    columns.compression = compressions(raw, &columns, Some(old));
+    new.columns = Arc::new(columns);
+    let tags = renumbered(&raw.tags, &mut new.next_id, |field| known(&old.tags, field));
+    new.tags = Arc::new(with_index(tags));
+    new
+}
+
+fn renumbered(raw: &RawSchema, next_id: &mut i16, known: impl Fn(&Field) -> Option<i16>) -> Schema {
+    let mut give = |field: &Field| {
+        let id = known(field).unwrap_or_else(|| {
+            *next_id += 1;
+            *next_id - 1
+        });
+        Field { id, ..field.clone() }
+    };
+    let fields = raw.fields.iter().map(&mut give).collect();
+    Schema { version: raw.version, fields, compression: Vec::new() }
+}
+
+fn with_index(mut tags: Schema) -> Schema {
+    tags.fields.iter_mut().enumerate().for_each(|(place, field)| field.flags = tag_flags(place));
+    tags
+}
+
+fn compressions(raw: &RawStable, columns: &Schema, old: Option<&Stable>) -> Vec<u32> {
+    let of = |(place, field): (usize, &Field)| {
+        let source_id = raw.columns.fields[place].id;
+        let given = raw.compression.iter().find(|(id, _)| *id == source_id).map(|(_, compression)| *compression);
+        let kept = || {
+            let old = old?;
+            old.columns.compression.get(old.columns.position(&field.name)?).copied()
+        };
+        given.or_else(kept).unwrap_or_else(|| compression_default(field.column_type.data_type))
+    };
+    columns.fields.iter().enumerate().map(of).collect()
+}
