@@ -1,0 +1,41 @@
+//! The verbs, one file each: an `Args` struct whose documentation is the help, and `run`.
+
+mod run;
+mod validate;
+mod graph;
+mod plugin;
+mod schema;
+mod node;
+mod completions;
+
+use clap::Subcommand;
+
+use crate::error::CommandResult;
+use crate::host::HostArgs;
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Validate(validate::Args),
+    Graph(graph::Args),
+    #[command(subcommand)]
+    Plugin(plugin::Plugin),
+    Schema(schema::Args),
+    Node(node::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
+        match self {
+            Self::Run(args) => args.run(host, output),
+            Self::Validate(args) => args.run(host, output),
+            Self::Graph(args) => args.run(host, output),
+            Self::Plugin(command) => command.run(host, output),
+            Self::Schema(args) => args.run(host, output),
+            Self::Node(args) => args.run(host, output),
+            Self::Completions(args) => args.run(output),
+        }
+    }
+}

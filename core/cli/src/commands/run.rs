@@ -1,0 +1,310 @@
+//! `pipeline run`: services and pipelines of files, until they end, are told to, or the time is over.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pipeline_engine::config::units::parse_duration;
+use pipeline_engine::graph::Graph;
+use pipeline_engine::host::Plugins;
+use pipeline_engine::runtime::{Engine, RunEnd, RunOptions, Running};
+use pipeline_engine::state::Store;
+use pipeline_replica::{Comparison, compare};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::error::{CommandError, CommandResult};
+use crate::host::{HostArgs, build_graphs, load_files};
+use crate::output::{Output, is_terminal};
+use crate::status::{self, Rates};
+use crate::summary::Summary;
+
+/// How often the table on a terminal is drawn anew.
+const TABLE_INTERVAL: Duration = Duration::from_millis(500);
+/// A call to a site while sites are compared.
+const COMPARE_LIMIT: Duration = Duration::from_secs(300);
+
+/// Run the services and pipelines of files
+///
+/// On a terminal a table shows what happens; elsewhere structured log lines do. Ctrl-C (or SIGTERM) stops gracefully: what was read is
+/// written and positions are stored. A second one ends at once; nothing is lost, what was not stored is read again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Pipeline files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Stop after this long (`30s`): generators first, then every lane is drained, the sites of replicas are compared, and a summary
+    /// is printed. Wins over the file's `run-for`
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    run_for: Option<Duration>,
+    /// The folder for positions and dead letters, instead of `.NAME.state` beside the file
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Forget positions that were stored for another source (another cluster, a database made anew), and read it from where its
+    /// configuration says
+    #[arg(long)]
+    accept_new_sources: bool,
+    /// How often a status line is logged where there is no terminal
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    status_interval: Duration,
+    /// Print the summary as JSON, and no table
+    #[arg(long)]
+    json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+}
+
+/// Why a run is over.
+enum Reason {
+    Ended,
+    TimeIsOver,
+    Signal,
+}
+
+impl Args {
+    pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
+        let mut files = load_files(&self.files, output)?;
+        if let Some(state) = &self.state {
+            let [file] = files.as_mut_slice() else {
+                let error = CommandError::bad_usage("--state takes one file only");
+                return Err(error.hint("give each file `[state]` with a `path` of its own"));
+            };
+            file.state.clone_from(state);
+        }
+        let copies = files.first().map(|file| file.state.join("plugins"));
+        let plugins = Arc::new(host.plugins(&files, copies, output));
+        let graphs = build_graphs(&files, &plugins)?;
+        block_on(run(&self, graphs, plugins, output))
+    }
+}
+
+/// Runs the services of a graph until a signal comes; nothing is kept.
+pub fn services(graph: Graph, plugins: Arc<Plugins>, output: &Output) -> CommandResult {
+    block_on(async {
+        let mut signals = Signals::new()?;
+        let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+        options.store = Some(Store::in_memory());
+        let running = Engine::start(graph.clone(), plugins, options).await?;
+        output.error("hint", "Ctrl-C ends it");
+        signals.next().await;
+        match stop_all(&[(graph, running)], &mut signals).await {
+            Some(_) => Ok(()),
+            None => Err(CommandError::failed("ended at once, as told by a second signal")),
+        }
+    })
+}
+
+fn block_on(body: impl Future<Output = CommandResult>) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("pipeline")
+        .build()
+        .map_err(|error| CommandError::failed(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(body);
+    // A component that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Output) -> CommandResult {
+    let mut signals = Signals::new()?;
+    let begin = Instant::now();
+    let mut runs = Vec::new();
+    for graph in graphs {
+        let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+        options.accept_new_sources = args.accept_new_sources;
+        let started = tokio::select! {
+            started = Engine::start(graph.clone(), plugins.clone(), options) => started.map_err(CommandError::from),
+            () = signals.next() => Err(CommandError::failed("interrupted before everything had started")),
+        };
+        match started {
+            Ok(running) => runs.push((graph, running)),
+            Err(error) => {
+                stop_all(&runs, &mut signals).await;
+                return Err(error);
+            }
+        }
+    }
+    let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
+    let reason = watch(args, &runs, run_for, begin, &mut signals, output).await;
+    let comparisons = match reason {
+        Reason::TimeIsOver => Some(tokio::select! {
+            result = settle(&runs, &plugins) => result?,
+            () = signals.next() => return abort(&runs),
+        }),
+        Reason::Ended | Reason::Signal => None,
+    };
+    let Some(ends) = stop_all(&runs, &mut signals).await else { return abort(&runs) };
+    finish(args, &runs, ends, comparisons, begin, output)
+}
+
+/// Shows what happens until the run is over.
+async fn watch(
+    args: &Args,
+    runs: &[(Graph, Running)],
+    run_for: Option<Duration>,
+    begin: Instant,
+    signals: &mut Signals,
+    output: &Output,
+) -> Reason {
+    let is_live = is_terminal() && !args.json;
+    let mut rates = Rates::default();
+    let mut ticks = tokio::time::interval(if is_live { TABLE_INTERVAL } else { args.status_interval });
+    ticks.tick().await;
+    let time_is_over = async {
+        match run_for {
+            Some(run_for) => tokio::time::sleep(run_for.saturating_sub(begin.elapsed())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let all_ended = async {
+        for (_, running) in runs {
+            running.wait().await;
+        }
+    };
+    tokio::pin!(time_is_over, all_ended);
+    let reason = loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                let pipelines = runs.iter().flat_map(|(_, running)| running.status().pipelines).collect();
+                let rows = rates.rows(pipelines, begin.elapsed());
+                if is_live {
+                    output.live(&status::render(&rows));
+                } else {
+                    status::log(&rows);
+                }
+            }
+            () = &mut time_is_over => break Reason::TimeIsOver,
+            () = &mut all_ended => break Reason::Ended,
+            () = signals.next() => break Reason::Signal,
+        }
+    };
+    output.live_clear();
+    reason
+}
+
+/// Stops what makes data, waits until every lane is drained, and compares the sites of every replica.
+async fn settle(runs: &[(Graph, Running)], plugins: &Plugins) -> Result<Vec<Vec<Comparison>>, CommandError> {
+    for (_, running) in runs {
+        running.stop_generators().await;
+    }
+    let mut compared = Vec::new();
+    for (graph, running) in runs {
+        if !running.drain(graph.engine.drain_timeout).await {
+            let limit = graph.engine.drain_timeout;
+            tracing::warn!(file = graph.file, limit_ms = limit.as_millis() as u64, "lanes were not drained in time");
+        }
+        let redactor = Arc::new(graph.redactor.clone());
+        let mut of_file = Vec::new();
+        for replica in &graph.replicas {
+            of_file.push(compare(replica, plugins, &redactor, COMPARE_LIMIT).await?);
+        }
+        compared.push(of_file);
+    }
+    Ok(compared)
+}
+
+/// Stops gracefully. `None` where a further signal came meanwhile.
+async fn stop_all(runs: &[(Graph, Running)], signals: &mut Signals) -> Option<Vec<RunEnd>> {
+    let stopping = async {
+        let mut ends = Vec::new();
+        for (_, running) in runs {
+            ends.push(running.stop().await);
+        }
+        ends
+    };
+    tokio::select! {
+        ends = stopping => Some(ends),
+        () = signals.next() => None,
+    }
+}
+
+fn abort(runs: &[(Graph, Running)]) -> CommandResult {
+    runs.iter().for_each(|(_, running)| running.abort());
+    let error = CommandError::failed("ended at once, as told by a second signal");
+    Err(error.hint("nothing is lost: what was not stored is read again at the next start"))
+}
+
+/// Prints summaries and says how it went.
+fn finish(
+    args: &Args,
+    runs: &[(Graph, Running)],
+    ends: Vec<RunEnd>,
+    comparisons: Option<Vec<Vec<Comparison>>>,
+    begin: Instant,
+    output: &Output,
+) -> CommandResult {
+    let mut comparisons = comparisons.map(Vec::into_iter);
+    let summary = |((graph, running), end): (&(Graph, Running), RunEnd)| {
+        let comparisons = comparisons.as_mut().and_then(Iterator::next).filter(|it| !it.is_empty());
+        Summary {
+            file: graph.file.clone(),
+            seconds: begin.elapsed().as_secs_f64(),
+            status: running.status(),
+            sites_are_equal: comparisons.as_ref().map(|it| it.iter().all(Comparison::is_equal)),
+            comparisons,
+            end,
+        }
+    };
+    let summaries: Vec<Summary> = runs.iter().zip(ends).map(summary).collect();
+    match args.json {
+        true => output.json(&summaries),
+        false => summaries.iter().for_each(|summary| output.line(&summary.render())),
+    }
+    verdict(&summaries)
+}
+
+fn verdict(summaries: &[Summary]) -> CommandResult {
+    let named = |pairs: &mut dyn Iterator<Item = &(String, String)>| {
+        pairs.map(|(name, reason)| format!("{name}: {reason}")).collect::<Vec<_>>().join("\n")
+    };
+    let failed = named(&mut summaries.iter().flat_map(|it| &it.end.failed));
+    let rejected = named(&mut summaries.iter().flat_map(|it| &it.end.rejected));
+    if !failed.is_empty() {
+        return Err(CommandError::failed(failed).hint("what failed starts where it was when you run it again"));
+    }
+    if !rejected.is_empty() {
+        let hint = "correct the cause, or let `on-error` and `on-rejected-change` say what to do instead";
+        return Err(CommandError::stopped(rejected).hint(hint));
+    }
+    if summaries.iter().any(|it| it.sites_are_equal == Some(false)) {
+        let hint = "rows that were refused are in the log; a comparison while others write shows differences that are on their way";
+        return Err(CommandError::failed("the sites are not equal").hint(hint));
+    }
+    if summaries.iter().any(|it| !it.end.is_drained) {
+        let hint = "raise `drain-timeout` in `[engine]`; nothing is lost, it is read again at the next start";
+        return Err(CommandError::failed("stopped before everything was written").hint(hint));
+    }
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CommandError> {
+        let listen = |kind| signal(kind).map_err(|error| CommandError::failed(format!("cannot listen for signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+fn wall_clock_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Another one for each run.
+fn seed() -> u64 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    nanos ^ u64::from(std::process::id()).rotate_left(32)
+}

@@ -1,0 +1,93 @@
+//! At the edge: what went wrong becomes a message, a hint and an exit code.
+
+use std::process::ExitCode;
+
+use pipeline_engine::config::Report;
+
+use crate::output::Output;
+
+/// How the process ends when it does not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that the same command may do later.
+    Failed = 1,
+    /// The command or a file is wrong.
+    BadUsage = 2,
+    /// The file's own policy stopped it.
+    Stopped = 3,
+}
+
+/// An error on its way to the terminal.
+#[derive(Debug)]
+pub struct CommandError {
+    pub exit: Exit,
+    /// Printed as it is where it is rendered already (with `error:` in front of every problem).
+    message: Message,
+    hint: Option<String>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Plain(String),
+    Reports(Vec<Report>),
+}
+
+pub type CommandResult = Result<(), CommandError>;
+
+impl CommandError {
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: Message::Plain(message.into()), hint: None }
+    }
+
+    pub fn bad_usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::BadUsage, ..Self::failed(message) }
+    }
+
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Stopped, ..Self::failed(message) }
+    }
+
+    /// Files that are wrong.
+    pub fn reports(reports: Vec<Report>) -> Self {
+        let hint = "`pipeline plugin describe TYPE` lists the keys of a component".to_owned();
+        Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint) }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the error, the hint last, and says how to exit.
+    pub fn print(self, output: &Output) -> ExitCode {
+        match &self.message {
+            Message::Plain(text) => output.error("error", text),
+            Message::Reports(reports) => {
+                for report in reports {
+                    output.to_stderr(&format!("{}\n", report.render(true)));
+                }
+            }
+        }
+        if let Some(hint) = &self.hint {
+            output.error("hint", hint);
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<Report> for CommandError {
+    fn from(report: Report) -> Self {
+        Self::reports(vec![report])
+    }
+}
+
+impl From<pipeline_sdk::Error> for CommandError {
+    fn from(error: pipeline_sdk::Error) -> Self {
+        let hint = error.hint.clone();
+        let error = Self::failed(pipeline_sdk::Error { hint: None, ..error }.to_string());
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The status of a run as a table for a terminal and as structured lines for a log.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use comfy_table::CellAlignment;
+use pipeline_engine::metrics::{PipelineStatus, TaskState};
+
+use crate::output::{table, table_text};
+
+/// Remembers what was counted before, for rates.
+#[derive(Debug, Default)]
+pub struct Rates {
+    rows: HashMap<(String, String), u64>,
+    at: Duration,
+}
+
+/// One task with its rate.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub status: PipelineStatus,
+    pub rows_per_second: f64,
+}
+
+impl Rates {
+    /// Rates since the last call; `now` is the time since the run started.
+    pub fn rows(&mut self, pipelines: Vec<PipelineStatus>, now: Duration) -> Vec<Row> {
+        let seconds = now.saturating_sub(self.at).as_secs_f64();
+        self.at = now;
+        let mut rate = |status: PipelineStatus| {
+            let key = (status.pipeline.clone(), status.task.clone());
+            let before = self.rows.insert(key, status.rows_written).unwrap_or(0);
+            let new = status.rows_written.saturating_sub(before) as f64;
+            Row { status, rows_per_second: if seconds > 0.0 { new / seconds } else { 0.0 } }
+        };
+        pipelines.into_iter().map(&mut rate).collect()
+    }
+}
+
+/// The table of all tasks, and below it what went wrong.
+pub fn render(rows: &[Row]) -> String {
+    let header = ["PIPELINE", "TASK", "STATE", "ROWS", "BYTES", "ROWS/S", "LAG S", "LAG", "RETRIES", "LOOPS"];
+    let mut out = table(header);
+    for row in rows {
+        let status = &row.status;
+        out.add_row([
+            status.pipeline.clone(),
+            status.task.clone(),
+            state(&status.state).to_owned(),
+            thousands(status.rows_written),
+            bytes(status.bytes_written),
+            thousands(row.rows_per_second.round() as u64),
+            status.lag_seconds.map_or_else(|| "-".into(), |lag| format!("{lag:.1}")),
+            status.lag_offsets.map_or_else(|| "-".into(), |lag| thousands(lag.unsigned_abs())),
+            thousands(status.retries + status.reconnects),
+            thousands(status.loops_suppressed),
+        ]);
+    }
+    for column in out.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text = table_text(&out);
+    for row in rows {
+        if let Some(reason) = row.status.state.reason() {
+            text.push_str(&format!("\n{}: {reason}", task_name(&row.status)));
+        }
+    }
+    text
+}
+
+/// One structured line a task.
+pub fn log(rows: &[Row]) {
+    for Row { status, rows_per_second } in rows {
+        tracing::info!(
+            pipeline = status.pipeline,
+            task = status.task,
+            state = state(&status.state),
+            rows = status.rows_written,
+            bytes = status.bytes_written,
+            rows_per_second = rows_per_second.round() as u64,
+            lag_seconds = status.lag_seconds,
+            lag_offsets = status.lag_offsets,
+            retries = status.retries,
+            reconnects = status.reconnects,
+            loops_suppressed = status.loops_suppressed,
+            dead_letters = status.dead_letters,
+            "status"
+        );
+    }
+}
+
+pub fn task_name(status: &PipelineStatus) -> String {
+    if status.task.is_empty() { status.pipeline.clone() } else { format!("{}/{}", status.pipeline, status.task) }
+}
+
+fn state(state: &TaskState) -> &'static str {
+    match state {
+        TaskState::Starting => "starting",
+        TaskState::Running => "running",
+        TaskState::Reconnecting(_) => "reconnecting",
+        TaskState::Stopping => "stopping",
+        TaskState::Stopped => "stopped",
+        TaskState::Finished => "finished",
+        TaskState::Rejected(_) => "rejected",
+        TaskState::Failed(_) => "failed",
+    }
+}
+
+/// `1,234,567`
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `12.3 MiB`
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        let check = |number, expected: &str| assert_eq!(thousands(number), expected);
+        check(0, "0");
+        check(999, "999");
+        check(1_000, "1,000");
+        check(12_345_678, "12,345,678");
+        let check = |number, expected: &str| assert_eq!(bytes(number), expected);
+        check(1_023, "1023 B");
+        check(1_536, "1.5 KiB");
+        check(u64::MAX, "16777216.0 TiB");
+    }
+
+    #[test]
+    fn the_table_shows_rates_lags_and_reasons() {
+        let status = |rows, state| PipelineStatus {
+            pipeline: "a-to-b".into(),
+            task: "power".into(),
+            state,
+            rows_written: rows,
+            bytes_written: rows * 16,
+            retries: 1,
+            reconnects: 2,
+            loops_suppressed: 7,
+            lag_seconds: Some(0.26),
+            lag_offsets: Some(1_500),
+            ..PipelineStatus::default()
+        };
+        let other = PipelineStatus { pipeline: "b-to-a".into(), ..PipelineStatus::default() };
+        let mut rates = Rates::default();
+        rates.rows(vec![status(1_000, TaskState::Running)], Duration::from_secs(1));
+        let failed = TaskState::Failed("no answer".into());
+        let rows = rates.rows(vec![status(4_000, failed), other], Duration::from_secs(3));
+        let expected = "\
+PIPELINE  TASK   STATE      ROWS     BYTES  ROWS/S  LAG S    LAG  RETRIES  LOOPS
+a-to-b    power  failed    4,000  62.5 KiB   1,500    0.3  1,500        3      7
+b-to-a           starting      0       0 B       0      -      -        0      0
+a-to-b/power: no answer";
+        assert_eq!(render(&rows), expected);
+    }
+}
