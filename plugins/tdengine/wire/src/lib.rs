@@ -11,7 +11,10 @@ pub mod error;
 pub mod cursor;
 pub mod value;
 pub mod block;
+pub mod tmq;
+pub mod meta;
 pub mod envelope;
+pub mod stmt2;
 pub mod escape;
 pub mod murmur;
 
