@@ -327,9 +327,8 @@ fn alter_request(alter: &AlterRequest<'_>) -> Vec<u8> {
         }
         out.put(&0i32.to_le_bytes());
         out.put(&(comment.map_or(0, str::len) as i32).to_le_bytes());
-        match comment {
-            None => out.push(0),
-            Some(comment) => out.put_cstr(comment),
+        if let Some(comment) = comment.filter(|comment| !comment.is_empty()) {
+            out.put_cstr(comment);
         }
         out.put(&(alter.sql.len() as i32).to_le_bytes());
         out.put_binary(alter.sql.as_bytes());

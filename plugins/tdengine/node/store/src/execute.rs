@@ -75,7 +75,7 @@ impl Run<'_> {
             Statement::CreateStable(create) => self.create_stable(create),
             Statement::CreateTables(tables) => self.create_tables(tables),
             Statement::DropStable { name, if_exists } => {
-                self.inner.drop_stable(&*self.database(name)?, &name.table, *if_exists)
+                self.inner.drop_stable(&*self.database(name)?, &name.table, *if_exists, 0)
             }
             Statement::DropTables(tables) => self.drop_tables(tables),
             Statement::Alter { name, action, .. } => self.alter(name, action),
@@ -155,7 +155,7 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.inner.drop_tables(&resolved)
+        self.inner.drop_tables(&resolved, 0)
     }
 
     fn alter(&self, name: &ast::Name, action: &AlterAction<'_>) -> Result<()> {

@@ -71,6 +71,11 @@ impl Raw<'_> {
         }
     }
 
+    /// Drops carry no mark in a real server's log (FACTS F7).
+    fn drop_source(&self) -> u8 {
+        if self.is_strict() { MARK } else { 0 }
+    }
+
     fn is_strict(&self) -> bool {
         self.inner.config.mode == crate::config::Mode::Strict
     }

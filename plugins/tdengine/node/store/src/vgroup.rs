@@ -168,7 +168,12 @@ impl Vgroup {
         let record = payload.encode()?;
         self.options.faults.take_disk(record.len())?;
         let (version, _) = log.wal.append(record)?;
-        self.index.write().apply(payload)?;
+        match payload {
+            Payload::Submit(records) if records.iter().all(|record| record.makes_no_table()) => {
+                self.index.read().apply_rows(records)?;
+            }
+            _ => self.index.write().apply(payload)?,
+        }
         self.appended.send_replace(version + 1);
         self.options.faults.appended();
         Ok(())

@@ -61,16 +61,16 @@ fn alter_stable_keeps_the_text() {
         primary_key: false,
         compression: Default::default(),
     };
-    check(AlterKind::AddColumn(add), "alter stable st add column e int", "05 01000000 04 04000000 026500 000000000000000000");
+    check(AlterKind::AddColumn(add), "alter stable st add column e int", "05 01000000 04 04000000 026500 0000000000000000");
     let modify = AlterKind::ModifyColumn { name: "v".into(), column_type: ColumnType::varchar(20) };
     let sql = "alter stable st modify column v varchar(20)";
-    check(modify, sql, "07 01000000 08 16000000 027600 000000000000000000");
+    check(modify, sql, "07 01000000 08 16000000 027600 0000000000000000");
     let compress = crate::ddl::Compression { compress: Some(2), ..Default::default() };
     let compress = AlterKind::CompressColumn { name: "a".into(), compression: compress };
     let sql = "alter stable st modify column a compress 'zlib'";
-    check(compress, sql, "0d 01000000 00 00020000 026100 000000000000000000");
+    check(compress, sql, "0d 01000000 00 00020000 026100 0000000000000000");
     let rename = AlterKind::RenameTag { from: "tx".into(), to: "ty".into() };
-    let expect = "03 02000000 00 00000000 03747800 00 00000000 03747900 000000000000000000";
+    let expect = "03 02000000 00 00000000 03747800 00 00000000 03747900 0000000000000000";
     check(rename, "alter stable st rename tag tx ty", expect);
     let comment = AlterKind::Options { ttl_days: None, comment: Some("new".into()) };
     check(comment, "alter stable st comment 'new'", "09 00000000 00000000 03000000 046e657700");

@@ -74,8 +74,8 @@ impl Inner {
         }
     }
 
-    /// Drops a super table and its children.
-    pub fn drop_stable(&self, database: &Database, name: &str, if_exists: bool) -> Result<()> {
+    /// Drops a super table and its children. `source` is 0 but in strict mode (FACTS F7).
+    pub fn drop_stable(&self, database: &Database, name: &str, if_exists: bool, source: u8) -> Result<()> {
         self.change_stable(database, name, |catalog| {
             let Some(stable) = catalog.stable(database.id, name) else {
                 let missing = || ServerError::new(code::STABLE_MISSING, "STable not exist");
@@ -88,7 +88,7 @@ impl Inner {
             let entry = ChangeEntry {
                 vgroups: Vec::new(),
                 raw_type: body::DROP_STABLE,
-                source: 0,
+                source,
                 suid: stable.suid,
                 effect: Effect::DropStable { suid: stable.suid },
                 body: body::drop_stable(stable),

@@ -66,12 +66,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Drops tables, one entry a vgroup; a name of a super table drops that.
-    pub fn drop_tables(&self, tables: &[DropTable]) -> Result<()> {
+    /// Drops tables, one entry a vgroup; a name of a super table drops that. `source` is 0 but in strict mode.
+    pub fn drop_tables(&self, tables: &[DropTable], source: u8) -> Result<()> {
         let mut by_vgroup: BTreeMap<VgroupId, Vec<Arc<Table>>> = BTreeMap::new();
         for DropTable { database, name, if_exists } in tables {
             if self.catalog.read().stable(database.id, name).is_some() {
-                self.drop_stable(database, name, *if_exists)?;
+                self.drop_stable(database, name, *if_exists, source)?;
                 continue;
             }
             match self.find_table(database, name)? {
@@ -81,7 +81,7 @@ impl Inner {
             }
         }
         for (id, tables) in by_vgroup {
-            self.vgroup(id)?.write(|index| Ok((Some(plan_drop(index, &tables)), ())))?;
+            self.vgroup(id)?.write(|index| Ok((Some(plan_drop(index, &tables, source)), ())))?;
         }
         Ok(())
     }
@@ -138,12 +138,12 @@ fn normal(name: &str, columns: &[ColumnSpec], ttl_days: i32, comment: Option<Str
     }
 }
 
-fn plan_drop(index: &Index, tables: &[Arc<Table>]) -> Payload {
+fn plan_drop(index: &Index, tables: &[Arc<Table>], source: u8) -> Payload {
     // A table that somebody else dropped meanwhile is no error: it is gone.
     let tables: Vec<&Arc<Table>> = tables.iter().filter(|table| index.table_of(table.uid).is_some()).collect();
     let named: Vec<(&str, i64)> = tables.iter().map(|table| (&*table.name, table.meta().suid())).collect();
     let effect = Effect::DropTables(tables.iter().map(|table| table.uid).collect());
     let suid = named.first().map_or(0, |(_, suid)| *suid);
     let body = body::drop_tables(&named).into();
-    Payload::Meta(MetaRecord { change: 0, raw_type: body::DROP_TABLE, source: 0, suid, effect, body })
+    Payload::Meta(MetaRecord { change: 0, raw_type: body::DROP_TABLE, source, suid, effect, body })
 }

@@ -47,7 +47,7 @@ impl Raw<'_> {
     }
 
     pub(super) fn drop_stable(&self, name: &str) -> Result<u64> {
-        self.inner.drop_stable(&self.database, name, true)?;
+        self.inner.drop_stable(&self.database, name, true, self.drop_source())?;
         Ok(0)
     }
 }

@@ -94,7 +94,7 @@ impl Raw<'_> {
     /// DROP TABLE by name; its entry carries no mark (FACTS F7).
     pub(super) fn drop_tables(&self, names: &[String]) -> Result<u64> {
         let table = |name: &String| DropTable { database: self.database.clone(), name: name.clone(), if_exists: true };
-        self.inner.drop_tables(&names.iter().map(table).collect::<Vec<_>>())?;
+        self.inner.drop_tables(&names.iter().map(table).collect::<Vec<_>>(), self.drop_source())?;
         Ok(0)
     }
 }

@@ -94,6 +94,10 @@ fn recorded_meta_is_reproduced() {
         match (frame["kind"].as_str(), frame["dir"].as_str()) {
             (Some("sql"), _) => {
                 let (sql, code) = frame["text"].as_str().unwrap().split_once("\n-> code 0x").unwrap();
+                // Indexes are no part of the node's SQL; they leave no meta.
+                if sql.contains(" index ") {
+                    continue;
+                }
                 let answer = super::code(&store, &mut session, sql);
                 assert_eq!(format!("{:04x}", answer.0), code[..4], "{sql}");
             }

@@ -125,14 +125,21 @@ impl Index {
                 }
                 self.apply_effect(&record.effect)
             }
-            Payload::Submit(tables) => tables.iter().try_for_each(|table| self.apply_rows(table)),
+            Payload::Submit(tables) => {
+                for meta in tables.iter().filter_map(|table| table.create.as_ref()?.meta.as_ref()) {
+                    self.put_table(meta.clone());
+                }
+                self.apply_rows(tables)
+            }
         }
     }
 
-    fn apply_rows(&mut self, record: &SubmitRecord) -> Result<()> {
-        if let Some(meta) = record.create.as_ref().and_then(|create| create.meta.as_ref()) {
-            self.put_table(meta.clone());
-        }
+    /// Applies rows whose tables are there; readers of the index need not wait for it.
+    pub fn apply_rows(&self, records: &[SubmitRecord]) -> Result<()> {
+        records.iter().try_for_each(|record| self.push_rows(record))
+    }
+
+    fn push_rows(&self, record: &SubmitRecord) -> Result<()> {
         // A table that a later snapshot or drop does not know any more has no use for its rows.
         let Some(table) = self.by_uid.get(&record.uid) else { return Ok(()) };
         let columns = self.columns(table)?;

@@ -162,6 +162,11 @@ impl Payload {
 }
 
 impl SubmitRecord {
+    /// Whether its table is there without it.
+    pub fn makes_no_table(&self) -> bool {
+        self.create.as_ref().is_none_or(|create| create.meta.is_none())
+    }
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
         out.push(self.flags);
         out.put(&self.uid.to_le_bytes());
