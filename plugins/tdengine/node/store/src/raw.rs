@@ -1,7 +1,7 @@
 //! Raw writes of TMQ messages (action 3), as libtaos 3.3.0 does them (PROTOCOL 10, FACTS F3–F11, F17–F20, F25–F32, F63,
 //! F67, F68, F70). In strict mode, what would lose or misplace data is refused instead.
 
-//mod data;
+mod data;
 mod stable;
 mod table;
 
@@ -31,7 +31,7 @@ struct Raw<'a> {
 pub(crate) fn apply(inner: &Inner, session: &Session, raw_type: u16, body: &[u8]) -> Result<u64> {
     let raw = Raw { inner, database: current_database(inner, session)? };
     match raw_type {
-        DATA | METADATA => Ok(0),
+        DATA | METADATA => raw.data(raw_type, body),
         body::CREATE_STABLE | body::ALTER_STABLE => raw.put_stable(&body::read::stable(body)?),
         body::DROP_STABLE => raw.drop_stable(&body::read::drop_stable(body)?),
         body::CREATE_TABLE => raw.create_tables(body::read::create_tables(body)?),

@@ -1,5 +1,6 @@
 //! The store as its users see it, against what a real server was recorded to do.
 
+mod concurrency;
 mod entries;
 mod raw;
 mod recovery;
