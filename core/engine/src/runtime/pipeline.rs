@@ -24,31 +24,55 @@ const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
 const CONTROLS_MAX: usize = 16;
 
 pub(super) struct Pipeline {
-    pub run: Arc<Shared>,
-    pub graph: Arc<PipelineGraph>,
+    run: Arc<Shared>,
+    graph: Arc<PipelineGraph>,
+    tasks: JoinSet<()>,
+    started: Tasks,
 }
 
 impl Pipeline {
-    /// Runs all tasks, until all are over or the run is aborted.
-    pub async fn supervise(self) {
-        let mut tasks = JoinSet::new();
-        let mut started = BTreeMap::new();
-        let fixed = self.graph.task_values.iter().filter(|value| *value != ALL).cloned();
-        let fixed: Vec<String> = if self.graph.task_values.is_empty() { vec![String::new()] } else { fixed.collect() };
-        if let Err(error) = self.start(&mut tasks, &mut started, fixed) {
-            return self.fail(error);
+    /// Starts the tasks that the file names.
+    pub fn start(run: Arc<Shared>, graph: PipelineGraph) -> Self {
+        let mut pipeline = Self { run, graph: Arc::new(graph), tasks: JoinSet::new(), started: Tasks::new() };
+        let fixed: Vec<String> = match pipeline.graph.task_values.is_empty() {
+            true => vec![String::new()],
+            false => pipeline.graph.task_values.iter().filter(|value| *value != ALL).cloned().collect(),
+        };
+        if pipeline.has_all() {
+            pipeline.run.set_pipeline_state(&pipeline.graph.name, TaskState::Starting);
         }
-        let is_all = self.graph.task_values.iter().any(|value| value == ALL);
-        if is_all && let Err(error) = self.discover_on(&mut tasks, &mut started).await {
+        if let Err(error) = pipeline.add(fixed) {
+            pipeline.fail(error);
+        }
+        pipeline
+    }
+
+    fn has_all(&self) -> bool {
+        self.graph.task_values.iter().any(|value| value == ALL)
+    }
+
+    /// Runs until all tasks are over, or the run is aborted.
+    pub async fn supervise(mut self) {
+        if self.has_all() && let Err(error) = self.discover_on().await {
             self.fail(error);
         }
-        while let Some(joined) = tasks.join_next().await {
-            note_panic(joined, &started);
+        self.all_over().await;
+    }
+
+    /// A panic in the engine's own code ends the task that it is in, and no other.
+    async fn all_over(&mut self) {
+        while let Some(joined) = self.tasks.join_next().await {
+            if let Err(error) = joined
+                && error.is_panic()
+                && let Some(task) = self.started.get(&error.id())
+            {
+                task.fail_by_bug(format!("the engine panicked: {error}"));
+            }
         }
     }
 
     /// Discovers and starts, now and again at every interval, until the run stops or every task is over.
-    async fn discover_on(&self, tasks: &mut JoinSet<()>, started: &mut Tasks) -> Result<()> {
+    async fn discover_on(&mut self) -> Result<()> {
         let interval = self.discover_interval();
         let mut backoff = Backoff::reconnect(&self.graph.settings, self.run.seed());
         loop {
@@ -56,7 +80,7 @@ impl Pipeline {
                 Ok(values) => {
                     backoff.reset();
                     self.run.set_pipeline_state(&self.graph.name, TaskState::Running);
-                    self.start(tasks, started, values)?;
+                    self.add(values)?;
                     interval
                 }
                 Err(error) if matches!(error.reaction, Reaction::Disconnected | Reaction::Retry) => {
@@ -69,10 +93,11 @@ impl Pipeline {
                 Err(error) => return Err(error),
             };
             let Some(wait) = wait else { return Ok(()) };
+            let (stop, has_tasks) = (self.run.stop.clone(), !self.started.is_empty());
             tokio::select! {
-                () = self.run.stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
-                () = all_over(tasks, started), if !started.is_empty() => return Ok(()),
+                () = self.all_over(), if has_tasks => return Ok(()),
             }
         }
     }
@@ -92,13 +117,13 @@ impl Pipeline {
         parse_duration(text).ok().filter(|interval| !interval.is_zero())
     }
 
-    fn start(&self, tasks: &mut JoinSet<()>, started: &mut Tasks, values: Vec<String>) -> Result<()> {
+    fn add(&mut self, values: Vec<String>) -> Result<()> {
         let limit = self.graph.settings.tasks_max as usize;
         for value in values {
-            if started.values().any(|task| task.value == value) {
+            if self.started.values().any(|task| task.value == value) {
                 continue;
             }
-            if started.len() >= limit {
+            if self.started.len() >= limit {
                 return Err(Error::fatal(format!("the source has more than {limit} values to make tasks of; `{value}` is one too many"))
                     .code("engine.tasks")
                     .hint("name those that are meant, or raise `tasks-max` of the pipeline"));
@@ -106,8 +131,8 @@ impl Pipeline {
             let task = Arc::new(Task::new(self.run.clone(), self.graph.clone(), value, self.run.stop.child_token()));
             let (control, controlled) = mpsc::channel(CONTROLS_MAX);
             self.run.add_task(TaskEntry { task: task.clone(), control });
-            let handle = tasks.spawn(task.clone().supervise(controlled));
-            started.insert(handle.id(), task);
+            let handle = self.tasks.spawn(task.clone().supervise(controlled));
+            self.started.insert(handle.id(), task);
         }
         Ok(())
     }
@@ -120,19 +145,3 @@ impl Pipeline {
 }
 
 type Tasks = BTreeMap<tokio::task::Id, Arc<Task>>;
-
-async fn all_over(tasks: &mut JoinSet<()>, started: &Tasks) {
-    while let Some(joined) = tasks.join_next().await {
-        note_panic(joined, started);
-    }
-}
-
-/// A panic in the engine's own code ends the task that it is in, and no other.
-fn note_panic(joined: Result<(), tokio::task::JoinError>, started: &Tasks) {
-    if let Err(error) = joined
-        && error.is_panic()
-        && let Some(task) = started.get(&error.id())
-    {
-        task.fail_by_bug(format!("the engine panicked: {error}"));
-    }
-}

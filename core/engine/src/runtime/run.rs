@@ -116,7 +116,7 @@ impl Engine {
             return Err(error);
         }
         let pipelines = graph.pipelines.into_iter().map(|graph| {
-            let pipeline = Pipeline { run: shared.clone(), graph: Arc::new(graph) };
+            let pipeline = Pipeline::start(shared.clone(), graph);
             tokio::spawn(pipeline.supervise())
         });
         let pipelines = pipelines.collect();
@@ -223,6 +223,12 @@ impl Running {
     async fn catch_up(&self, deadline: Instant) -> bool {
         /// Before asking a task again that lost its connection while it caught up.
         const ASK_AGAIN: Duration = Duration::from_millis(50);
+        while self.shared.pipelines.lock().values().any(|state| *state == TaskState::Starting) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
         let tasks = self.shared.tasks.lock().clone();
         let each = tasks.into_iter().map(|entry| {
             tokio::spawn(async move {

@@ -1,0 +1,206 @@
+//! What moves: order, acknowledgement, back-pressure, barriers, decoders, lanes.
+
+use std::time::Duration;
+
+use super::world::*;
+use crate::metrics::TaskState;
+use crate::state::Store;
+
+#[tokio::test(start_paused = true)]
+async fn everything_arrives_in_order_and_is_committed_once_durable() {
+    let (world, store) = (new_world("order"), Store::in_memory());
+    for lane in ["1", "2", "3"] {
+        lock(&world).fill(lane, 100);
+    }
+    lock(&world).is_finite = true;
+    let running = start(&one("order", ""), &store).await;
+    let end = running.wait().await;
+    assert_eq!((end.failed, end.rejected), (vec![], vec![]));
+    assert_eq!(state(&running), TaskState::Finished);
+    let world = lock(&world);
+    for lane in ["1", "2", "3"] {
+        assert_eq!(world.numbers(lane), (1..=100).collect::<Vec<_>>());
+        assert_eq!(world.committed[lane], 100);
+    }
+    assert_eq!(world.violations, Vec::<String>::new());
+    let status = &running.status().pipelines[0];
+    assert_eq!((status.rows_read, status.rows_written, status.messages_written), (600, 600, 300));
+    assert_eq!(status.lanes[0].position.as_deref(), Some("100"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_resumes_behind_what_the_last_one_stored() {
+    let (world, store) = (new_world("resume"), Store::in_memory());
+    lock(&world).fill("1", 20);
+    let running = start(&one("resume", ""), &store).await;
+    until("all are written", || lock(&world).written.len() == 20).await;
+    assert!(running.stop().await.is_drained);
+    assert_eq!(state(&running), TaskState::Stopped);
+    assert_eq!(lock(&world).committed["1"], 20);
+    lock(&world).fill("1", 5);
+    let running = start(&one("resume", ""), &store).await;
+    until("the rest is written", || lock(&world).written.len() == 25).await;
+    running.stop().await;
+    let world = lock(&world);
+    assert_eq!(world.numbers("1"), (1..=25).collect::<Vec<_>>());
+    assert!(world.written.iter().all(|it| !it.replayed), "nothing was written before");
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_before_a_crash_is_flagged_and_nothing_else() {
+    let (world, store) = (new_world("crash"), Store::in_memory());
+    lock(&world).fill("1", 30);
+    lock(&world).write_delay = Duration::from_millis(100);
+    let settings = "checkpoint-interval = \"1h\"";
+    let running = start(&one("crash", settings), &store).await;
+    until("some are written", || lock(&world).written.len() == 10).await;
+    running.abort();
+    let before = lock(&world).written.len() as i64;
+    lock(&world).write_delay = Duration::ZERO;
+    let running = start(&one("crash", settings), &store).await;
+    until("all are written", || lock(&world).written.last().unwrap().number == 30).await;
+    running.stop().await;
+    let world = lock(&world);
+    let again: Vec<_> = world.written[before as usize..].iter().map(|it| (it.number, it.replayed)).collect();
+    let flagged = again.iter().filter(|it| it.1).count() as i64;
+    assert!(flagged >= before, "{flagged} of {before} were flagged");
+    assert!(flagged <= before + super::super::worker::CHUNK_MESSAGES_MAX as i64);
+    assert_eq!(again, (1..=30).map(|number| (number, number <= flagged)).collect::<Vec<_>>());
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_does_not_keep_up_stops_the_source() {
+    let (world, store) = (new_world("pressure"), Store::in_memory());
+    lock(&world).fill("1", 10_000);
+    lock(&world).is_sink_blocked = true;
+    let text = "[pipeline.p]\n[pipeline.p.source]\ntype = \"log\"\nworld = \"pressure\"\nbuffer = { messages = 8 }\n\
+                [pipeline.p.sink]\ntype = \"table\"\nworld = \"pressure\"\nbuffer = { messages = 16 }\n";
+    let running = start(text, &store).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    // Two queues, what the sink holds, and what waits for room in each of them.
+    let bound = 8 + 16 + 16 + 4 + 4;
+    assert!(lock(&world).read <= bound, "{} were read", lock(&world).read);
+    let status = running.status().pipelines.remove(0);
+    assert_eq!(status.queue_messages, 16);
+    lock(&world).is_sink_blocked = false;
+    until("all are written", || lock(&world).written.len() == 10_000).await;
+    running.stop().await;
+    assert_eq!(lock(&world).violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn swallowed_messages_advance_their_lane() {
+    let (world, store) = (new_world("swallow"), Store::in_memory());
+    let swallowed = Entry { is_swallowed: true, parts: 1, ..Entry::default() };
+    lock(&world).fill("1", 3);
+    lock(&world).log.get_mut("1").unwrap().extend(vec![swallowed.clone(); 7]);
+    lock(&world).log.insert("2".into(), vec![swallowed; 5]);
+    let running = start(&one("swallow", "commit-interval = \"1s\""), &store).await;
+    until("both lanes are committed", || {
+        let world = lock(&world);
+        world.committed.get("1") == Some(&10) && world.committed.get("2") == Some(&5)
+    })
+    .await;
+    assert_eq!(running.status().pipelines[0].loops_suppressed, 12);
+    running.stop().await;
+    assert_eq!(lock(&world).violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_messages_come_out_before_their_position_is_committed() {
+    let (world, store) = (new_world("hold"), Store::in_memory());
+    lock(&world).fill("1", 9);
+    let text = one("hold", "commit-interval = \"1s\"").replace("sieve", "hold");
+    let running = start(&text, &store).await;
+    until("it is committed", || lock(&world).committed.get("1") == Some(&9)).await;
+    running.stop().await;
+    let world = lock(&world);
+    assert_eq!(world.numbers("1"), (1..=9).collect::<Vec<_>>());
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_is_committed_only_when_its_last_message_is_durable() {
+    let (world, store) = (new_world("parts"), Store::in_memory());
+    lock(&world).log.insert("1".into(), vec![Entry { parts: 5, ..Entry::default() }; 40]);
+    lock(&world).write_delay = Duration::from_millis(30);
+    let running = start(&one("parts", "checkpoint-interval = \"10ms\"\ncommit-interval = \"10ms\""), &store).await;
+    let mut seen = 0;
+    while seen < 40 {
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        let world = lock(&world);
+        let committed = world.committed.get("1").copied().unwrap_or_default();
+        if committed > seen {
+            let parts = world.written.iter().filter(|it| it.number == committed).count();
+            assert_eq!(parts, 5, "{committed} was committed with {parts} of its parts written");
+        }
+        seen = committed;
+    }
+    running.stop().await;
+    assert!(lock(&world).commits >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_are_decoded_only_where_rows_are_needed() {
+    let (world, rows, store) = (new_world("frames"), new_world("frames-rows"), Store::in_memory());
+    lock(&world).fill("1", 10);
+    lock(&world).is_finite = true;
+    lock(&rows).log = lock(&world).log.clone();
+    let text = "[pipeline.p]\nsource = { type = \"log\", world = \"frames\", frames = true }\n\
+                [[pipeline.p.sink]]\ntype = \"table\"\nworld = \"frames\"\n\
+                [[pipeline.p.sink]]\ntype = \"rows-table\"\nworld = \"frames-rows\"\n";
+    let running = start(text, &store).await;
+    running.wait().await;
+    assert_eq!(state(&running), TaskState::Finished);
+    let read = |world: &std::sync::Arc<std::sync::Mutex<World>>| {
+        let world = lock(world);
+        (world.numbers("1"), world.written.iter().filter(|it| it.was_frame).count())
+    };
+    assert_eq!(read(&world), ((1..=10).collect(), 10));
+    assert_eq!(read(&rows), ((1..=10).collect(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_lane_is_dropped_and_not_committed() {
+    let (world, store) = (new_world("revoke"), Store::in_memory());
+    lock(&world).fill("1", 100);
+    lock(&world).fill("2", 10);
+    lock(&world).is_sink_blocked = true;
+    let running = start(&one("revoke", "commit-interval = \"1s\""), &store).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    lock(&world).revoke = vec!["1".into()];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    lock(&world).is_sink_blocked = false;
+    until("the other lane is committed", || lock(&world).committed.get("2") == Some(&10)).await;
+    running.stop().await;
+    let world = lock(&world);
+    assert_eq!(world.committed.get("1"), None);
+    assert!(world.numbers("1").len() < 100, "what was queued is dropped");
+    assert_eq!(world.violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_source_is_read_as_often_as_freshness_says() {
+    let check = async |name: &str, freshness: &str, late_ms: u64| {
+        let (world, store) = (new_world(name), Store::in_memory());
+        lock(&world).log.insert("1".into(), Vec::new());
+        let text = format!(
+            "[pipeline.p]\nsource = {{ type = \"log\", world = \"{name}\", freshness = \"{freshness}\" }}\n\
+             sink = {{ type = \"table\", world = \"{name}\" }}\n"
+        );
+        let running = start(&text, &store).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let begun = tokio::time::Instant::now();
+        lock(&world).fill("1", 1);
+        while lock(&world).written.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let waited = begun.elapsed().as_millis() as u64;
+        assert!(waited <= late_ms, "{freshness}: {waited} ms");
+        running.stop().await;
+    };
+    check("fresh", "10ms", 12).await;
+    check("adaptive", "adaptive", 1_002).await;
+}

@@ -1,0 +1,6 @@
+//! The runtime against fake components in paused time.
+
+mod faults;
+mod flow;
+mod whole;
+mod world;
