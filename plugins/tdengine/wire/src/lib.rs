@@ -11,6 +11,7 @@ pub mod error;
 pub mod cursor;
 pub mod value;
 pub mod block;
+pub mod arrow;
 pub mod tmq;
 pub mod meta;
 pub mod envelope;

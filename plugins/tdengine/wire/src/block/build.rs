@@ -261,18 +261,33 @@ impl ColumnBuilder {
         self.push_bytes(&value.to_le_bytes())
     }
 
-    /// Appends many values of fixed width at once: little-endian bytes, none of them NULL.
+    /// Appends many values of fixed width at once: little-endian bytes, and the null bitmap of just these rows (1 = null,
+    /// the first in the highest bit) if any is NULL.
     ///
     /// # Errors
-    /// When the column is variable or the bytes are no whole number of values.
-    pub fn extend_fixed(&mut self, values: &[u8]) -> Result<()> {
-        let Some(width) = self.width.filter(|width| values.len().is_multiple_of(*width)) else {
+    /// When the column is variable, or the bytes are no whole number of values, or the bitmap is too short.
+    pub fn extend_fixed(&mut self, values: &[u8], nulls: Option<&[u8]>) -> Result<()> {
+        let width = self.width.filter(|width| values.len().is_multiple_of(*width));
+        let count = values.len() / width.unwrap_or(1);
+        if width.is_none() || nulls.is_some_and(|nulls| nulls.len() < count.div_ceil(8)) {
             let why = format!("{} bytes for {}", values.len(), self.column_type);
             return Err(WireError::unencodable("values", why));
-        };
-        self.rows += values.len() / width;
+        }
         self.data.extend_from_slice(values);
-        self.nulls.resize(self.rows.div_ceil(8), 0);
+        match nulls {
+            Some(nulls) if self.rows.is_multiple_of(8) => {
+                self.nulls.extend_from_slice(&nulls[..count.div_ceil(8)]);
+                self.rows += count;
+                if let (Some(last), used @ 1..) = (self.nulls.last_mut(), self.rows % 8) {
+                    *last &= !(0xff >> used);
+                }
+            }
+            Some(nulls) => (0..count).for_each(|row| self.push_bit(nulls[row / 8] & (0x80 >> (row % 8)) != 0)),
+            None => {
+                self.rows += count;
+                self.nulls.resize(self.rows.div_ceil(8), 0);
+            }
+        }
         Ok(())
     }
 

@@ -61,3 +61,42 @@ fn cut_split_and_join() {
     assert_eq!(join(&data, split_off.into_iter()).unwrap(), metadata);
     assert_eq!(keep_tables(&message(&[]).finish(), |_| true).unwrap(), None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn damaged_messages_never_panic((changes, cut) in crate::tests::any_damage()) {
+        let creates: [&[u8]; 1] = [b"create"];
+        let mut bytes = message(&["a", "b"]).finish_with_creates(creates.into_iter());
+        crate::tests::mutate(&mut bytes, &changes, cut);
+        let _ = split(&bytes);
+        let _ = keep_tables(&bytes, |table| table == "a");
+        if let Ok(view) = DataView::parse(&bytes) {
+            for entry in view.blocks().map_while(Result::ok) {
+                let _ = (entry.view().is_ok(), entry.fields.map(|fields| fields.to_vec()));
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_come_back(blocks in proptest::collection::vec(crate::tests::any_block(), 1..4)) {
+        let mut message = DataBuilder::new(&Offset::Log(1), &Offset::Log(i64::MAX));
+        let mut expect = Vec::new();
+        for (index, block) in blocks.iter().enumerate() {
+            let bytes = block.encode(VERSION_TMQ).unwrap();
+            let columns = block.columns().iter().zip(1..);
+            let fields: Vec<_> = columns.map(|(column, id)| Field::new("c", column.column_type(), id)).collect();
+            let table = format!("t{index}");
+            let precision = Precision::Nanoseconds;
+            let parts = BlockParts { table: &table, fields: &fields, schema_version: 3, precision, block: &bytes };
+            message.push(&parts).unwrap();
+            expect.push((table, fields, bytes));
+        }
+        let bytes = message.finish();
+        let view = DataView::parse(&bytes).unwrap();
+        let found: Vec<_> = view.blocks().map(|entry| {
+            let entry = entry.unwrap();
+            (entry.table.unwrap().to_owned(), entry.fields.unwrap().to_vec().unwrap(), entry.block.to_vec())
+        }).collect();
+        proptest::prop_assert_eq!(found, expect);
+    }
+}
