@@ -1,1 +1,3 @@
-//! 
+//! The embedded node as a shared library.
+
+pipeline_sdk::plugin!(tdengine_node::plugin());

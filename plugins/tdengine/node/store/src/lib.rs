@@ -38,6 +38,7 @@ mod tests;
 pub use config::{FsyncPolicy, Mode, ServerVersion, StoreConfig};
 pub use entry::{Entry, EntryKind, SubmitTable};
 pub use error::{ServerError, code};
+pub use query::TopicFilter;
 pub use result::{Outcome, ResultField, ResultSet};
 pub use schema::{Schema, TableKind, TableSchema, TagValues};
 pub use session::Session;

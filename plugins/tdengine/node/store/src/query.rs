@@ -13,6 +13,7 @@ mod relation;
 mod select;
 mod show;
 mod system;
+mod topic;
 
 use tdengine_sql::Statement;
 
@@ -22,6 +23,7 @@ use crate::session::Session;
 use crate::store::Store;
 
 pub(crate) use select::{Condition, Projection};
+pub use topic::TopicFilter;
 
 /// Runs a statement that answers rows.
 pub(crate) fn run(store: &Store, session: &Session, statement: &Statement<'_>) -> Result<ResultSet> {

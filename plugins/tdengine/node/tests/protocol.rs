@@ -1,0 +1,272 @@
+//! What the recordings do not show: newer actions, redelivery, exclusion, groups, batches of metas, stmt2, faults, and data
+//! that outlives its node.
+
+mod client;
+
+use client::{Client, request};
+use serde_json::{Value as Json, json};
+use tdengine_node::{Config, Node};
+use tempfile::TempDir;
+
+struct Site {
+    node: Node,
+    _data: TempDir,
+}
+
+impl Site {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config::local(data.path());
+        config.admin = Some("127.0.0.1:0".into());
+        change(&mut config);
+        Self { node: Node::start(config).await.unwrap(), _data: data }
+    }
+
+    async fn connect(&self) -> Client {
+        let mut client = Client::open(&self.node, "/ws").await;
+        client.ok("conn", json!({ "user": "root", "password": "taosdata", "db": "" })).await;
+        client
+    }
+
+    /// A database `d` with a super table, a topic with meta, and a consumer of it.
+    async fn consumer(&self, more: Json) -> (Client, Client) {
+        let mut sql = self.connect().await;
+        for statement in [
+            "create database d vgroups 1",
+            "use d",
+            "create topic t with meta as database d",
+            "create stable st (ts timestamp, v int, s varchar(10)) tags (g int)",
+        ] {
+            sql.sql(statement).await;
+        }
+        let mut consumer = Client::open(&self.node, "/rest/tmq").await;
+        consumer.ok("subscribe", subscription("g", more)).await;
+        (sql, consumer)
+    }
+
+    async fn fault(&self, fault: Json) -> u64 {
+        let admin = self.node.admin_addr().unwrap();
+        let reply = request(admin, "POST", "/faults", "", &fault.to_string()).await.1;
+        serde_json::from_str::<Json>(&reply).unwrap()["id"].as_u64().unwrap()
+    }
+}
+
+fn subscription(group: &str, more: Json) -> Json {
+    let mut args = json!({
+        "user": "root", "password": "taosdata", "db": "", "group_id": group, "client_id": "c", "offset_rest": "earliest",
+        "topics": ["t"], "auto_commit": "false", "with_table_name": "true",
+    });
+    args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    args
+}
+
+fn poll(blocking_time: u64, message_id: u64) -> Json {
+    json!({ "blocking_time": blocking_time, "message_id": message_id })
+}
+
+#[tokio::test]
+async fn newer_actions_are_known() {
+    let site = Site::start().await;
+    let mut client = Client::open(&site.node, "/ws").await;
+    assert_eq!(client.ok("check_server_status", json!({ "fqdn": null, "port": 0 })).await["status"], 2);
+    let conn = client.ok("conn", json!({ "user": "root", "password": "taosdata", "db": "" })).await;
+    assert_eq!(conn["version"], "3.3.6.13");
+    client.ok("options_connection", json!({ "options": [{ "option": 1, "value": "Asia/Shanghai" }] })).await;
+    assert_eq!(client.ok("get_connection_info", json!({ "info": 1 })).await["info"], "root");
+    let reply = client.ask("nonsense", json!({})).await;
+    assert_eq!((reply["code"].clone(), reply["message"].clone()), (json!(65535), json!("unknown action nonsense")));
+    let reply = client.ask("options_connection", json!({ "options": [{ "option": 1, "value": "No/Where" }] })).await;
+    assert_eq!(reply["code"], 65535);
+}
+
+#[tokio::test]
+async fn a_lost_poll_reply_comes_again_to_who_asks_with_an_old_id() {
+    let site = Site::start().await;
+    let (_sql, mut consumer) = site.consumer(json!({})).await;
+    site.fault(json!({ "fault": "lose-poll-reply" })).await;
+    consumer.send("poll", poll(0, 0)).await;
+    assert!(consumer.silent().await);
+    let again = consumer.ok("poll", poll(0, 0)).await;
+    assert_eq!((again["message_id"].clone(), again["message_type"].clone()), (json!(1), json!(2)));
+    assert_eq!(consumer.ok("poll", poll(0, 1)).await["have_message"], false);
+}
+
+#[tokio::test]
+async fn an_excluding_consumer_steps_over_what_is_marked() {
+    let site = Site::start().await;
+    let (mut sql, mut consumer) = site.consumer(json!({ "msg_consume_excluded": "1" })).await;
+    sql.sql("create table n (ts timestamp, v int)").await;
+    let metas: Vec<Json> = consumer.drain().await;
+    assert_eq!(metas.len(), 2);
+    sql.write_block("n", &[(1_700_000_000_000, 1)]).await;
+    sql.sql("insert into n values (1700000001000, 2)").await;
+    let rows = consumer.drain().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let last = &rows[0];
+    let fetched = consumer.last_rows.clone();
+    assert_eq!(fetched, [("n".to_owned(), 1)], "only the unmarked row of {last}");
+    let position = consumer.position("t").await;
+    let (_, end) = consumer.range("t").await;
+    assert_eq!(position, end, "the marked row advanced the offset");
+}
+
+#[tokio::test]
+async fn metas_come_in_batches_when_asked() {
+    let site = Site::start().await;
+    let (mut sql, mut consumer) = site.consumer(json!({ "enable_batch_meta": "1" })).await;
+    sql.sql("create table c1 using st tags (1)").await;
+    sql.sql("alter table c1 set tag g = 2").await;
+    let message = consumer.ok("poll", poll(0, 0)).await;
+    let meta = consumer.ok("fetch_json_meta", json!({ "message_id": message["message_id"] })).await;
+    let metas = meta["data"]["metas"].as_array().unwrap();
+    let kinds: Vec<&str> = metas.iter().map(|meta| meta["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["create", "create", "alter"]);
+    assert_eq!(meta["data"]["tmq_meta_version"], "1.0");
+}
+
+#[tokio::test]
+async fn only_meta_topics_leave_rows_out_and_plain_ones_changes() {
+    let site = Site::start().await;
+    let mut sql = site.connect().await;
+    for statement in [
+        "create database d vgroups 1",
+        "use d",
+        "create topic m only meta as database d",
+        "create topic r as database d",
+        "create table n (ts timestamp, v int)",
+        "insert into n values (1700000000000, 1)",
+    ] {
+        sql.sql(statement).await;
+    }
+    for (topic, kind) in [("m", 2), ("r", 1)] {
+        let mut consumer = Client::open(&site.node, "/rest/tmq").await;
+        consumer.ok("subscribe", subscription(topic, json!({ "topics": [topic] }))).await;
+        let messages = consumer.drain().await;
+        assert_eq!(messages.iter().map(|message| message["message_type"].as_i64().unwrap()).collect::<Vec<_>>(), [kind]);
+    }
+}
+
+#[tokio::test]
+async fn lanes_are_shared_and_move_when_a_socket_is_lost() {
+    let site = Site::start().await;
+    let mut sql = site.connect().await;
+    for statement in ["create database d vgroups 4", "create topic t with meta as database d"] {
+        sql.sql(statement).await;
+    }
+    let mut consumers = Vec::new();
+    for _ in 0..2 {
+        let mut consumer = Client::open(&site.node, "/rest/tmq").await;
+        consumer.ok("subscribe", subscription("g", json!({}))).await;
+        consumers.push(consumer);
+    }
+    for consumer in &mut consumers {
+        assert_eq!(consumer.lanes("t").await.len(), 2);
+    }
+    let code = sql.ask("query", json!({ "sql": "drop topic t" })).await["code"].clone();
+    assert_eq!(code, 0x03eb);
+    drop(consumers.pop());
+    let survivor = &mut consumers[0];
+    for _ in 0..100 {
+        if survivor.lanes("t").await.len() == 4 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the lanes of the lost consumer did not move");
+}
+
+#[tokio::test]
+async fn a_statement_of_version_2_makes_its_children() {
+    let site = Site::start().await;
+    let mut client = site.connect().await;
+    for statement in ["create database d", "use d", "create stable st (ts timestamp, v int) tags (g int)"] {
+        client.sql(statement).await;
+    }
+    let id = client.ok("stmt2_init", json!({ "single_stb_insert": true, "single_table_bind_once": false })).await["stmt_id"].clone();
+    let text = "insert into ? using st tags (?) values (?, ?)";
+    let prepared = client.ok("stmt2_prepare", json!({ "stmt_id": id, "sql": text, "get_fields": true })).await;
+    let kinds: Vec<i64> =
+        prepared["fields"].as_array().unwrap().iter().map(|field| field["bind_type"].as_i64().unwrap()).collect();
+    assert_eq!((kinds, prepared["fields_count"].clone()), (vec![4, 2, 1, 1], json!(4)));
+    let rows = [1_700_000_000_000i64, 1_700_000_000_001];
+    client.bind2(id.as_u64().unwrap(), "c1", 7, &rows, &[Some(1), None]).await;
+    assert_eq!(client.ok("stmt2_exec", json!({ "stmt_id": id })).await["affected"], 2);
+    assert_eq!(client.ok("stmt2_close", json!({ "stmt_id": id })).await["stmt_id"], id);
+    assert_eq!(client.rows("select tbname, g, v from st").await, 2);
+    let query = client.ok("stmt2_init", json!({})).await["stmt_id"].clone();
+    let prepared =
+        client.ok("stmt2_prepare", json!({ "stmt_id": query, "sql": "select * from c1 where v = ?", "get_fields": true })).await;
+    assert_eq!((prepared["fields"].clone(), prepared["fields_count"].clone()), (Json::Null, json!(1)));
+}
+
+#[tokio::test]
+async fn schemaless_lines_grow_the_super_table() {
+    let site = Site::start().await;
+    let mut client = site.connect().await;
+    client.sql("create database d").await;
+    client.sql("use d").await;
+    let insert = |data: &str| json!({ "protocol": 1, "precision": "ms", "ttl": 0, "data": data });
+    let reply = client.ok("insert", insert("m,host=a v=1 1700000000000\nm,host=b v=2,w=3i 1700000000000")).await;
+    assert_eq!((reply["affected_rows"].clone(), reply["total_rows"].clone()), (json!(2), json!(2)));
+    client.ok("insert", insert("m,host=longer,zone=z v=1 1700000001000")).await;
+    assert_eq!(client.rows("select * from m").await, 3);
+    assert_eq!(client.rows("describe m").await, 5);
+    let reply = client.ask("insert", insert("m,host=a v=\"text\" 1700000000000")).await;
+    assert_eq!(reply["code"], 0x3002);
+}
+
+#[tokio::test]
+async fn faults_drop_refuse_and_kill() {
+    let site = Site::start().await;
+    let mut client = site.connect().await;
+    site.fault(json!({ "fault": "answer-code", "code": 0x090c, "action": "query" })).await;
+    let reply = client.ask("query", json!({ "sql": "select 1" })).await;
+    assert_eq!(reply["code"], 0x090c);
+    assert_eq!(client.rows("select 1").await, 1);
+    site.fault(json!({ "fault": "drop-connection", "action": "query" })).await;
+    client.send("query", json!({ "sql": "create database kept" })).await;
+    assert!(client.lost().await);
+    let mut client = site.connect().await;
+    client.sql("use kept").await;
+    site.fault(json!({ "fault": "kill-before-reply", "action": "query" })).await;
+    client.send("query", json!({ "sql": "create table kept.t (ts timestamp, v int)" })).await;
+    assert!(client.lost().await);
+    assert!(site.node.killed().await.to_string().contains("injected"));
+    let mut config = Config::local(site._data.path());
+    site.node.stop().await;
+    config.listen = "127.0.0.1:0".into();
+    let node = Node::start(config).await.unwrap();
+    let mut client = Client::open(&node, "/ws").await;
+    client.ok("conn", json!({ "user": "root", "password": "taosdata", "db": "kept" })).await;
+    assert_eq!(client.rows("describe t").await, 2, "what was appended before the kill is there");
+}
+
+#[tokio::test]
+async fn rest_and_ping() {
+    let site = Site::start().await;
+    let addr = site.node.addr();
+    assert_eq!(request(addr, "GET", "/-/ping", "", "").await.0, 200);
+    let root = "Authorization: Basic cm9vdDp0YW9zZGF0YQ==\r\n";
+    let reply = request(addr, "POST", "/rest/sql", root, "select server_version()").await;
+    let reply: Json = serde_json::from_str(&reply.1).unwrap();
+    assert_eq!((reply["code"].clone(), reply["data"][0][0].clone()), (json!(0), json!("3.3.6.13")));
+    let login = request(addr, "GET", "/rest/login/root/taosdata", "", "").await.1;
+    let token = serde_json::from_str::<Json>(&login).unwrap()["desc"].as_str().unwrap().to_owned();
+    let header = format!("Authorization: Taosd {token}\r\n");
+    assert_eq!(request(addr, "POST", "/rest/sql", &header, "select 1").await.0, 200);
+    assert_eq!(request(addr, "POST", "/rest/sql", "Authorization: Taosd other\r\n", "select 1").await.0, 401);
+}
+
+#[tokio::test]
+async fn two_nodes_do_not_share_a_folder_or_a_port() {
+    let site = Site::start().await;
+    let config = Config::local(site._data.path());
+    assert!(Node::start(config).await.unwrap_err().to_string().contains("data"));
+    let other = tempfile::tempdir().unwrap();
+    let config = Config { listen: site.node.addr().to_string(), ..Config::local(other.path()) };
+    assert!(Node::start(config).await.unwrap_err().to_string().contains("listen"));
+}

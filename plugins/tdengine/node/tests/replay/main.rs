@@ -1,0 +1,51 @@
+//! Every recording of a real 3.3.0.1 server, played again to a node that advertises that version: the same requests, and
+//! the same answers but for ids, times and what the recordings' index excepts.
+//!
+//! Prints the share that is equal and each answer that is not, with its reason. An answer that differs without a reason
+//! in [`reasons`] fails the test.
+
+mod compare;
+mod drive;
+mod reasons;
+mod recording;
+mod setup;
+
+use std::collections::BTreeMap;
+
+use tdengine_node::{Config, Node};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recordings_replay_equal() {
+    let only = std::env::var("REPLAY_ONLY").ok();
+    let (mut equal, mut compared) = (0, 0);
+    let mut unexplained = Vec::new();
+    let mut explained: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for name in recording::names() {
+        if only.as_deref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::local(folder.path());
+        config.version = "3.3.0.1".into();
+        let node = Node::start(config).await.unwrap();
+        let outcome = drive::replay(&node, &name).await;
+        node.stop().await;
+        println!("{name}: {} of {} equal", outcome.equal, outcome.compared);
+        equal += outcome.equal;
+        compared += outcome.compared;
+        for difference in outcome.differences {
+            match reasons::find(&name, &difference) {
+                Some(reason) => explained.entry(reason).or_default().push(format!("{name} {difference}")),
+                None => unexplained.push(format!("{name} {difference}")),
+            }
+        }
+    }
+    for (reason, differences) in &explained {
+        println!("\n{reason}: {}", differences.len());
+        for difference in differences.iter().take(3) {
+            println!("  {}", difference.chars().take(300).collect::<String>());
+        }
+    }
+    println!("\n{equal} of {compared} answers replay equal ({:.1} %)", 100.0 * f64::from(equal) / f64::from(compared.max(1)));
+    assert!(unexplained.is_empty(), "{} answers differ without a reason:\n{}", unexplained.len(), unexplained.join("\n"));
+}
