@@ -104,7 +104,7 @@ fn names_of(fields: &[RawField]) -> Vec<&str> {
 pub(crate) fn vgroup_of(database: &Database, table: &str) -> VgroupId {
     let hash = u64::from(tdengine_wire::murmur::hash(format!("1.{}.{table}", database.name).as_bytes()));
     let count = database.vgroups.len() as u64;
-    let index = (hash * count >> 32) as usize;
+    let index = ((hash * count) >> 32) as usize;
     database.vgroups[index.min(database.vgroups.len() - 1)]
 }
 

@@ -62,10 +62,6 @@ impl Catalog {
         self.stables.get(&database)?.get(name)
     }
 
-    pub fn stable_of(&self, database: i64, suid: i64) -> Option<&Arc<Stable>> {
-        self.stables(database).find(|stable| stable.suid == suid)
-    }
-
     pub fn stables(&self, database: i64) -> impl Iterator<Item = &Arc<Stable>> {
         self.stables.get(&database).into_iter().flat_map(BTreeMap::values)
     }

@@ -78,7 +78,7 @@ impl Inner {
 fn plan_table(index: &Index, delete: &Delete<'_>) -> Result<(Option<Payload>, u64)> {
     let table = index.table(delete.table).ok_or_else(ServerError::table_missing)?;
     let timestamp = index.columns(table)?.fields[0].name.clone();
-    plan(index, &[table.clone()], table.meta().suid(), delete, &timestamp)
+    plan(index, std::slice::from_ref(table), table.meta().suid(), delete, &timestamp)
 }
 
 fn plan_children(index: &Index, stable: &Stable, delete: &Delete<'_>) -> Result<(Option<Payload>, u64)> {

@@ -90,7 +90,7 @@ impl Statement<'_> {
         }
         let stable = self.inner.catalog.read().stable(self.database.id, table).cloned();
         if let Some(stable) = stable {
-            return self.into_stable(&stable, insert);
+            return self.children(&stable, insert);
         }
         let create = insert.using.as_ref();
         let create = create.map(|using| convert::child(self.inner, self.session, self.database, using)).transpose()?;
@@ -154,7 +154,7 @@ impl Statement<'_> {
     }
 
     /// `INSERT INTO stable (tbname, …)`: rows name their child, tags make it when it is missing.
-    fn into_stable(&self, stable: &Arc<Stable>, insert: &InsertTable<'_>) -> Result<Vec<Prepared>> {
+    fn children(&self, stable: &Arc<Stable>, insert: &InsertTable<'_>) -> Result<Vec<Prepared>> {
         let names = insert.columns.as_ref().filter(|names| names.iter().any(|name| name == "tbname"));
         let Some(names) = names else {
             let rest = self.sql.get(insert.at.saturating_sub(1)..).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fs4::fs_std::FileExt as _;
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,9 @@ use crate::{Version, VgroupId, config};
 
 /// Locks for changes of super tables, shared by hash of the name.
 const STABLE_LOCKS: usize = 64;
+/// How long opening waits for another holder of the folder.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -289,8 +292,16 @@ fn retention(database: &Database) -> Retention {
 fn lock_folder(config: &StoreConfig) -> io::Result<File> {
     let path = config.data_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    if file.try_lock_exclusive()? {
-        return Ok(file);
+    // A store that was just dropped may still be in its last round of maintenance.
+    let last_try = Instant::now() + LOCK_WAIT_MAX;
+    loop {
+        if file.try_lock_exclusive()? {
+            return Ok(file);
+        }
+        if Instant::now() >= last_try {
+            break;
+        }
+        std::thread::sleep(LOCK_RETRY);
     }
     let text = format!("{} is open in another process; stop that one, or choose another folder", config.data_dir.display());
     Err(io::Error::new(io::ErrorKind::WouldBlock, text))
