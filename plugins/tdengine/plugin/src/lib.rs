@@ -1,1 +1,39 @@
-//! 
+//! TDengine components of pipeline: the source `tdengine-tmq`, the sink and the site `tdengine`.
+//!
+//! Read in this order: [`dsn`], [`client`] (a WebSocket client that knows no pipeline), [`log`] (what a log holds), [`errors`],
+//! [`token`], [`source`], [`sink`],
+//! [`site`]; [`meters`] makes data to try it with.
+
+pub mod dsn;
+pub mod span;
+pub mod client;
+pub mod native;
+pub mod transport;
+pub mod errors;
+pub mod names;
+pub mod token;
+pub mod log;
+pub mod metadata;
+pub mod source;
+pub mod sink;
+pub mod site;
+pub mod meters;
+
+use pipeline_sdk::{Plugin, ReplicaDescription};
+
+/// The plugin.
+pub fn plugin() -> Plugin {
+    Plugin::new("tdengine", env!("CARGO_PKG_VERSION"), "TDengine: rows and changes through TMQ, both ways")
+        .source::<source::TmqConfig>()
+        .sink::<sink::TdengineConfig>()
+        .site::<site::TdengineSiteConfig>()
+        .service::<meters::MetersConfig>()
+        .replica(ReplicaDescription {
+            type_name: "tdengine".into(),
+            source: "tdengine-tmq".into(),
+            transform: "loop-mark".into(),
+            sink: "tdengine".into(),
+            site: "tdengine".into(),
+            address_key: "dsn".into(),
+        })
+}

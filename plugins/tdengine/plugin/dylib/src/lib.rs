@@ -1,1 +1,3 @@
-//! 
+//! TDengine components as a shared library.
+
+pipeline_sdk::plugin!(pipeline_tdengine::plugin);

@@ -1,0 +1,303 @@
+//! One WebSocket connection: two tasks behind a handle, replies matched to requests by their id.
+//!
+//! Guarantees: at most [`SocketLimits::in_flight`] requests wait at once; a request that gets no reply in time closes the
+//! connection, because a late reply could be taken for another's; once closed, every call fails with the reason.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
+use parking_lot::Mutex;
+use tdengine_wire::envelope::{Action, BinaryRequest, Reply, request_text};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::error::{ClientError, Result};
+use crate::dsn::Dsn;
+
+/// Ids of requests start beyond any result id, which the old `fetch_block` reply is matched by (PROTOCOL 2.2).
+const FIRST_REQUEST_ID: u64 = 1 << 40;
+/// First word of the newer binary replies (PROTOCOL 3.1).
+const NEW_STYLE: [u8; 8] = [0xff; 8];
+
+/// Limits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketLimits {
+    pub connect_timeout: Duration,
+    /// Until a reply to a request comes.
+    pub request_timeout: Duration,
+    /// Requests that wait for a reply at once.
+    pub in_flight: usize,
+    /// Largest message taken.
+    pub message_bytes_max: usize,
+    /// Between pings, well below the server's 60 s (PROTOCOL 1.2).
+    pub ping_interval: Duration,
+}
+
+impl Default for SocketLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            in_flight: 8,
+            message_bytes_max: 256 << 20,
+            ping_interval: Duration::from_secs(25),
+        }
+    }
+}
+
+/// A reply as it came.
+#[derive(Clone, Debug)]
+pub enum RawReply {
+    Text(Utf8Bytes),
+    Binary(Bytes),
+}
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The handle. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Socket {
+    shared: Arc<Shared>,
+    outgoing: mpsc::Sender<Message>,
+    slots: Semaphore,
+    limits: SocketLimits,
+    place: String,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    replies: HashMap<u64, oneshot::Sender<RawReply>>,
+    /// Why the connection ended.
+    closed: Option<String>,
+}
+
+impl Shared {
+    fn close(&self, why: impl Into<String>) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed.get_or_insert_with(|| why.into());
+        // Dropping the senders wakes whoever waits.
+        waiting.replies.clear();
+    }
+}
+
+impl Socket {
+    /// Opens `path` at the site.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when no connection comes about in time.
+    pub async fn open(dsn: &Dsn, path: &str, limits: SocketLimits) -> Result<Self> {
+        let place = format!("{dsn}{path}");
+        let config = WebSocketConfig::default()
+            .read_buffer_size(64 << 10)
+            .write_buffer_size(0)
+            .max_message_size(Some(limits.message_bytes_max))
+            .max_frame_size(Some(limits.message_bytes_max));
+        let url = dsn.web_socket_url(path);
+        let opening = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
+        let (stream, _) = tokio::time::timeout(limits.connect_timeout, opening)
+            .await
+            .map_err(|_| ClientError::unreachable(&place, format!("no answer within {:?}", limits.connect_timeout)))?
+            .map_err(|error| ClientError::unreachable(&place, without_url(&error)))?;
+        let shared = Arc::new(Shared { waiting: Mutex::default(), next_id: AtomicU64::new(FIRST_REQUEST_ID) });
+        let (sink, stream) = stream.split();
+        let (outgoing, requests) = mpsc::channel(limits.in_flight + 1);
+        tokio::spawn(write_requests(sink, requests, limits.ping_interval, shared.clone()));
+        tokio::spawn(read_replies(stream, shared.clone()));
+        Ok(Self { shared, outgoing, slots: Semaphore::new(limits.in_flight), limits, place })
+    }
+
+    /// `ws://host:port/path`.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    pub fn next_id(&self) -> u64 {
+        self.shared.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends an action and reads its JSON reply; a code other than 0 is an error.
+    pub async fn call<A: Action>(&self, args: &A) -> Result<A::Reply> {
+        self.call_within(args, self.limits.request_timeout).await
+    }
+
+    /// As [`Socket::call`] with another time-out.
+    pub async fn call_within<A: Action>(&self, args: &A, timeout: Duration) -> Result<A::Reply> {
+        let id = self.next_id();
+        let reply = self.exchange(id, Message::text(request_text(id, args)?), A::NAME, timeout).await?;
+        read_json(A::NAME, &reply)
+    }
+
+    /// Sends an action that is answered in binary under `id` (JSON on error).
+    pub async fn call_binary<A: Action>(&self, id: u64, args: &A) -> Result<Bytes> {
+        let request = Message::text(request_text(id, args)?);
+        match self.exchange(id, request, A::NAME, self.limits.request_timeout).await? {
+            RawReply::Binary(bytes) => Ok(bytes),
+            RawReply::Text(text) => {
+                let reply = Reply::parse(&text)?;
+                Err(ClientError::server(A::NAME, reply.code, &reply.message))
+            }
+        }
+    }
+
+    /// Sends an action that has no reply.
+    pub async fn tell<A: Action>(&self, args: &A) -> Result<()> {
+        let text = request_text(self.next_id(), args)?;
+        self.outgoing.send(Message::text(text)).await.map_err(|_| self.closed(A::NAME))
+    }
+
+    /// Sends a binary request (PROTOCOL 3) and returns its reply, JSON or binary.
+    pub async fn call_raw(&self, id: u64, request: &BinaryRequest<'_>, action: &'static str) -> Result<RawReply> {
+        let req_id = self.next_id();
+        let bytes = request.encode(req_id, id)?;
+        self.exchange(req_id, Message::binary(bytes), action, self.limits.request_timeout).await
+    }
+
+    /// Sends a binary request made by the caller, whose first word must be `id`.
+    pub async fn call_bytes(&self, id: u64, request: Bytes, action: &'static str) -> Result<RawReply> {
+        self.exchange(id, Message::Binary(request), action, self.limits.request_timeout).await
+    }
+
+    async fn exchange(&self, id: u64, request: Message, action: &'static str, timeout: Duration) -> Result<RawReply> {
+        let slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.shared.waiting.lock();
+            if let Some(why) = &waiting.closed {
+                return Err(ClientError::closed(&self.place, action, why.clone()));
+            }
+            waiting.replies.insert(id, sender);
+        }
+        if self.outgoing.send(request).await.is_err() {
+            return Err(self.closed(action));
+        }
+        let reply = match tokio::time::timeout(timeout, receiver).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(self.closed(action)),
+            Err(_) => {
+                self.shared.close(format!("{action} got no reply within {timeout:?}"));
+                Err(ClientError::timed_out(&self.place, action, timeout))
+            }
+        };
+        drop(slot);
+        reply
+    }
+
+    fn closed(&self, action: &'static str) -> ClientError {
+        let why = self.shared.waiting.lock().closed.clone();
+        ClientError::closed(&self.place, action, why.unwrap_or_else(|| "the connection ended".into()))
+    }
+}
+
+/// Reads a JSON reply; a code other than 0 is an error.
+pub fn read_json<T: serde::de::DeserializeOwned>(action: &'static str, reply: &RawReply) -> Result<T> {
+    let RawReply::Text(text) = reply else {
+        return Err(ClientError::unexpected(action, "a binary reply where JSON was due"));
+    };
+    let reply = Reply::parse(text)?;
+    if reply.code != 0 {
+        return Err(ClientError::server(action, reply.code, &reply.message));
+    }
+    Ok(reply.body()?)
+}
+
+async fn write_requests(
+    mut sink: SplitSink<Stream, Message>,
+    mut requests: mpsc::Receiver<Message>,
+    ping_interval: Duration,
+    shared: Arc<Shared>,
+) {
+    let mut pings = tokio::time::interval(ping_interval);
+    pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pings.tick().await;
+    loop {
+        let message = tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => request,
+                None => break,
+            },
+            _ = pings.tick() => Message::Ping(Bytes::from_static(b"pipeline")),
+        };
+        if let Err(error) = sink.send(message).await {
+            shared.close(without_url(&error));
+            return;
+        }
+    }
+    // The handle is gone. A polite end lets the server give up a consumer's lanes at once (FACTS F42).
+    let _ = sink.close().await;
+    shared.close("the connection was closed here");
+}
+
+async fn read_replies(mut stream: SplitStream<Stream>, shared: Arc<Shared>) {
+    let why = loop {
+        match stream.next().await {
+            Some(Ok(Message::Text(text))) => deliver(&shared, id_of_text(&text), RawReply::Text(text)),
+            Some(Ok(Message::Binary(bytes))) => deliver(&shared, id_of_binary(&bytes), RawReply::Binary(bytes)),
+            Some(Ok(Message::Close(_))) | None => break "the server closed the connection".to_owned(),
+            // Pings are answered by tungstenite at the next read.
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break without_url(&error),
+        }
+    };
+    shared.close(why);
+}
+
+fn deliver(shared: &Shared, id: Option<u64>, reply: RawReply) {
+    let Some(waiting) = id.and_then(|id| shared.waiting.lock().replies.remove(&id)) else {
+        tracing::debug!(?id, "a reply that nobody waits for");
+        return;
+    };
+    // The caller may have given up meanwhile.
+    let _ = waiting.send(reply);
+}
+
+fn id_of_text(text: &str) -> Option<u64> {
+    Reply::parse(text).ok().map(|reply| reply.req_id)
+}
+
+/// New style: the word at 26. Old style: the word at 8, a request's id on `/rest/tmq`, a result's on `/ws`
+/// (PROTOCOL 2.2, 3.1, 6.5).
+fn id_of_binary(bytes: &[u8]) -> Option<u64> {
+    let at = if bytes.starts_with(&NEW_STYLE) { 26 } else { 8 };
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Errors of tungstenite name the URL in some cases, and a URL may hold a token.
+fn without_url(error: &tokio_tungstenite::tungstenite::Error) -> String {
+    use tokio_tungstenite::tungstenite::Error as E;
+    match error {
+        E::Url(_) => "the address cannot be used".into(),
+        E::Http(response) => format!("HTTP status {}", response.status().as_u16()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_matched_where_their_form_keeps_the_id() {
+        let mut new_style = vec![0xff; 8];
+        new_style.extend([0; 18]);
+        new_style.extend(77u64.to_le_bytes());
+        let mut old = vec![0; 8];
+        old.extend(78u64.to_le_bytes());
+        assert_eq!(id_of_binary(&new_style), Some(77));
+        assert_eq!(id_of_binary(&old), Some(78));
+        assert_eq!(id_of_binary(&[0; 15]), None);
+        assert_eq!(id_of_text(r#"{"code":0,"req_id":18250284034228092929}"#), Some(18_250_284_034_228_092_929));
+    }
+}

@@ -1,0 +1,225 @@
+//! A consumer on `/rest/tmq`: one WebSocket is one consumer.
+//!
+//! Guarantees: `commit` is never sent (it commits what was only handed out, PROTOCOL T5); one poll is in flight at a
+//! time (FACTS F41); a poll that got no reply closes the connection, because its message is lost to this socket, and the
+//! caller subscribes again at its checkpoint. The next poll can be under way while the last message is being written:
+//! see [`Consumer::start_poll`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tdengine_wire::envelope::{
+    AssignedVgroup, Assignment, CommitOffset, Committed, FetchJsonMeta, FetchRaw, Poll, PollReply, Position,
+    RawReply as WireRawReply, Scalar, Seek, Subscribe, TopicVgroup, Unsubscribe, message_type,
+};
+
+use super::error::{ClientError, Result};
+use super::socket::{Socket, SocketLimits};
+use crate::dsn::Dsn;
+
+/// Offset of `u32 length, u16 type, body` in a reply to `fetch_raw`: what action 3 takes back (PROTOCOL 6.5).
+const RAW_OFFSET: usize = 32;
+
+/// What to subscribe to.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub topic: String,
+    pub group: String,
+    pub client: String,
+    /// Leave out what was written marked. A server may ignore this: prove it (FACTS F4, F5).
+    pub exclude_marked: bool,
+    /// Where a group without a committed offset begins: the oldest entry kept, or new ones only.
+    pub from_oldest: bool,
+    pub session_timeout: Option<Duration>,
+}
+
+/// A message of the log.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub vgroup: i32,
+    /// One of [`message_type`].
+    pub kind: i32,
+    /// The number in the raw message: 2 or 4 for rows, else a kind of change.
+    pub raw_type: u16,
+    /// `u32 length, u16 type, body`, as a raw write takes it back.
+    pub raw: Bytes,
+    /// What the server renders a change as; absent for rows.
+    pub json: Option<Box<str>>,
+    /// `poll.offset`: the start of rows, the next offset of a change (FACTS F36).
+    pub offset: i64,
+}
+
+impl Message {
+    /// The body behind length and type.
+    pub fn body(&self) -> &[u8] {
+        &self.raw[6..]
+    }
+}
+
+/// A consumer of one topic.
+#[derive(Debug)]
+pub struct Consumer {
+    socket: Arc<Socket>,
+    topic: String,
+    last_message: u64,
+    poll: Option<tokio::task::JoinHandle<Result<PollReply>>>,
+}
+
+impl Consumer {
+    /// Opens a connection and subscribes.
+    ///
+    /// # Errors
+    /// Unexpected for names that would hang a server; the server's code otherwise (0x03E1 no such topic, 0xFFFF wrong
+    /// password, FACTS F45).
+    pub async fn subscribe(dsn: &Dsn, subscription: &Subscription, limits: SocketLimits) -> Result<Self> {
+        check_name("topic", &subscription.topic)?;
+        check_name("group", &subscription.group)?;
+        check_name("client", &subscription.client)?;
+        let socket = Socket::open(dsn, "/rest/tmq", limits).await?;
+        let text = |value: &str| Some(Scalar::from(value));
+        let request = Subscribe {
+            user: dsn.user.clone(),
+            password: dsn.password().into(),
+            group_id: subscription.group.clone(),
+            client_id: text(&subscription.client),
+            offset_reset: text(if subscription.from_oldest { "earliest" } else { "latest" }),
+            topics: vec![subscription.topic.clone()],
+            auto_commit: text("false"),
+            snapshot_enable: text("false"),
+            with_table_name: text("true"),
+            // Only the string "1" switches exclusion on (FACTS F4).
+            msg_consume_excluded: subscription.exclude_marked.then(|| Scalar::from("1")),
+            session_timeout_ms: subscription.session_timeout.map(|time| Scalar::Text(time.as_millis().to_string())),
+            ..Subscribe::default()
+        };
+        socket.call(&request).await.map_err(|error| error.at(&format!("subscribe to {}", subscription.topic)))?;
+        Ok(Self { socket: Arc::new(socket), topic: subscription.topic.clone(), last_message: 0, poll: None })
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Sends the next poll unless one is under way. It returns when a message comes or after `wait`, by about
+    /// min(`wait`, 1 s) (FACTS F43).
+    pub fn start_poll(&mut self, wait: Duration) {
+        if self.poll.is_some() {
+            return;
+        }
+        let poll = Poll { blocking_time: wait.as_millis() as i64, message_id: Some(self.last_message) };
+        let socket = self.socket.clone();
+        let timeout = wait + POLL_MARGIN;
+        self.poll = Some(tokio::spawn(async move { socket.call_within(&poll, timeout).await }));
+    }
+
+    /// Whether a poll is under way or its reply waits to be taken.
+    pub fn is_polling(&self) -> bool {
+        self.poll.is_some()
+    }
+
+    /// Whether the poll under way was answered.
+    pub fn has_reply(&self) -> bool {
+        self.poll.as_ref().is_some_and(tokio::task::JoinHandle::is_finished)
+    }
+
+    /// Waits for the poll under way, sends one if there is none, and fetches the message that it brought.
+    ///
+    /// # Errors
+    /// After an error the consumer is of no use: subscribe again at the checkpoint (FACTS F41).
+    pub async fn poll(&mut self, wait: Duration) -> Result<Option<Message>> {
+        self.start_poll(wait);
+        let poll = self.poll.take().expect("it was just sent");
+        let reply = poll.await.map_err(|error| ClientError::unexpected("poll", error.to_string()))??;
+        if !reply.have_message {
+            return Ok(None);
+        }
+        self.last_message = reply.message_id;
+        self.fetch(&reply).await.map(Some)
+    }
+
+    async fn fetch(&self, reply: &PollReply) -> Result<Message> {
+        let message_id = reply.message_id;
+        let id = self.socket.next_id();
+        let fetch_raw = FetchRaw { message_id };
+        let raw = self.socket.call_binary(id, &fetch_raw);
+        let (raw, json) = if reply.message_type == message_type::META {
+            let fetch_json = FetchJsonMeta { message_id };
+            let (raw, json) = tokio::join!(raw, self.socket.call(&fetch_json));
+            (raw?, json?.data.map(|data| data.get().into()))
+        } else {
+            (raw.await?, None)
+        };
+        let head = WireRawReply::decode(&raw)?;
+        Ok(Message {
+            vgroup: reply.vgroup_id,
+            kind: reply.message_type,
+            raw_type: head.raw_type,
+            raw: raw.slice(RAW_OFFSET..RAW_OFFSET + 6 + head.data.len()),
+            json,
+            offset: reply.offset,
+        })
+    }
+
+    /// First kept and next written version of every vgroup of this consumer; empty while lanes are being moved.
+    pub async fn assignment(&self) -> Result<Vec<AssignedVgroup>> {
+        Ok(self.socket.call(&Assignment { topic: self.topic.clone() }).await?.assignment)
+    }
+
+    /// The next offset to be read of each vgroup, hidden entries skipped (FACTS F37, F38).
+    pub async fn position(&self, vgroups: &[i32]) -> Result<Vec<i64>> {
+        let reply = self.socket.call(&Position { topic_vgroup_ids: self.vgroups(vgroups) }).await?;
+        self.same_count("position", vgroups, reply.position)
+    }
+
+    /// The committed offset of each vgroup, or [`tdengine_wire::envelope::NEVER_COMMITTED`].
+    pub async fn committed(&self, vgroups: &[i32]) -> Result<Vec<i64>> {
+        let reply = self.socket.call(&Committed { topic_vgroup_ids: self.vgroups(vgroups) }).await?;
+        self.same_count("committed", vgroups, reply.committed)
+    }
+
+    /// Stores `offset` as the next to be read by this group.
+    pub async fn commit_offset(&self, vgroup: i32, offset: i64) -> Result<()> {
+        let commit = CommitOffset { topic: self.topic.clone(), vgroup_id: vgroup, offset };
+        match self.socket.call(&commit).await {
+            // The same value again (PROTOCOL 6.4).
+            Err(ClientError::Server { code: 0x4012, .. }) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Reads on at `offset`.
+    pub async fn seek(&self, vgroup: i32, offset: i64) -> Result<()> {
+        let seek = Seek { topic: self.topic.clone(), vgroup_id: vgroup, offset };
+        self.socket.call(&seek).await.map(|_| ())
+    }
+
+    /// Leaves the group; takes a real server 3 to 4 seconds (FACTS F44).
+    pub async fn unsubscribe(&self) -> Result<()> {
+        self.socket.call(&Unsubscribe {}).await.map(|_| ())
+    }
+
+    fn vgroups(&self, vgroups: &[i32]) -> Vec<TopicVgroup> {
+        vgroups.iter().map(|vgroup_id| TopicVgroup { topic: self.topic.clone(), vgroup_id: *vgroup_id }).collect()
+    }
+
+    fn same_count(&self, action: &str, asked: &[i32], answered: Vec<i64>) -> Result<Vec<i64>> {
+        if asked.len() == answered.len() {
+            return Ok(answered);
+        }
+        Err(ClientError::unexpected(action, format!("{} answers to {} vgroups", answered.len(), asked.len())))
+    }
+}
+
+/// How much longer than its blocking time a poll may take before its socket counts as lost.
+const POLL_MARGIN: Duration = Duration::from_secs(20);
+
+/// Names that a server accepts and then hangs on, some for good (FACTS F45).
+pub fn check_name(what: &str, name: &str) -> Result<()> {
+    let fits = (1..=192).contains(&name.len());
+    if fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) {
+        return Ok(());
+    }
+    let why = format!("{name:?} is no {what} name: 1 to 192 of a–z, A–Z, 0–9, `_`, `-`, `.`");
+    Err(ClientError::unexpected("subscribe", why))
+}

@@ -1,0 +1,89 @@
+//! Deletes: raw and marked, table by table, while the text that libtaos makes of them fits its buffer; else as SQL
+//! between two comments.
+
+use pipeline_sdk::{Header, Result};
+use serde_json::json;
+use tdengine_wire::escape::{identifier, literal};
+
+use super::super::target::Target;
+use super::Applying;
+use super::table::{is_missing, tolerate};
+use crate::transport::Connection;
+use crate::log::change::Delete;
+use crate::log::open_envelope;
+use crate::metadata;
+use crate::token::Token;
+
+/// Bytes of the statement that libtaos can hold (FACTS F68).
+const RAW_STATEMENT_BYTES_MAX: usize = 255;
+
+/// Deletes the range from every table that it hit at the source.
+pub async fn delete(applying: &mut Applying<'_>, delete: &Delete) -> Result<()> {
+    let change = applying.change;
+    if applying.header.replayed && !is_still_due(applying, delete).await? {
+        return Ok(());
+    }
+    let target = &mut *applying.target;
+    for table in &change.tables {
+        if target.shared.table(applying.connection, &target.database, table).await?.is_none() {
+            continue;
+        }
+        if !target.marks {
+            let sql = delete.statement(&target.qualified(table), delete.from, delete.to);
+            tolerate(target.exec(applying.connection, &sql).await, is_missing)?;
+        } else if delete.statement(&identifier(table), delete.from, delete.to).len() <= RAW_STATEMENT_BYTES_MAX {
+            let (_, body) = open_envelope(applying.raw).map_err(crate::errors::wire_error)?;
+            let raw = delete.raw_for(table, body);
+            tolerate(target.write_raw(applying.connection, &raw).await, is_missing)?;
+        } else {
+            between_comments(target, applying.connection, applying.header, delete, table).await?;
+        }
+        target.context.count("changes_applied", 1);
+    }
+    Ok(())
+}
+
+/// A delete read again after a restart could take what was written here since (invariant `no-regress`). It is due only
+/// where as many rows are here as it took at the source; where others are, it is left out and reported.
+async fn is_still_due(applying: &mut Applying<'_>, delete: &Delete) -> Result<bool> {
+    let target = &mut *applying.target;
+    let mut rows = 0;
+    for table in &applying.change.tables {
+        let Some(here) = target.shared.table(applying.connection, &target.database, table).await? else { continue };
+        let time = here.definition.columns.first().map(|column| identifier(&column.name)).unwrap_or_default();
+        let (from, to) = (delete.from, delete.to);
+        let table = target.qualified(table);
+        let sql = format!("select count(*) from {table} where {time} >= {from} and {time} <= {to}");
+        let counted = applying.connection.query(&sql).await?.texts()?;
+        rows += counted.first().and_then(|row| row[0].as_deref()?.parse::<i64>().ok()).unwrap_or_default();
+    }
+    if rows != 0 && rows != delete.affected {
+        let message = format!(
+            "a delete read again after a restart took {} rows at the source, {rows} are here: it was left out",
+            delete.affected
+        );
+        let detail = json!({ "table": delete.table, "from": delete.from, "to": delete.to });
+        target.context.incident("regress", message, detail);
+    }
+    Ok(rows == delete.affected)
+}
+
+/// The token, the delete, and the table's own comment again: what stands between the two in the log is ours.
+async fn between_comments(
+    target: &Target,
+    connection: &Connection,
+    header: &Header,
+    delete: &Delete,
+    table: &str,
+) -> Result<()> {
+    let Some(found) = metadata::table(connection, &target.database, table).await? else { return Ok(()) };
+    let qualified = target.qualified(table);
+    // A token that an interrupted try left is nobody's comment.
+    let own = if Token::find(found.comment.as_bytes()).is_some() { "" } else { found.comment.as_str() };
+    let token = target.token(header)?.to_string();
+    let comment = |text: &str| format!("alter table {qualified} comment {}", literal(text));
+    tolerate(target.exec(connection, &comment(&token)).await, is_missing)?;
+    let sql = delete.statement(&qualified, delete.from, delete.to);
+    tolerate(target.exec(connection, &sql).await, is_missing)?;
+    tolerate(target.exec(connection, &comment(own)).await, is_missing)
+}

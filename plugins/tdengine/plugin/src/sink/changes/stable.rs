@@ -1,0 +1,368 @@
+//! Super tables: created raw, altered by the difference between two entries, dropped by incarnation.
+
+use pipeline_sdk::Result;
+use serde_json::json;
+use tdengine_wire::ColumnType;
+use tdengine_wire::escape::{identifier, literal};
+
+use super::super::origin::{FieldChange, OriginField, OriginStable, difference};
+use super::super::{parked, statement};
+use super::Applying;
+use crate::client::ClientError;
+use crate::errors::{CodeReaction, reaction_to};
+use crate::log::change::Stable;
+use crate::metadata::{self, Column, Definition};
+
+fn origin_of(stable: &Stable) -> OriginStable {
+    OriginStable {
+        suid: stable.suid,
+        column_version: stable.column_version,
+        tag_version: stable.tag_version,
+        columns: stable.columns.iter().map(OriginField::from).collect(),
+        tags: stable.tags.iter().map(OriginField::from).collect(),
+    }
+}
+
+/// Every lane brings the entry; the first applies it, the others find it done.
+pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
+    let target = &mut *applying.target;
+    let lock = target.shared.lock_of(&stable.name);
+    let _held = lock.lock().await;
+    if target.origins.is_gone(&stable.name, stable.suid)? {
+        return Ok(());
+    }
+    let known = target.origins.get(&stable.name)?;
+    if known.as_ref().is_some_and(|known| {
+        known.suid == stable.suid && known.covers(stable.column_version, stable.tag_version)
+    }) {
+        return Ok(());
+    }
+    // Another lane, or the user here, may have made it since this one looked.
+    target.shared.group_changed(&stable.name);
+    let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
+    match here {
+        None => {
+            if target.marks {
+                target.write_raw(applying.connection, applying.raw).await?;
+                target.shared.group_changed(&stable.name);
+            }
+            // A server may ignore a raw creation and say nothing (PROTOCOL 10.4): look.
+            if target.shared.definition(applying.connection, &target.database, &stable.name).await?.is_none() {
+                let mut sql = statement::create_stable(target, &stable);
+                if target.marks {
+                    sql = format!("{sql} comment {}", literal(&target.token(applying.header)?.to_string()));
+                }
+                match target.exec(applying.connection, &sql).await {
+                    Ok(()) | Err(ClientError::Server { code: 0x0360, .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        // Made on both sides: what one has and the other lacks is added on each.
+        Some(here) => {
+            let steps = steps_to_union(&stable, &here);
+            take_steps(applying, &stable.name, steps).await?;
+        }
+    }
+    let target = &mut *applying.target;
+    target.origins.put(&stable.name, &origin_of(&stable))?;
+    target.shared.group_changed(&stable.name);
+    Ok(())
+}
+
+pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
+    let target = &mut *applying.target;
+    let lock = target.shared.lock_of(&stable.name);
+    let _held = lock.lock().await;
+    if target.origins.is_gone(&stable.name, stable.suid)? {
+        return Ok(());
+    }
+    let known = target.origins.get(&stable.name)?.filter(|known| known.suid == stable.suid);
+    if known.as_ref().is_some_and(|known| known.covers(stable.column_version, stable.tag_version)) {
+        return Ok(());
+    }
+    target.shared.group_changed(&stable.name);
+    let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
+    let Some(here) = here else {
+        // Dropped here: its drop is on the way to the source.
+        target.context.count("changes_left_out", 1);
+        return target.origins.put(&stable.name, &origin_of(&stable));
+    };
+    let after = origin_of(&stable);
+    let steps = match known.as_deref() {
+        Some(known) => steps_of_difference(known, &after, &here)?,
+        // Nothing is known of what was before: the entry says which one thing it changed.
+        None => steps_of_entry(&applying.change.detail, &stable, &here),
+    };
+    take_steps(applying, &stable.name, steps).await?;
+    applying.target.origins.put(&stable.name, &after)?;
+    applying.target.shared.group_changed(&stable.name);
+    Ok(())
+}
+
+/// Drops the incarnation that the entry names, once. The token is the comment before (FACTS F7, F61).
+pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<()> {
+    let target = &mut *applying.target;
+    let lock = target.shared.lock_of(name);
+    let _held = lock.lock().await;
+    if target.origins.is_gone(name, suid)? {
+        return Ok(());
+    }
+    target.shared.group_changed(name);
+    let here = target.shared.definition(applying.connection, &target.database, name).await?;
+    if here.is_some() {
+        let stable = target.qualified(name);
+        if target.marks {
+            let token = literal(&target.token(applying.header)?.to_string());
+            ignore_missing(target.exec(applying.connection, &format!("alter stable {stable} comment {token}")).await)?;
+        }
+        let sql = format!("drop stable if exists {stable}");
+        match target.exec(applying.connection, &sql).await {
+            Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+                parked::park(target, name, &sql, code, &message)?;
+            }
+            other => ignore_missing(other)?,
+        }
+    }
+    target.origins.put_gone(name, suid)?;
+    target.shared.group_dropped(name);
+    Ok(())
+}
+
+fn ignore_missing(result: Result<(), ClientError>) -> Result<()> {
+    match result {
+        Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::ApplyMetaFirst => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// One `ALTER STABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct AlterStep {
+    /// Behind `ALTER STABLE name`.
+    clause: String,
+}
+
+/// The statement of a step; with a token in its text where the pipeline is a replica.
+fn alter_with(stable: &str, step: &AlterStep, token: Option<&str>) -> String {
+    let comment = token.map(|token| format!(" /* {token} */")).unwrap_or_default();
+    format!("alter stable {stable} {}{comment}", step.clause)
+}
+
+async fn take_steps(applying: &mut Applying<'_>, name: &str, steps: Vec<AlterStep>) -> Result<()> {
+    let target = &mut *applying.target;
+    let token = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
+    let stable = target.qualified(name);
+    for step in steps {
+        let sql = alter_with(&stable, &step, token.as_deref());
+        match target.exec(applying.connection, &sql).await {
+            Ok(()) => target.context.count("changes_applied", 1),
+            // Done already: by the user here, or before a restart.
+            Err(ClientError::Server { code, .. }) if is_done_already(code) => {}
+            Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+                parked::park(target, name, &sql, code, &message)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Column or tag exists, does not exist, is that wide already.
+fn is_done_already(code: u32) -> bool {
+    matches!(code, 0x0369 | 0x036a | 0x036b | 0x036c | 0x263c | 0x2602 | 0x260e | 0x264b)
+}
+
+/// What is a column and what a tag, for one list of fields.
+#[derive(Clone, Copy)]
+enum Part {
+    Column,
+    Tag,
+}
+
+impl Part {
+    fn word(self) -> &'static str {
+        match self {
+            Part::Column => "column",
+            Part::Tag => "tag",
+        }
+    }
+
+    fn find<'a>(self, here: &'a Definition, name: &str) -> Option<&'a Column> {
+        match self {
+            Part::Column => here.column(name),
+            Part::Tag => here.tag(name),
+        }
+    }
+}
+
+fn step(clause: String) -> AlterStep {
+    AlterStep { clause }
+}
+
+fn add(part: Part, name: &str, column_type: ColumnType, here: &Definition) -> Option<AlterStep> {
+    match part.find(here, name) {
+        None => Some(step(format!("add {} {} {column_type}", part.word(), identifier(name)))),
+        Some(_) => widen(part, name, column_type, here),
+    }
+}
+
+fn widen(part: Part, name: &str, column_type: ColumnType, here: &Definition) -> Option<AlterStep> {
+    let found = part.find(here, name)?;
+    let wider = found.column_type.data_type == column_type.data_type && found.column_type.bytes < column_type.bytes;
+    (wider && column_type.is_variable())
+        .then(|| step(format!("modify {} {} {column_type}", part.word(), identifier(name))))
+}
+
+fn remove(part: Part, name: &str, here: &Definition) -> Option<AlterStep> {
+    part.find(here, name).map(|_| step(format!("drop {} {}", part.word(), identifier(name))))
+}
+
+fn rename_tag(from: &str, to: &str, here: &Definition) -> Option<AlterStep> {
+    let open = here.tag(from).is_some() && here.tag(to).is_none();
+    open.then(|| step(format!("rename tag {} {}", identifier(from), identifier(to))))
+}
+
+fn steps_of_difference(before: &OriginStable, after: &OriginStable, here: &Definition) -> Result<Vec<AlterStep>> {
+    let mut steps = Vec::new();
+    let parts = [(Part::Column, &before.columns, &after.columns), (Part::Tag, &before.tags, &after.tags)];
+    for (part, before, after) in parts {
+        let changes = difference(before, after);
+        let dropped: Vec<&str> = changes
+            .iter()
+            .filter_map(|change| match change {
+                FieldChange::Dropped(field) => Some(field.name.as_str()),
+                _ => None,
+            })
+            .collect();
+        for change in &changes {
+            steps.extend(match change {
+                FieldChange::Renamed { from, to } => rename_tag(from, &to.name, here),
+                FieldChange::Dropped(field) => remove(part, &field.name, here),
+                // Dropped and made again under its name: what is here now is about to go.
+                FieldChange::Added(field) if dropped.contains(&field.name.as_str()) => {
+                    let name = identifier(&field.name);
+                    Some(step(format!("add {} {name} {}", part.word(), field.column_type()?)))
+                }
+                FieldChange::Added(field) => add(part, &field.name, field.column_type()?, here),
+                FieldChange::Widened(field) => widen(part, &field.name, field.column_type()?, here),
+            });
+        }
+    }
+    Ok(steps)
+}
+
+/// From the alter type of PROTOCOL 9.4; an entry without one is a schemaless write's, which only adds.
+fn steps_of_entry(detail: &serde_json::Value, stable: &Stable, here: &Definition) -> Vec<AlterStep> {
+    let text = |key: &str| detail[key].as_str().unwrap_or_default();
+    let name = text("colName");
+    let of_column = stable.columns.iter().find(|column| column.name == name).map(|column| column.column_type);
+    let of_tag = stable.tags.iter().find(|tag| tag.name == name).map(|tag| tag.column_type);
+    let one = match (detail["alterType"].as_i64(), of_column, of_tag) {
+        (Some(1), _, Some(column_type)) => add(Part::Tag, name, column_type, here),
+        (Some(2), ..) => remove(Part::Tag, name, here),
+        (Some(3), ..) => rename_tag(name, text("colNewName"), here),
+        (Some(5 | 14), Some(column_type), _) => add(Part::Column, name, column_type, here),
+        (Some(6), ..) => remove(Part::Column, name, here),
+        (Some(7), Some(column_type), _) => widen(Part::Column, name, column_type, here),
+        (Some(8), _, Some(column_type)) => widen(Part::Tag, name, column_type, here),
+        (None, ..) => return steps_to_union(stable, here),
+        _ => None,
+    };
+    one.into_iter().collect()
+}
+
+/// Adds and widens only.
+fn steps_to_union(stable: &Stable, here: &Definition) -> Vec<AlterStep> {
+    let columns = stable.columns.iter().map(|column| (Part::Column, column));
+    let tags = stable.tags.iter().map(|tag| (Part::Tag, tag));
+    columns.chain(tags).filter_map(|(part, field)| add(part, &field.name, field.column_type, here)).collect()
+}
+
+/// Whether a raw creation of a child puts the tags where they belong: the ids of the tags here must be those at the source
+/// (FACTS F67). Here they are known only of a super table that was never altered: they follow the columns in order.
+pub async fn tag_ids_are_equal(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<bool> {
+    let target = &mut *applying.target;
+    let Some(origin) = target.origins.get(name)?.filter(|origin| origin.suid == suid) else { return Ok(false) };
+    let Some(here) = target.shared.definition(applying.connection, &target.database, name).await? else {
+        return Ok(false);
+    };
+    let first = here.columns.len() as i16 + 1;
+    let in_order = here.tags.len() == origin.tags.len()
+        && here.tags.iter().zip(&origin.tags).enumerate().all(|(index, (here, origin))| {
+            here.name == origin.name
+                && here.column_type.data_type.code() == origin.code
+                && here.column_type.bytes == origin.bytes
+                && origin.id == first + index as i16
+        });
+    if !in_order {
+        return Ok(false);
+    }
+    let key = format!("unaltered/{name}/{}", target.shared.generation());
+    if target.unaltered.as_deref() == Some(key.as_str()) {
+        return Ok(true);
+    }
+    let altered = metadata::stable_was_altered(applying.connection, &target.database, name).await?;
+    if !altered {
+        target.unaltered = Some(key);
+    }
+    Ok(!altered)
+}
+
+/// Reports that two sites made one name differently.
+pub fn report_conflict(applying: &Applying<'_>, name: &str, why: &str) {
+    let detail = json!({ "name": name, "why": why, "lane": applying.header.lane.as_str() });
+    let message = format!("`{}`.`{name}` differs between the sites: {why}", applying.target.database);
+    applying.target.context.incident("conflict", message, detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(version: i32, columns: &[(i16, &str, u32)]) -> OriginStable {
+        let columns = columns
+            .iter()
+            .map(|(id, name, width)| OriginField {
+                id: *id,
+                name: (*name).into(),
+                code: 8,
+                bytes: ColumnType::varchar(*width).bytes,
+                flags: 0,
+            })
+            .collect();
+        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new() }
+    }
+
+    fn here(columns: &[(&str, u32)]) -> Definition {
+        let columns = columns
+            .iter()
+            .map(|(name, width)| Column {
+                name: (*name).into(),
+                column_type: ColumnType::varchar(*width),
+                is_primary_key: false,
+            })
+            .collect();
+        Definition { columns, tags: Vec::new() }
+    }
+
+    #[test]
+    fn only_what_differs_here_is_sent() {
+        let base = [(1, "a", 8)];
+        for (what, after, here, expect) in [
+            ("added", &[(1, "a", 8), (2, "b", 4)][..], here(&[("a", 8)]), vec!["add column `b` VARCHAR(4)"]),
+            ("added, here already", &[(1, "a", 8), (2, "b", 4)], here(&[("a", 8), ("b", 4)]), vec![]),
+            ("added, narrower here", &[(1, "a", 8), (2, "b", 9)], here(&[("b", 4)]), vec!["modify column `b` VARCHAR(9)"]),
+            ("wider", &[(1, "a", 9)], here(&[("a", 8)]), vec!["modify column `a` VARCHAR(9)"]),
+            ("wider, wider still here", &[(1, "a", 9)], here(&[("a", 20)]), vec![]),
+            ("dropped", &[], here(&[("a", 8)]), vec!["drop column `a`"]),
+            ("dropped, here too", &[], here(&[]), vec![]),
+            ("made again", &[(2, "a", 4)], here(&[("a", 8)]), vec!["drop column `a`", "add column `a` VARCHAR(4)"]),
+            ("not touched, gone here", &[(1, "a", 8)], here(&[]), vec![]),
+        ] {
+            let steps = steps_of_difference(&origin(1, &base), &origin(2, after), &here).unwrap();
+            let clauses: Vec<&str> = steps.iter().map(|step| step.clause.as_str()).collect();
+            assert_eq!(clauses, expect, "{what}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Tables: children and normal ones. Raw where that is right, else SQL with a token.
+
+use pipeline_sdk::{Error, Result};
+use tdengine_wire::escape::literal;
+
+use super::super::{parked, statement};
+use super::{Applying, stable};
+use crate::client::ClientError;
+use crate::errors::{CodeReaction, reaction_to};
+use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf};
+use crate::log::change::alter_clause;
+use crate::metadata;
+
+/// A child: raw only where the ids of the tags are known to be equal (FACTS F67), else by SQL, its token the comment.
+pub async fn create_child(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
+    let TableOf::Stable { stable, suid, tags } = &table.of else { return Ok(()) };
+    let target = &mut *applying.target;
+    if target.origins.is_gone(stable, *suid)? {
+        return Ok(());
+    }
+    if let Some(here) = target.shared.table(applying.connection, &target.database, &table.name).await? {
+        if *here.group != **stable {
+            stable::report_conflict(applying, &table.name, "it is no table of the same super table");
+        }
+        return Ok(());
+    }
+    let Some(definition) = target.shared.definition(applying.connection, &target.database, stable).await? else {
+        // Dropped here: its drop is on the way to the source.
+        target.context.count("changes_left_out", 1);
+        return Ok(());
+    };
+    if let Some(missing) = tags.iter().find(|tag| definition.tag(&tag.name).is_none()) {
+        wait_for_tag(applying, stable, &missing.name)?;
+    }
+    if applying.target.marks && stable::tag_ids_are_equal(applying, stable, *suid).await? {
+        applying.target.write_raw(applying.connection, applying.raw).await?;
+    } else {
+        let target = &mut *applying.target;
+        let mut known = table.clone();
+        if let TableOf::Stable { tags, .. } = &mut known.of {
+            tags.retain(|tag| definition.tag(&tag.name).is_some());
+        }
+        let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
+        let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
+        let sql = statement::create_table(target, &known, first_tag, comment.as_deref());
+        tolerate(target.exec(applying.connection, &sql).await, |code| code == 0x0603)?;
+    }
+    applying.target.waits_since = None;
+    applying.target.context.count("changes_applied", 1);
+    applying.target.shared.table_created(&table.name, stable);
+    Ok(())
+}
+
+/// A tag that is not here waits for the entry that announces it, unless that was applied: then it was dropped here.
+fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<()> {
+    let target = &mut *applying.target;
+    let announced = target.origins.get(stable)?.is_some_and(|origin| origin.tags.iter().any(|known| known.name == tag));
+    let since = target.waits_since.get_or_insert_with(std::time::Instant::now);
+    if announced || since.elapsed() > target.announce_timeout {
+        target.context.count("values_left_out", 1);
+        return Ok(());
+    }
+    target.shared.group_changed(stable);
+    let message = format!("tag `{tag}` of `{}`.`{stable}` has not been announced yet", target.database);
+    Err(Error::retry(message).code("tdengine.not-announced"))
+}
+
+pub async fn create_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
+    let target = &mut *applying.target;
+    if target.shared.table(applying.connection, &target.database, &table.name).await?.is_some() {
+        return Ok(());
+    }
+    if target.marks {
+        target.write_raw(applying.connection, applying.raw).await?;
+    } else {
+        let sql = statement::create_table(target, table, "", None);
+        tolerate(target.exec(applying.connection, &sql).await, |code| code == 0x0603)?;
+    }
+    target.context.count("changes_applied", 1);
+    target.shared.table_created(&table.name, &table.name);
+    Ok(())
+}
+
+/// Tag values and columns of normal tables: raw is right even where tag ids differ (FACTS F63). Comments and times to
+/// live stay a site's own (FACTS F11).
+pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Result<()> {
+    if i64::from(action) == ALTER_OPTIONS {
+        return Ok(());
+    }
+    let target = &mut *applying.target;
+    let Some(here) = target.shared.table(applying.connection, &target.database, name).await? else {
+        target.context.count("changes_left_out", 1);
+        return Ok(());
+    };
+    let clause = alter_clause(applying.raw, &|column| here.definition.column(column).map(|column| column.column_type));
+    let Some(clause) = clause.map_err(crate::errors::wire_error)? else { return Ok(()) };
+    let result = if target.marks {
+        target.write_raw(applying.connection, applying.raw).await
+    } else {
+        let sql = format!("alter table {} {clause}", target.qualified(name));
+        target.exec(applying.connection, &sql).await
+    };
+    match result {
+        Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+            let sql = format!("alter table {} {clause}", target.qualified(name));
+            parked::park(target, name, &sql, code, &message)?;
+        }
+        // The column exists, does not, or is that wide: done already.
+        other => tolerate(other, |code| matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618))?,
+    }
+    target.context.count("changes_applied", 1);
+    if *here.group == *name {
+        target.shared.group_changed(name);
+    }
+    Ok(())
+}
+
+/// Drops a table that is here; the token is its comment before (FACTS F7, F61).
+pub async fn drop(applying: &mut Applying<'_>, name: &str) -> Result<()> {
+    let target = &mut *applying.target;
+    if metadata::table(applying.connection, &target.database, name).await?.is_none() {
+        target.shared.table_dropped(name);
+        return Ok(());
+    }
+    let table = target.qualified(name);
+    if target.marks {
+        let token = literal(&target.token(applying.header)?.to_string());
+        let sql = format!("alter table {table} comment {token}");
+        tolerate(target.exec(applying.connection, &sql).await, is_missing)?;
+    }
+    let sql = format!("drop table if exists {table}");
+    match target.exec(applying.connection, &sql).await {
+        Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+            parked::park(target, name, &sql, code, &message)?;
+        }
+        other => tolerate(other, is_missing)?,
+    }
+    target.context.count("changes_applied", 1);
+    target.shared.table_dropped(name);
+    Ok(())
+}
+
+pub fn is_missing(code: u32) -> bool {
+    reaction_to(code) == CodeReaction::ApplyMetaFirst
+}
+
+pub fn tolerate(result: Result<(), ClientError>, is_fine: impl Fn(u32) -> bool) -> Result<()> {
+    match result {
+        Err(ClientError::Server { code, .. }) if is_fine(code) => Ok(()),
+        other => Ok(other?),
+    }
+}

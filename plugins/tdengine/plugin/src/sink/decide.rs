@@ -1,0 +1,146 @@
+//! Whether a block of rows fits its table at the target, and how it is written if it does not fit as it is.
+//!
+//! A server does not check: an unknown name shifts the columns behind it, another type of the same width is taken bit for
+//! bit (FACTS F26, F27). Columns match by **id** within the incarnation of the super table; a row never creates a column.
+
+use std::sync::Arc;
+
+use pipeline_sdk::Result;
+use tdengine_wire::Field;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::origin::OriginStable;
+use super::shared;
+use super::target::Target;
+use crate::errors::wire_error;
+use crate::log::data::Block;
+use crate::metadata::Definition;
+
+/// How a block's columns meet a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Name, type and width are the target's: the bytes can be written as they are.
+    Same,
+    /// For each column its name at the target, `None` for one that is left out because it was dropped since.
+    ByName(Vec<Option<String>>),
+    /// The log has not announced it yet.
+    Wait(String),
+    /// It can never fit.
+    Conflict(String),
+}
+
+/// The fit of a block, remembered per definition and schema.
+pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) -> Result<Arc<Fit>> {
+    let generation = target.shared.generation();
+    if target.fits_generation != generation || target.fits.len() > FITS_MAX {
+        target.fits.clear();
+        target.fits_generation = generation;
+    }
+    let key = (table.group.clone(), xxh3_64(block.schema));
+    if let Some((definition, fit)) = target.fits.get(&key)
+        && Arc::ptr_eq(definition, &table.definition)
+    {
+        return Ok(fit.clone());
+    }
+    let origin = target.origins.get(&table.group)?;
+    let fields = block.fields().map_err(wire_error)?;
+    let fit = Arc::new(compare(&fields, block.schema_version, origin.as_deref(), &table.definition));
+    target.fits.insert(key, (table.definition.clone(), fit.clone()));
+    Ok(fit)
+}
+
+/// Fits remembered before they are forgotten.
+const FITS_MAX: usize = 4_096;
+
+/// Compares a block's columns, written under `version` of the source's schema, with the target's.
+fn compare(fields: &[Field], version: i32, origin: Option<&OriginStable>, target: &Definition) -> Fit {
+    let announced = origin.is_some_and(|origin| origin.column_version >= version);
+    let mut names = Vec::with_capacity(fields.len());
+    let mut same = true;
+    for field in fields {
+        let name = match origin.filter(|origin| origin.column_version > version) {
+            // Names may have changed since; the id has not.
+            Some(origin) => match origin.columns.iter().find(|column| column.id == field.id) {
+                Some(column) => column.name.as_str(),
+                None => {
+                    same = false;
+                    names.push(None);
+                    continue;
+                }
+            },
+            None => field.name.as_str(),
+        };
+        let Some(column) = target.column(name) else {
+            if !announced {
+                return Fit::Wait(format!("column `{name}`"));
+            }
+            // It was announced and is not here: dropped here, or refused by the site and parked.
+            same = false;
+            names.push(None);
+            continue;
+        };
+        if column.column_type.data_type != field.column_type.data_type {
+            let (ours, theirs) = (field.column_type, column.column_type);
+            return Fit::Conflict(format!("column `{name}` is {ours} at the source and {theirs} here"));
+        }
+        if column.column_type.bytes < field.column_type.bytes && !announced {
+            return Fit::Wait(format!("a wider column `{name}`"));
+        }
+        same &= name == field.name && column.column_type.bytes == field.column_type.bytes;
+        names.push(Some(name.to_owned()));
+    }
+    // The time is the first column; rows without it cannot be written.
+    if same { Fit::Same } else { Fit::ByName(names) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::origin::OriginField;
+    use super::*;
+    use crate::metadata::Column;
+    use tdengine_wire::{ColumnType, DataType};
+
+    fn int() -> ColumnType {
+        ColumnType::of(DataType::Int)
+    }
+
+    fn field(id: i16, name: &str, column_type: ColumnType) -> Field {
+        Field::new(name, column_type, id)
+    }
+
+    fn table(columns: &[(&str, ColumnType)]) -> Definition {
+        let columns = columns
+            .iter()
+            .map(|(name, column_type)| Column { name: (*name).into(), column_type: *column_type, is_primary_key: false })
+            .collect();
+        Definition { columns, tags: Vec::new() }
+    }
+
+    fn origin(version: i32, columns: &[Field]) -> OriginStable {
+        let columns = columns.iter().map(OriginField::from).collect();
+        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new() }
+    }
+
+    #[test]
+    fn columns_match_by_id_and_rows_create_none() {
+        let (ts, wide) = (ColumnType::of(DataType::Timestamp), ColumnType::varchar(20));
+        let target = table(&[("ts", ts), ("a", int()), ("s", ColumnType::varchar(10))]);
+        let float = ColumnType::of(DataType::Float);
+        let some = |names: &[&str]| Fit::ByName(names.iter().map(|name| (*name != "-").then(|| (*name).into())).collect());
+        for (what, fields, version, known, expect) in [
+            ("equal", vec![field(1, "ts", ts), field(2, "a", int())], 1, None, Fit::Same),
+            ("a subset in another order", vec![field(3, "s", ColumnType::varchar(10)), field(1, "ts", ts)], 1, None, Fit::Same),
+            ("not announced", vec![field(1, "ts", ts), field(9, "z", int())], 2, Some(1), Fit::Wait("column `z`".into())),
+            ("not announced, nothing known", vec![field(9, "z", int())], 1, None, Fit::Wait("column `z`".into())),
+            ("dropped since", vec![field(1, "ts", ts), field(9, "z", int())], 2, Some(3), some(&["ts", "-"])),
+            ("dropped and made again", vec![field(1, "ts", ts), field(8, "a", int())], 2, Some(3), some(&["ts", "-"])),
+            ("announced but dropped here", vec![field(1, "ts", ts), field(9, "z", int())], 3, Some(3), some(&["ts", "-"])),
+            ("same width, other type", vec![field(2, "a", float)], 1, None, Fit::Conflict("column `a` is FLOAT at the source and INT here".into())),
+            ("wider, not announced", vec![field(3, "s", wide)], 2, Some(1), Fit::Wait("a wider column `s`".into())),
+            ("wider, announced and refused", vec![field(3, "s", wide)], 3, Some(3), some(&["s"])),
+        ] {
+            let known = known.map(|version| origin(version, &[field(1, "ts", ts), field(2, "a", int()), field(3, "s", wide)]));
+            assert_eq!(compare(&fields, version, known.as_ref(), &target), expect, "{what}");
+        }
+    }
+}

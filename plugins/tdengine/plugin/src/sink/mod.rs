@@ -1,0 +1,129 @@
+//! The sink: rows and changes into a TDengine, one instance a lane.
+//!
+//! In a replica everything is written marked, through raw messages, after comparing with the target; what cannot be marked
+//! leaves a token (see [`changes`]). Elsewhere everything is written as a user would, by SQL, so that it is itself
+//! replicated. One request is in flight at a time: a server runs those of one connection in any order (FACTS F33).
+//!
+//! Guarantees: `assigned-columns-only`, `log-creates`, `no-regress`, and that a raw write never meets a table that it does
+//! not fit (FACTS F26, F27, F31).
+
+mod changes;
+mod config;
+mod decide;
+mod from_arrow;
+mod origin;
+mod parked;
+mod replay;
+mod rows;
+mod shared;
+mod statement;
+mod target;
+
+pub use config::{MissingTable, TdengineConfig};
+
+use std::collections::HashMap;
+
+use pipeline_sdk::describe::MARKS_WRITES;
+use pipeline_sdk::{Connected, Context, Error, Message, Payload, Reaction, Result, Sink, async_trait};
+
+use crate::transport::Connection;
+use crate::metadata;
+use target::Target;
+
+/// A sink of one lane.
+pub struct TdengineSink {
+    config: TdengineConfig,
+    context: Context,
+    link: Option<Link>,
+    /// By database at the source.
+    targets: HashMap<String, Target>,
+}
+
+/// A connection and what it is set to.
+struct Link {
+    connection: Connection,
+    /// The connection's current database.
+    database: Option<String>,
+}
+
+impl TdengineSink {
+    pub(crate) fn new(config: TdengineConfig, context: Context) -> Self {
+        Self { config, context, link: None, targets: HashMap::new() }
+    }
+
+    /// Whether the pipeline is a replica: what is written must not come back.
+    fn marks(&self) -> bool {
+        self.context.negotiated(MARKS_WRITES)
+    }
+
+    async fn write_message(&mut self, message: &Message) -> Result<()> {
+        let namespace = match &message.payload {
+            Payload::Frame(frame) if frame.rows == 0 => return Ok(()),
+            Payload::Frame(frame) => frame.namespace.to_string(),
+            Payload::Change(change) => change.namespace.to_string(),
+            Payload::Rows(rows) => rows.runs.first().map_or_else(String::new, |run| run.namespace.to_string()),
+        };
+        let marks = self.marks();
+        let link = self.link.as_mut().ok_or_else(|| Error::disconnected("the sink is not connected"))?;
+        if !self.targets.contains_key(&namespace) {
+            let database = self.config.target_database(&namespace)?.to_owned();
+            let target = Target::new(&self.config, &self.context, &link.connection, &namespace, database, marks);
+            self.targets.insert(namespace.clone(), target);
+        }
+        let target = self.targets.get_mut(&namespace).expect("it was just inserted");
+        link.select(target, message).await?;
+        let connection = &link.connection;
+        match &message.payload {
+            Payload::Frame(frame) => rows::write_frame(target, connection, &message.header, frame).await,
+            Payload::Rows(rows) => rows::write_rows(target, connection, &message.header, rows).await,
+            Payload::Change(change) => changes::apply(target, connection, &message.header, change).await,
+        }
+    }
+}
+
+impl Link {
+    /// Makes the target's database the current one: raw writes need it (PROTOCOL 3). Made first where it is missing.
+    async fn select(&mut self, target: &mut Target, message: &Message) -> Result<()> {
+        if self.database.as_deref() == Some(target.database.as_str()) {
+            return Ok(());
+        }
+        if metadata::database(&self.connection, &target.database).await?.is_none() {
+            target.create_database(&self.connection, message).await?;
+        }
+        self.connection.exec(&format!("use {}", tdengine_wire::escape::identifier(&target.database))).await?;
+        self.database = Some(target.database.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sink for TdengineSink {
+    async fn connect(&mut self) -> Result<Connected> {
+        self.link = None;
+        self.targets.clear();
+        crate::transport::check(&self.config.dsn)?;
+        let connection = Connection::open(&self.config.dsn, None, self.config.limits()).await?;
+        let identity = Some(metadata::cluster_id(&connection).await?);
+        self.link = Some(Link { connection, database: None });
+        Ok(Connected { identity })
+    }
+
+    async fn write(&mut self, message: &Message) -> Result<()> {
+        let written = self.write_message(message).await;
+        if let Err(error) = &written
+            && error.reaction == Reaction::Disconnected
+        {
+            self.link = None;
+        }
+        written
+    }
+
+    /// A write that was answered is in the server's log: there is nothing to wait for. Parked changes are tried again.
+    async fn flush(&mut self) -> Result<()> {
+        let Some(link) = &self.link else { return Err(Error::disconnected("the sink is not connected")) };
+        for target in self.targets.values_mut() {
+            parked::retry(target, &link.connection).await?;
+        }
+        Ok(())
+    }
+}

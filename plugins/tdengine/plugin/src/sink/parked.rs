@@ -1,0 +1,68 @@
+//! Changes that the target refuses because something of a user's is in the way: a topic that selects the column, say
+//! (0x03C4, 0x03ED; FACTS F69). They are kept, shown, and tried again; rows go on by name meanwhile.
+
+use std::time::Instant;
+
+use pipeline_sdk::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::target::Target;
+use crate::client::ClientError;
+use crate::transport::Connection;
+use crate::errors::{CodeReaction, reaction_to};
+
+const KEY: &str = "v1/parked/";
+/// Changes kept at once.
+const PARKED_MAX: usize = 1_000;
+
+#[derive(Serialize, Deserialize)]
+struct Parked {
+    name: String,
+    statement: String,
+    code: u32,
+}
+
+/// Keeps a statement for later.
+pub fn park(target: &Target, name: &str, statement: &str, code: u32, message: &str) -> Result<()> {
+    let state = target.context.shared_state();
+    let number = state.keys(KEY)?.len();
+    if number >= PARKED_MAX {
+        return Err(Error::fatal(format!("{number} changes are parked already: see what forbids them")));
+    }
+    let key = format!("{KEY}{}/{name}/{:016x}", target.database, xxhash_rust::xxh3::xxh3_64(statement.as_bytes()));
+    let parked = Parked { name: name.into(), statement: statement.into(), code };
+    state.put(&key, &serde_json::to_vec(&parked).expect("plain JSON"))?;
+    let text = format!(
+        "`{}`.`{name}` cannot be changed while something here uses it ({message}); it is tried again",
+        target.database
+    );
+    target.context.incident("parked-change", text, json!({ "statement": statement, "code": format!("0x{code:04X}") }));
+    Ok(())
+}
+
+/// Tries what is parked again, at most once an interval.
+pub async fn retry(target: &mut Target, connection: &Connection) -> Result<()> {
+    if target.last_parked_try.elapsed() < target.parked_interval {
+        return Ok(());
+    }
+    target.last_parked_try = Instant::now();
+    let state = target.context.shared_state();
+    for key in state.keys(&format!("{KEY}{}/", target.database))? {
+        let Some(bytes) = state.get(&key)? else { continue };
+        let parked: Parked = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::fatal(format!("stored state `{key}` is not readable: {error}")))?;
+        let lock = target.shared.lock_of(&parked.name);
+        let _held = lock.lock().await;
+        match target.exec(connection, &parked.statement).await {
+            Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::Park => {}
+            Err(error @ (ClientError::Closed { .. } | ClientError::TimedOut { .. })) => return Err(error.into()),
+            // Done, or meaningless by now.
+            _ => {
+                state.delete(&key)?;
+                target.shared.forget();
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! Writing rows: a frame's own bytes where the target's schema is the same, else a message built anew with the columns
+//! that are known here, else nothing until the log announces what is missing.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::time::Instant;
+
+use pipeline_sdk::{Error, Frame, Header, Result, Rows};
+use serde_json::json;
+use tdengine_wire::Field;
+use tdengine_wire::block::{BlockBuilder, BlockView, VERSION_TMQ};
+
+use super::decide::{Fit, fit_of};
+use super::target::Target;
+use super::{MissingTable, replay, shared, statement};
+use crate::client::ClientError;
+use crate::transport::Connection;
+use crate::errors::{CodeReaction, reaction_to, wire_error};
+use crate::log::data::{Block, DataBuilder, DataMessage};
+use crate::log::open_envelope;
+
+/// A block with what is written of it.
+struct Planned<'a> {
+    block: &'a Block<'a>,
+    /// Names at the target, `None` for a column that is left out; absent where the bytes go as they are.
+    names: Option<Vec<Option<String>>>,
+    /// Rows to write, absent for all.
+    rows: Option<Vec<Range<usize>>>,
+}
+
+/// Writes a frame of the source.
+pub async fn write_frame(target: &mut Target, connection: &Connection, header: &Header, frame: &Frame) -> Result<()> {
+    let (raw_type, body) = open_envelope(&frame.data).map_err(wire_error)?;
+    let data = DataMessage::parse(raw_type, body).map_err(wire_error)?;
+    write_blocks(target, connection, header, &data.blocks, Some(&frame.data)).await
+}
+
+/// Writes rows of any source: they become blocks first.
+pub async fn write_rows(target: &mut Target, connection: &Connection, header: &Header, rows: &Rows) -> Result<()> {
+    let mut builder = DataBuilder::default();
+    for (index, run) in rows.runs.iter().enumerate() {
+        let end = rows.runs.get(index + 1).map_or(rows.batch.num_rows(), |next| next.first_row as usize);
+        let first = run.first_row as usize;
+        if end <= first {
+            continue;
+        }
+        let batch = rows.batch.slice(first, end - first);
+        let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch).await?;
+        builder.push(&run.table, &block, precision, &fields, 0);
+    }
+    if builder.is_empty() {
+        return Ok(());
+    }
+    let raw = builder.finish();
+    let (raw_type, body) = open_envelope(&raw).map_err(wire_error)?;
+    let data = DataMessage::parse(raw_type, body).map_err(wire_error)?;
+    write_blocks(target, connection, header, &data.blocks, Some(&raw)).await
+}
+
+async fn write_blocks(
+    target: &mut Target,
+    connection: &Connection,
+    header: &Header,
+    blocks: &[Block<'_>],
+    whole: Option<&[u8]>,
+) -> Result<()> {
+    let mut is_second_try = false;
+    loop {
+        let planned = plan(target, connection, header, blocks).await?;
+        target.waits_since = None;
+        let Err(error) = send(target, connection, blocks.len(), &planned, whole).await? else { return Ok(()) };
+        let stale = error.code().is_some_and(|code| {
+            matches!(reaction_to(code), CodeReaction::ApplyMetaFirst | CodeReaction::Reject)
+        });
+        if !stale || is_second_try {
+            return Err(Error::from(error).context(format!("rows of lane {} at {}", header.lane, header.position)));
+        }
+        // What is known of the target may be old: look again, once.
+        is_second_try = true;
+        target.shared.forget();
+    }
+}
+
+async fn send(
+    target: &Target,
+    connection: &Connection,
+    block_count: usize,
+    planned: &[Planned<'_>],
+    whole: Option<&[u8]>,
+) -> Result<Result<(), ClientError>> {
+    if planned.is_empty() {
+        return Ok(Ok(()));
+    }
+    if !target.marks {
+        return statement::insert(target, connection, &rebuilt(planned)?).await;
+    }
+    let as_it_is = planned.len() == block_count && planned.iter().all(|one| one.names.is_none() && one.rows.is_none());
+    if let Some(whole) = whole.filter(|_| as_it_is) {
+        return Ok(target.write_raw(connection, whole).await);
+    }
+    let mut builder = DataBuilder::default();
+    for one in rebuilt(planned)? {
+        builder.push(one.table, &one.bytes, one.precision, &one.fields, one.schema_version);
+    }
+    if builder.is_empty() {
+        return Ok(Ok(()));
+    }
+    Ok(target.write_raw(connection, &builder.finish()).await)
+}
+
+/// A block as it is written.
+pub struct Rebuilt<'a> {
+    pub table: &'a str,
+    pub bytes: Cow<'a, [u8]>,
+    pub precision: tdengine_wire::Precision,
+    /// Named as the target names them.
+    pub fields: Vec<Field>,
+    pub schema_version: i32,
+}
+
+fn rebuilt<'a>(planned: &[Planned<'a>]) -> Result<Vec<Rebuilt<'a>>> {
+    let mut all = Vec::with_capacity(planned.len());
+    for one in planned {
+        if one.rows.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        let block = one.block;
+        let mut fields = block.fields().map_err(wire_error)?;
+        let keeps_all = one.names.as_ref().is_none_or(|names| names.iter().all(Option::is_some));
+        let bytes = if keeps_all && one.rows.is_none() {
+            Cow::Borrowed(block.bytes)
+        } else {
+            Cow::Owned(cut(block, one.names.as_deref(), one.rows.as_deref()).map_err(wire_error)?)
+        };
+        if let Some(names) = &one.names {
+            let kept = fields.into_iter().zip(names).filter_map(|(field, name)| {
+                name.as_ref().map(|name| Field { name: name.clone(), ..field })
+            });
+            fields = kept.collect();
+        }
+        let (precision, schema_version) = (block.precision, block.schema_version);
+        all.push(Rebuilt { table: block.table, bytes, precision, fields, schema_version });
+    }
+    Ok(all)
+}
+
+/// The block with some of its columns and rows.
+fn cut(
+    block: &Block<'_>,
+    names: Option<&[Option<String>]>,
+    rows: Option<&[Range<usize>]>,
+) -> tdengine_wire::Result<Vec<u8>> {
+    let view = BlockView::parse(block.bytes)?;
+    let kept = |index: usize| names.is_none_or(|names| names.get(index).is_some_and(Option::is_some));
+    let columns: Vec<_> =
+        view.columns().iter().enumerate().filter(|(index, _)| kept(*index)).map(|(_, column)| column).collect();
+    let mut builder = BlockBuilder::new(columns.iter().map(|column| column.column_type()));
+    let all = [0..view.rows()];
+    for range in rows.unwrap_or(&all) {
+        for (to, from) in builder.columns_mut().iter_mut().zip(&columns) {
+            to.extend_from(from, range.clone())?;
+        }
+    }
+    builder.encode(VERSION_TMQ)
+}
+
+async fn plan<'a>(
+    target: &mut Target,
+    connection: &Connection,
+    header: &Header,
+    blocks: &'a [Block<'a>],
+) -> Result<Vec<Planned<'a>>> {
+    let mut planned = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let Some(table) = find(target, connection, block.table).await? else {
+            missing(target, header, block)?;
+            continue;
+        };
+        let mut fit = fit_of(target, &table, block)?;
+        if matches!(*fit, Fit::Wait(_)) {
+            target.shared.group_changed(&table.group);
+            let Some(table) = find(target, connection, block.table).await? else { continue };
+            fit = fit_of(target, &table, block)?;
+        }
+        let names = match &*fit {
+            Fit::Same => None,
+            Fit::ByName(names) => {
+                let dropped = names.iter().filter(|name| name.is_none()).count();
+                if dropped > 0 {
+                    target.context.count("values_left_out", (dropped * block.rows) as u64);
+                }
+                Some(names.clone())
+            }
+            Fit::Wait(what) => Some(wait(target, header, &table, block, what)?),
+            Fit::Conflict(why) => {
+                let message = format!("rows of `{}`.`{}` cannot be written: {why}", target.database, block.table);
+                return Err(Error::rejected(message)
+                    .code("tdengine.conflict")
+                    .hint("make the definitions equal at both sites, then retry"));
+            }
+        };
+        let rows = if header.replayed {
+            Some(replay::rows_to_write(target, connection, block, names.as_deref()).await?)
+        } else {
+            None
+        };
+        planned.push(Planned { block, names, rows });
+    }
+    Ok(planned)
+}
+
+async fn find(target: &Target, connection: &Connection, table: &str) -> Result<Option<shared::Target>> {
+    if let Some(known) = target.shared.known_table(table) {
+        return Ok(Some(known));
+    }
+    if let Some(found) = target.shared.table(connection, &target.database, table).await? {
+        return Ok(Some(found));
+    }
+    // A user may have made it here meanwhile.
+    target.shared.refresh_table(connection, &target.database, table).await?;
+    target.shared.table(connection, &target.database, table).await
+}
+
+/// Rows of a table that is not here.
+fn missing(target: &mut Target, header: &Header, block: &Block<'_>) -> Result<()> {
+    let table = format!("`{}`.`{}`", target.database, block.table);
+    let waits = !target.marks || target.missing_table == MissingTable::Wait;
+    if waits && !is_overdue(target) {
+        let message = format!("table {table} is missing; its creation may still come");
+        return Err(Error::retry(message).code("tdengine.missing-table"));
+    }
+    if !target.marks {
+        let message = format!("table {table} is missing");
+        return Err(Error::rejected(message).code("tdengine.missing-table").hint("create it, then retry"));
+    }
+    let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
+    target.left_out(block.rows, "table is missing", detail);
+    Ok(())
+}
+
+/// Rows with a column that the log has not announced: they wait, but not for ever.
+fn wait(
+    target: &mut Target,
+    header: &Header,
+    table: &shared::Target,
+    block: &Block<'_>,
+    what: &str,
+) -> Result<Vec<Option<String>>> {
+    let place = format!("`{}`.`{}`", target.database, block.table);
+    if !is_overdue(target) {
+        let message = format!("rows of {place} have {what}, which the log has not announced yet");
+        return Err(Error::retry(message).code("tdengine.not-announced"));
+    }
+    let message = format!("{what} of {place} was never announced; its values are left out");
+    let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
+    target.context.incident("left-out", message, detail);
+    let fields = block.fields().map_err(wire_error)?;
+    let known = |field: Field| table.definition.column(&field.name).map(|column| column.name.clone());
+    Ok(fields.into_iter().map(known).collect())
+}
+
+fn is_overdue(target: &mut Target) -> bool {
+    target.waits_since.get_or_insert_with(Instant::now).elapsed() > target.announce_timeout
+}

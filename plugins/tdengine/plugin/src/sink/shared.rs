@@ -1,0 +1,172 @@
+//! What the lanes of one sink share: definitions at the target, and a lock for each super table.
+//!
+//! A sink has one instance a lane. Their changes of one super table are applied one at a time, and what one lane learns
+//! of the target or changes there, the others see.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use pipeline_sdk::{Context, Result};
+
+use crate::transport::Connection;
+use crate::metadata::{self, Definition};
+
+/// Definitions and locks of one target database.
+#[derive(Default)]
+pub struct Shared {
+    cache: RwLock<Cache>,
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Counts changes of definitions at either end: what was concluded from them is stale.
+    generation: AtomicU64,
+}
+
+#[derive(Default)]
+struct Cache {
+    /// Table → its super table, itself for a normal one. Filled whole at first, then by what changes.
+    tables: HashMap<Arc<str>, Arc<str>>,
+    is_filled: bool,
+    /// Super tables and normal tables; `None`: looked for and not there.
+    definitions: HashMap<Arc<str>, Option<Arc<Definition>>>,
+}
+
+/// A table as the target knows it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The super table's name; the table's own for a normal one.
+    pub group: Arc<str>,
+    pub definition: Arc<Definition>,
+}
+
+impl Shared {
+    /// The one instance for this pipeline, task, component and target database in this process.
+    pub fn of(context: &Context, place: &str, database: &str) -> Arc<Self> {
+        static ALL: Mutex<Vec<(String, Weak<Shared>)>> = Mutex::new(Vec::new());
+        let at = &context.place;
+        let key = format!("{}\0{}\0{}\0{place}\0{database}", at.pipeline, at.task, at.component);
+        let mut all = ALL.lock();
+        all.retain(|(_, shared)| shared.strong_count() > 0);
+        if let Some(shared) = all.iter().find(|(other, _)| *other == key).and_then(|(_, shared)| shared.upgrade()) {
+            return shared;
+        }
+        let shared = Arc::new(Self::default());
+        all.push((key, Arc::downgrade(&shared)));
+        shared
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Something is known of the source's or the target's definitions that was not.
+    pub fn advance(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The lock under which changes of this super table, or normal table, are applied.
+    pub fn lock_of(&self, group: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock();
+        // Held locks have other owners: only unused ones are forgotten.
+        if locks.len() > LOCKS_MAX {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        locks.entry(group.to_owned()).or_default().clone()
+    }
+
+    /// The table, `None` where the target has none of this name.
+    pub async fn table(&self, connection: &Connection, database: &str, name: &str) -> Result<Option<Target>> {
+        self.fill(connection, database).await?;
+        let group = self.cache.read().tables.get(name).cloned();
+        let Some(group) = group else { return Ok(None) };
+        let definition = self.definition(connection, database, &group).await?;
+        Ok(definition.map(|definition| Target { group, definition }))
+    }
+
+    /// As [`Shared::table`] from what is known already: no call, so that it can be asked for every block.
+    pub fn known_table(&self, name: &str) -> Option<Target> {
+        let cache = self.cache.read();
+        let group = cache.tables.get(name)?;
+        let definition = cache.definitions.get(group)?.clone()?;
+        Some(Target { group: group.clone(), definition })
+    }
+
+    /// A super table's or normal table's definition.
+    pub async fn definition(
+        &self,
+        connection: &Connection,
+        database: &str,
+        group: &str,
+    ) -> Result<Option<Arc<Definition>>> {
+        if let Some(known) = self.cache.read().definitions.get(group) {
+            return Ok(known.clone());
+        }
+        let definition = metadata::describe(connection, database, group).await?.map(Arc::new);
+        self.cache.write().definitions.insert(group.into(), definition.clone());
+        Ok(definition)
+    }
+
+    async fn fill(&self, connection: &Connection, database: &str) -> Result<()> {
+        if self.cache.read().is_filled {
+            return Ok(());
+        }
+        let tables = metadata::tables(connection, database).await?;
+        let mut cache = self.cache.write();
+        for (table, stable) in tables {
+            let table: Arc<str> = table.into();
+            let group = if stable.is_empty() { table.clone() } else { stable.into() };
+            cache.tables.entry(table).or_insert(group);
+        }
+        cache.is_filled = true;
+        Ok(())
+    }
+
+    /// A table was made; `group` is its super table, or itself.
+    pub fn table_created(&self, name: &str, group: &str) {
+        let mut cache = self.cache.write();
+        cache.tables.insert(name.into(), group.into());
+        if name == group {
+            cache.definitions.remove(name);
+        }
+    }
+
+    pub fn table_dropped(&self, name: &str) {
+        let mut cache = self.cache.write();
+        cache.tables.remove(name);
+        cache.definitions.remove(name);
+    }
+
+    /// A super table or normal table was made or altered: read it again.
+    pub fn group_changed(&self, group: &str) {
+        self.cache.write().definitions.remove(group);
+        self.advance();
+    }
+
+    /// A super table was dropped, and its tables with it.
+    pub fn group_dropped(&self, group: &str) {
+        let mut cache = self.cache.write();
+        cache.definitions.remove(group);
+        cache.tables.retain(|_, of| &**of != group);
+    }
+
+    /// Somebody else may have changed the target: read everything again.
+    pub fn forget(&self) {
+        *self.cache.write() = Cache::default();
+        self.advance();
+    }
+
+    /// As [`Shared::forget`] for one table: looks it up at the target now.
+    pub async fn refresh_table(&self, connection: &Connection, database: &str, name: &str) -> Result<()> {
+        let found = metadata::table(connection, database, name).await?;
+        self.table_dropped(name);
+        if let Some(table) = found {
+            let group = if table.stable.is_empty() { name.to_owned() } else { table.stable };
+            self.group_changed(&group);
+            self.table_created(name, &group);
+        }
+        Ok(())
+    }
+}
+
+/// Locks kept before unused ones are forgotten.
+const LOCKS_MAX: usize = 1024;

@@ -1,0 +1,328 @@
+//! From a message of the log to messages of the pipeline: decoding, stamping, and what only the source can look up.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pipeline_sdk::{Change, ChangeKind, Context, Frame, Lane, Mark, Opaque, Payload, Result};
+use serde_json::{Value as Json, json};
+
+use super::lane::Reader;
+use super::pending::PendingTokens;
+use super::{CHANGE_FORMAT, FRAME_FORMAT};
+use crate::client::Message as TmqMessage;
+use crate::transport::Connection;
+use crate::errors::wire_error;
+use crate::log::change::{self, CreateTable, Stable, TableOf, kind};
+use crate::log::data::DataMessage;
+use crate::log::{RAW_DATA, RAW_METADATA, envelope};
+use crate::metadata;
+use crate::token::Token;
+
+/// What a message of the log became.
+pub struct Read {
+    /// Where the lane goes on.
+    pub next: i64,
+    pub messages: Vec<(Mark, Payload)>,
+}
+
+/// Turns entries into messages.
+pub struct Changes {
+    context: Context,
+    cluster: String,
+    database: Arc<str>,
+    sql: Connection,
+    pub pending: PendingTokens,
+    /// Super tables of the database, by name: a DELETE names a child or a super table without saying which.
+    stables: HashSet<String>,
+    /// The statement that makes the database anew, asked for once.
+    create_database: Option<String>,
+}
+
+impl Changes {
+    pub fn new(context: Context, cluster: String, database: String, sql: Connection, pending: PendingTokens) -> Self {
+        Self {
+            context,
+            cluster,
+            database: database.into(),
+            sql,
+            pending,
+            stables: HashSet::new(),
+            create_database: None,
+        }
+    }
+
+    pub async fn read(&mut self, reader: Reader, lane: &Lane, message: &TmqMessage) -> Result<Read> {
+        let body = message.body();
+        if !matches!(message.raw_type, RAW_DATA | RAW_METADATA) {
+            let messages = match (reader, message.raw_type) {
+                (Reader::Main, _) | (Reader::Meta, kind::ALTER_STABLE) => self.change(reader, lane, message).await?,
+                // The main consumer brings everything else.
+                (Reader::Meta, _) => Vec::new(),
+            };
+            return Ok(Read { next: message.offset, messages });
+        }
+        let data = DataMessage::parse(message.raw_type, body).map_err(wire_error)?;
+        // A server that does not say where the message ends cannot be resumed behind it.
+        let next = data.next_offset.unwrap_or(message.offset + 1);
+        let mut messages = Vec::new();
+        if reader == Reader::Main {
+            for request in &data.creates {
+                let table = change::parse_create(request).map_err(wire_error)?;
+                let body = batch_of_one(request, body);
+                messages.push(self.create(table, envelope(kind::CREATE_TABLE, &body), Json::Null).await?);
+            }
+            let raw = if data.creates.is_empty() { message.raw.clone() } else { data.to_data().into() };
+            let (rows, tables) = (data.rows(), data.blocks.len() as u32);
+            if rows > 0 || messages.is_empty() {
+                let format = FRAME_FORMAT.into();
+                let frame = Frame { format, data: raw, namespace: self.database.clone(), rows, tables };
+                messages.push((Mark::Local, Payload::Frame(frame)));
+            }
+        }
+        Ok(Read { next, messages })
+    }
+
+    async fn change(&mut self, reader: Reader, lane: &Lane, message: &TmqMessage) -> Result<Vec<(Mark, Payload)>> {
+        let parsed = change::Change::parse(message.raw_type, message.body()).map_err(wire_error)?;
+        let Some(parsed) = parsed else {
+            let detail = json!({ "type": message.raw_type, "lane": lane.as_str(), "offset": message.offset });
+            self.context.incident("unknown-entry", "an entry of an unknown kind was left out", detail);
+            return Ok(Vec::new());
+        };
+        let detail: Json =
+            message.json.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Json::Null);
+        let raw = message.raw.clone();
+        let position = message.offset;
+        Ok(match parsed {
+            change::Change::CreateStable(stable) => {
+                self.stables.insert(stable.name.clone());
+                let mut detail = detail;
+                if let Json::Object(detail) = &mut detail {
+                    detail.insert("database".into(), self.create_database().await?.into());
+                }
+                vec![self.stable(ChangeKind::CreateGroup, &stable, detail, raw, Mark::Local)]
+            }
+            change::Change::AlterStable(stable) => self.alter_stable(reader, lane, position, stable, detail, raw)?,
+            change::Change::DropStable { name, suid } => {
+                self.stables.remove(&name);
+                let mark = mark_of(self.pending.drop_of(lane.as_str(), &name, position)?);
+                let identity = format!("{}:{suid}:drop", self.cluster);
+                let mut change = self.build(ChangeKind::DropGroup, detail, raw);
+                change.identity = identity;
+                change.group = Some(name.into());
+                vec![(mark, Payload::Change(change))]
+            }
+            change::Change::CreateTables(tables) => self.creates(tables, message, detail).await?,
+            change::Change::AlterTable { name, action } => {
+                let token = Token::find(&raw).filter(|token| token.origin != self.cluster);
+                if i64::from(action) == change::ALTER_OPTIONS {
+                    self.pending.comment(lane.as_str(), &name, position, token.as_ref())?;
+                }
+                let mut change = self.build(ChangeKind::AlterTable, detail, raw);
+                change.tables = vec![name.into()];
+                vec![(mark_of(token.map(|token| token.origin)), Payload::Change(change))]
+            }
+            change::Change::DropTables(tables) => self.drops(lane, position, tables, raw)?,
+            change::Change::Delete(delete) => self.delete(lane, position, delete, detail, raw).await?,
+        })
+    }
+
+    fn build(&self, kind: ChangeKind, detail: Json, raw: bytes::Bytes) -> Change {
+        Change {
+            kind,
+            identity: String::new(),
+            namespace: self.database.clone(),
+            group: None,
+            tables: Vec::new(),
+            detail,
+            raw: Some(Opaque { format: CHANGE_FORMAT.into(), data: raw }),
+        }
+    }
+
+    fn stable(&self, kind: ChangeKind, stable: &Stable, detail: Json, raw: bytes::Bytes, mark: Mark) -> (Mark, Payload) {
+        let text = xxhash_rust::xxh3::xxh3_64(&stable.statement);
+        let mut change = self.build(kind, detail, raw);
+        let (columns, tags) = (stable.column_version, stable.tag_version);
+        change.identity = format!("{}:{}:{columns}:{tags}:{text:016x}", self.cluster, stable.suid);
+        change.group = Some(stable.name.as_str().into());
+        (mark, Payload::Change(change))
+    }
+
+    fn alter_stable(
+        &mut self,
+        reader: Reader,
+        lane: &Lane,
+        position: i64,
+        stable: Stable,
+        detail: Json,
+        raw: bytes::Bytes,
+    ) -> Result<Vec<(Mark, Payload)>> {
+        self.stables.insert(stable.name.clone());
+        // We never write this kind raw: a marked one is a schemaless write's (FACTS F10), and only the second consumer
+        // sees it. The unmarked ones come through the first.
+        if reader == Reader::Meta && !stable.is_marked {
+            return Ok(Vec::new());
+        }
+        let token = Token::find(&raw).filter(|token| token.origin != self.cluster);
+        if detail["alterType"].as_i64() == Some(change::ALTER_OPTIONS) {
+            self.pending.comment(lane.as_str(), &stable.name, position, token.as_ref())?;
+        }
+        let mark = mark_of(token.map(|token| token.origin));
+        Ok(vec![self.stable(ChangeKind::AlterGroup, &stable, detail, raw, mark)])
+    }
+
+    async fn creates(
+        &mut self,
+        tables: Vec<CreateTable>,
+        message: &TmqMessage,
+        detail: Json,
+    ) -> Result<Vec<(Mark, Payload)>> {
+        if let [table] = tables.as_slice() {
+            return Ok(vec![self.create(table.clone(), message.raw.to_vec(), detail).await?]);
+        }
+        let requests = batch_requests(message.body()).map_err(wire_error)?;
+        let mut messages = Vec::with_capacity(tables.len());
+        for (table, request) in tables.into_iter().zip(requests) {
+            let raw = envelope(kind::CREATE_TABLE, &batch_of_one(request, message.body()));
+            messages.push(self.create(table, raw, Json::Null).await?);
+        }
+        Ok(messages)
+    }
+
+    /// One table a change: each is applied by itself.
+    async fn create(&mut self, table: CreateTable, raw: Vec<u8>, detail: Json) -> Result<(Mark, Payload)> {
+        let token = Token::find(table.comment.as_bytes()).filter(|token| token.origin != self.cluster);
+        let mut change = self.build(ChangeKind::CreateTable, detail, raw.into());
+        if change.detail.is_null() {
+            change.detail = neutral_create(&table);
+        }
+        match &table.of {
+            TableOf::Stable { stable, .. } => change.group = Some(stable.as_str().into()),
+            TableOf::Normal { .. } => {
+                if let Json::Object(detail) = &mut change.detail {
+                    detail.insert("database".into(), self.create_database().await?.into());
+                }
+            }
+        }
+        change.tables = vec![table.name.into()];
+        Ok((mark_of(token.map(|token| token.origin)), Payload::Change(change)))
+    }
+
+    fn drops(
+        &mut self,
+        lane: &Lane,
+        position: i64,
+        tables: Vec<(String, i64)>,
+        raw: bytes::Bytes,
+    ) -> Result<Vec<(Mark, Payload)>> {
+        let mut messages = Vec::with_capacity(tables.len());
+        for (name, suid) in tables {
+            let mark = mark_of(self.pending.drop_of(lane.as_str(), &name, position)?);
+            let detail = json!({ "type": "drop", "tableNameList": [name.as_str()], "suid": suid });
+            let mut change = self.build(ChangeKind::DropTable, detail, raw.clone());
+            change.tables = vec![name.into()];
+            messages.push((mark, Payload::Change(change)));
+        }
+        Ok(messages)
+    }
+
+    /// A delete of a super table is resolved to the tables it hit: its text has lost the condition (FACTS F17, F18). One
+    /// that hit nothing is not sent.
+    async fn delete(
+        &mut self,
+        lane: &Lane,
+        position: i64,
+        delete: change::Delete,
+        mut detail: Json,
+        raw: bytes::Bytes,
+    ) -> Result<Vec<(Mark, Payload)>> {
+        if delete.affected == 0 {
+            return Ok(Vec::new());
+        }
+        let origin = self.pending.delete_from(lane.as_str(), &delete.table, position);
+        let mut tables = vec![delete.table.clone()];
+        let mut group = None;
+        if delete.suid != 0 && self.is_stable(&delete.table).await? {
+            tables = metadata::tables_of_uids(&self.sql, &self.database, &delete.uids).await?;
+            group = Some(Arc::from(delete.table.as_str()));
+        }
+        if let Json::Object(detail) = &mut detail {
+            detail.insert("from".into(), delete.from.into());
+            detail.insert("to".into(), delete.to.into());
+        }
+        let mut change = self.build(ChangeKind::Delete, detail, raw);
+        change.group = group;
+        change.tables = tables.into_iter().map(Arc::from).collect();
+        Ok(vec![(mark_of(origin), Payload::Change(change))])
+    }
+
+    async fn is_stable(&mut self, name: &str) -> Result<bool> {
+        if self.stables.contains(name) {
+            return Ok(true);
+        }
+        self.stables = metadata::stables(&self.sql, &self.database).await?.into_iter().collect();
+        Ok(self.stables.contains(name))
+    }
+
+    async fn create_database(&mut self) -> Result<String> {
+        if let Some(statement) = &self.create_database {
+            return Ok(statement.clone());
+        }
+        let statement = metadata::create_database_statement(&self.sql, &self.database).await?;
+        self.create_database = Some(statement.clone());
+        Ok(statement)
+    }
+}
+
+fn mark_of(origin: Option<String>) -> Mark {
+    origin.map_or(Mark::Local, |site| Mark::Replicated { site: Some(site.into()) })
+}
+
+/// The change of one table in JSON, for readers that are no TDengine.
+fn neutral_create(table: &CreateTable) -> Json {
+    match &table.of {
+        TableOf::Stable { stable, tags, .. } => {
+            let tags: Vec<Json> = tags
+                .iter()
+                .map(|tag| json!({ "name": tag.name, "type": tag.data_type.code(), "literal": tag.to_sql() }))
+                .collect();
+            json!({ "type": "create", "tableType": "child", "tableName": table.name, "using": stable, "tags": tags })
+        }
+        TableOf::Normal { columns } => {
+            let columns: Vec<Json> = columns
+                .iter()
+                .map(|column| json!({ "name": column.name, "type": column.column_type.data_type.code() }))
+                .collect();
+            json!({ "type": "create", "tableType": "normal", "tableName": table.name, "columns": columns })
+        }
+    }
+}
+
+/// The requests of a batch as they are.
+fn batch_requests(body: &[u8]) -> tdengine_wire::Result<Vec<&[u8]>> {
+    let mut reader = tdengine_wire::cursor::Reader::new(body);
+    reader.take(12, "message head and struct length")?;
+    let count = reader.zigzag("created tables")?;
+    (0..reader.count(count, 4, "created tables")?)
+        .map(|_| {
+            let length = reader.clone().i32("request length")?;
+            reader.take(4 + length.max(0) as usize, "request")
+        })
+        .collect()
+}
+
+/// A batch of one request: message head, struct length, count 1, the request, no source.
+fn batch_of_one(request: &[u8], of: &[u8]) -> Vec<u8> {
+    use tdengine_wire::cursor::Write as _;
+    let vgroup = if of.first().is_some_and(|first| *first >= 100) { &[0; 4][..] } else { &of[4..8] };
+    let length = 4 + 1 + request.len() + 1;
+    let mut body = Vec::with_capacity(8 + length);
+    body.put(&((8 + length) as i32).to_le_bytes());
+    body.put(vgroup);
+    body.put_framed(|body| {
+        body.put_zigzag(1);
+        body.put(request);
+        body.push(0);
+    });
+    body
+}

@@ -1,0 +1,203 @@
+//! Getting a source to where it can read: identity, proof of exclusion, topics, lanes placed at their checkpoints.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pipeline_sdk::describe::TELLS_REPLICATED;
+use pipeline_sdk::{Checkpoint, Context, Error, Result};
+use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
+use tdengine_wire::escape::{identifier, literal};
+
+use super::lane::{LaneState, Reader, lane_name, offset_of};
+use super::pending::PendingTokens;
+use super::session::Session;
+use super::{OnHole, StartFrom, TmqConfig, canary};
+use crate::client::{ClientError, Subscription};
+use crate::transport::{Connection, Consumer};
+use crate::{metadata, names};
+
+/// Between two looks at lanes that a former process still holds.
+const ASSIGNMENT_POLL: Duration = Duration::from_millis(100);
+
+/// Connects to the site and places every lane.
+pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from: &Checkpoint) -> Result<Session> {
+    crate::transport::check(&config.dsn)?;
+    let limits = config.limits();
+    let sql = Connection::open(&config.dsn, None, limits).await?;
+    let cluster = metadata::cluster_id(&sql).await?;
+    let Some(found) = metadata::database(&sql, database).await? else {
+        return Err(Error::fatal(format!("{} has no database `{database}`", config.dsn))
+            .code("tdengine.database")
+            .hint("create it, or name another one in `databases`"));
+    };
+    let replica = context.negotiated(TELLS_REPLICATED);
+    let mut subscribers = vec![(Reader::Main, names::topic(&config.topic_prefix, database), "with meta")];
+    if replica && config.follow_schemaless {
+        subscribers.push((Reader::Meta, names::meta_topic(&config.topic_prefix, database), "only meta"));
+    }
+    for (_, topic, kind) in &subscribers {
+        make_topic(&sql, topic, database, kind).await?;
+    }
+    let proof = async {
+        if replica { canary::prove(&config.dsn, &cluster, limits).await } else { Ok(()) }
+    };
+    let group = config.group.clone().unwrap_or_else(|| names::group(&context.place.pipeline, database));
+    let subscribing = async {
+        let mut consumers = Vec::new();
+        for (reader, topic, _) in subscribers {
+            let subscription = Subscription {
+                topic,
+                group: group.clone(),
+                client: "pipeline".into(),
+                exclude_marked: replica && reader == Reader::Main,
+                from_oldest: config.from == StartFrom::Oldest,
+                session_timeout: None,
+            };
+            consumers.push((reader, Consumer::subscribe(&config.dsn, &subscription, limits).await?));
+        }
+        Ok::<_, Error>(consumers)
+    };
+    let (proof, consumers) = tokio::join!(proof, subscribing);
+    proof?;
+    let mut lanes = BTreeMap::new();
+    let mut main = None;
+    let mut meta = None;
+    let vgroups = metadata::vgroups(&sql, database).await?;
+    if vgroups.len() > config.max_lanes {
+        let message = format!("`{database}` has {} vgroups, more than max-lanes = {}", vgroups.len(), config.max_lanes);
+        return Err(Error::fatal(message).path("max-lanes"));
+    }
+    for (reader, consumer) in consumers? {
+        let assigned = assigned(&consumer, &vgroups, config.assignment_timeout.0).await?;
+        let placing = Placing { config, context, database, created: found.created, from };
+        for lane in placing.place(reader, &consumer, &assigned).await? {
+            lanes.insert((reader, lane.vgroup), lane);
+        }
+        *(if reader == Reader::Main { &mut main } else { &mut meta }) = Some(consumer);
+    }
+    let Some(main) = main else { return Err(Error::fatal("no consumer")) };
+    let pending = PendingTokens::load(context)?;
+    Ok(Session::new(config, context, cluster, found, sql, main, meta, lanes, pending))
+}
+
+/// Makes the topic, or checks that the one of this name is what we would make.
+async fn make_topic(sql: &Connection, topic: &str, database: &str, kind: &str) -> Result<()> {
+    let look = format!("select db_name, meta from information_schema.ins_topics where topic_name = {}", literal(topic));
+    let rows = sql.query(&look).await?.texts()?;
+    if let Some(row) = rows.first() {
+        let of = row[0].as_deref().unwrap_or_default();
+        if of == database {
+            return Ok(());
+        }
+        return Err(Error::fatal(format!("topic `{topic}` exists but reads database `{of}`, not `{database}`"))
+            .path("topic-prefix")
+            .hint("drop that topic or set another topic-prefix"));
+    }
+    let create = format!("create topic if not exists {} {kind} as database {}", identifier(topic), identifier(database));
+    match sql.exec(&create).await {
+        // Another replica made it in the same moment, or is about to.
+        Err(ClientError::Server { code: 0x03e0, .. }) => Ok(()),
+        Err(ClientError::Server { code: 0x03d3 | 0x03d4, message, .. }) => Err(Error::retry(message)),
+        other => Ok(other.map(|_| ())?),
+    }
+}
+
+/// Waits until every vgroup is this consumer's: a member that was lost holds them for seconds (FACTS F41, F42).
+async fn assigned(consumer: &Consumer, vgroups: &[i32], timeout: Duration) -> Result<Vec<AssignedVgroup>> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let assigned = match consumer.assignment().await {
+            Ok(assigned) => assigned,
+            Err(ClientError::Server { code, .. }) if crate::errors::is_transient(code) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        if vgroups.iter().all(|vgroup| assigned.iter().any(|lane| lane.vgroup_id == *vgroup)) {
+            return Ok(assigned);
+        }
+        if Instant::now() > deadline {
+            let held = assigned.len();
+            let message = format!("only {held} of {} lanes of topic {} are free", vgroups.len(), consumer.topic());
+            return Err(Error::disconnected(message)
+                .code("tdengine.lanes")
+                .hint("another process consumes with the same group; stop it or set another `group`"));
+        }
+        tokio::time::sleep(ASSIGNMENT_POLL).await;
+    }
+}
+
+struct Placing<'a> {
+    config: &'a TmqConfig,
+    context: &'a Context,
+    database: &'a str,
+    created: i64,
+    from: &'a Checkpoint,
+}
+
+impl Placing<'_> {
+    /// Finds where each lane resumes, checks that the log still holds it, and seeks there.
+    async fn place(
+        &self,
+        reader: Reader,
+        consumer: &Consumer,
+        assigned: &[AssignedVgroup],
+    ) -> Result<Vec<LaneState>> {
+        let vgroups: Vec<i32> = assigned.iter().map(|vgroup| vgroup.vgroup_id).collect();
+        let committed = consumer.committed(&vgroups).await?;
+        let mut lanes = Vec::new();
+        for (vgroup, committed) in assigned.iter().zip(committed) {
+            let lane = lane_name(reader, vgroup.vgroup_id);
+            let stored = self.from.lanes.get(&lane);
+            let stored = stored.map(|place| offset_of(place, self.database, self.created)).transpose()?;
+            let known = (committed != NEVER_COMMITTED).then_some(committed);
+            let resume = self.resume(&lane.to_string(), stored, known, vgroup)?;
+            if known != Some(resume) {
+                consumer.seek(vgroup.vgroup_id, resume).await?;
+            }
+            tracing::info!(%lane, resume, oldest = vgroup.begin, latest = vgroup.end, "lane placed");
+            lanes.push(LaneState {
+                lane,
+                reader,
+                vgroup: vgroup.vgroup_id,
+                next: resume,
+                sequence: 0,
+                committed,
+                wanted: None,
+            });
+        }
+        Ok(lanes)
+    }
+
+    /// The checkpoint decides. What is committed upstream is never ahead of what is durable, and may be ahead of a
+    /// checkpoint only over entries that are not ours to read.
+    fn resume(&self, lane: &str, stored: Option<i64>, committed: Option<i64>, log: &AssignedVgroup) -> Result<i64> {
+        let Some(resume) = stored.or(committed) else {
+            return Ok(match self.config.from {
+                StartFrom::Oldest => log.begin,
+                StartFrom::Latest => log.end,
+            });
+        };
+        if resume > log.end {
+            let message = format!("lane {lane} of `{}` is to resume at {resume}, beyond its log's end", self.database);
+            return Err(Error::fatal(format!("{message} {}", log.end))
+                .code("tdengine.beyond")
+                .hint("the site lost data or was restored; compare and repair the sites, then start afresh (--from)"));
+        }
+        if resume >= log.begin {
+            return Ok(resume);
+        }
+        let message = format!(
+            "lane {lane} of `{}` is to resume at {resume}, but its log begins at {}: {} entries are gone",
+            self.database,
+            log.begin,
+            log.begin - resume
+        );
+        let detail = serde_json::json!({ "lane": lane, "from": resume, "to": log.begin, "database": self.database });
+        self.context.incident("hole", message.clone(), detail);
+        match self.config.on_hole {
+            OnHole::Continue => Ok(log.begin),
+            OnHole::Stop => Err(Error::fatal(message).code("tdengine.hole").path("on-hole").hint(
+                "compare and repair the sites; on-hole = \"continue\" goes on behind it; a longer wal_retention_period avoids it",
+            )),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A connected source: polling, handing out messages, committing, and telling how far it is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, LaneProgress, Message, Payload, Polled, Result};
+
+use super::changes::Changes;
+use super::lane::{LaneState, Reader, lane_of, offset_of, position};
+use super::pending::PendingTokens;
+use super::{FRAME_FORMAT, TmqConfig};
+use crate::client::Message as TmqMessage;
+use crate::transport::{Connection, Consumer};
+use crate::metadata::Database;
+
+/// Shortest and longest blocking time of a poll: below, polls cost more than they bring; a server looks once a second
+/// anyhow (FACTS F43).
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at where a lane without messages is.
+const IDLE_LOOK: Duration = Duration::from_secs(10);
+/// Entries that are not ours to read (marked, subscriptions, commits) before a lane's position is moved over them.
+const IDLE_ENTRIES: i64 = 32;
+
+pub struct Session {
+    pub cluster: String,
+    database: Database,
+    main: Consumer,
+    meta: Option<Consumer>,
+    lanes: BTreeMap<(Reader, i32), LaneState>,
+    changes: Changes,
+    /// Fetched while looking at something else; handed out first.
+    stash: VecDeque<Message>,
+    announced: bool,
+    commit_interval: Duration,
+    last_commit: Instant,
+    last_idle_look: Instant,
+}
+
+impl Session {
+    #[expect(clippy::too_many_arguments, reason = "the one place that puts together what connecting found")]
+    pub fn new(
+        config: &TmqConfig,
+        context: &Context,
+        cluster: String,
+        database: Database,
+        sql: Connection,
+        main: Consumer,
+        meta: Option<Consumer>,
+        lanes: BTreeMap<(Reader, i32), LaneState>,
+        pending: PendingTokens,
+    ) -> Self {
+        let changes = Changes::new(context.clone(), cluster.clone(), database.name.clone(), sql, pending);
+        Self {
+            cluster,
+            database,
+            main,
+            meta,
+            lanes,
+            changes,
+            stash: VecDeque::new(),
+            announced: false,
+            commit_interval: config.commit_interval.0,
+            last_commit: Instant::now(),
+            last_idle_look: Instant::now(),
+        }
+    }
+
+    pub async fn next(&mut self, wait: Duration) -> Result<Polled> {
+        if !self.announced {
+            self.announced = true;
+            let assigned = self.lanes.values().map(|lane| lane.lane.clone()).collect();
+            return Ok(Polled::Lanes { assigned, revoked: Vec::new() });
+        }
+        if self.stash.is_empty() {
+            self.read(wait).await?;
+        }
+        if self.stash.is_empty() && self.last_idle_look.elapsed() >= IDLE_LOOK {
+            self.last_idle_look = Instant::now();
+            self.move_over_hidden_entries().await?;
+        }
+        if self.stash.is_empty() {
+            return Ok(Polled::Idle);
+        }
+        Ok(Polled::Messages(self.stash.drain(..).collect()))
+    }
+
+    /// Waits for the next message of either consumer. The poll after it is sent at once, so that it is under way while
+    /// this message is being written.
+    async fn read(&mut self, wait: Duration) -> Result<()> {
+        let wait = wait.clamp(POLL_MIN, POLL_MAX);
+        if let Some(message) = self.main.poll(wait).await? {
+            self.take(Reader::Main, message).await?;
+            self.main.start_poll(wait);
+        }
+        if let Some(meta) = &mut self.meta {
+            meta.start_poll(POLL_MAX);
+            if meta.has_reply() {
+                let message = meta.poll(POLL_MAX).await?;
+                if let Some(message) = message {
+                    self.take(Reader::Meta, message).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns a message of the log into messages of the pipeline.
+    async fn take(&mut self, reader: Reader, message: TmqMessage) -> Result<()> {
+        let Some(lane) = self.lanes.get_mut(&(reader, message.vgroup)) else {
+            return Err(Error::disconnected(format!("vgroup {} came that was not assigned", message.vgroup)));
+        };
+        let read = self.changes.read(reader, &lane.lane, &message).await?;
+        let place = position(read.next, self.database.created);
+        let count = read.messages.len();
+        for (index, (mark, payload)) in read.messages.into_iter().enumerate() {
+            lane.sequence += 1;
+            let mut header = Header::new(lane.lane.clone(), place.clone());
+            header.sequence = lane.sequence;
+            header.ends_position = index + 1 == count;
+            header.mark = mark;
+            self.stash.push_back(Message { header, payload });
+        }
+        lane.next = read.next;
+        Ok(())
+    }
+
+    /// Lanes that only got entries which are not ours would stay where they are until retention takes the log from under
+    /// them: an empty frame carries their position on.
+    async fn move_over_hidden_entries(&mut self) -> Result<()> {
+        for (reader, vgroup, at) in self.positions().await? {
+            let Some(lane) = self.lanes.get_mut(&(reader, vgroup)) else { continue };
+            if at < lane.next + IDLE_ENTRIES {
+                continue;
+            }
+            lane.sequence += 1;
+            lane.next = at;
+            let mut header = Header::new(lane.lane.clone(), position(at, self.database.created));
+            header.sequence = lane.sequence;
+            let frame = Frame {
+                format: FRAME_FORMAT.into(),
+                data: bytes::Bytes::new(),
+                namespace: self.database.name.as_str().into(),
+                rows: 0,
+                tables: 0,
+            };
+            self.stash.push_back(Message { header, payload: Payload::Frame(frame) });
+        }
+        Ok(())
+    }
+
+    /// Where the server stands with each lane, with no message between it and us: polls under way are ended first.
+    async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
+        let mut positions = Vec::new();
+        for reader in [Reader::Main, Reader::Meta] {
+            let consumer = match reader {
+                Reader::Main => Some(&mut self.main),
+                Reader::Meta => self.meta.as_mut(),
+            };
+            let Some(consumer) = consumer else { continue };
+            let brought = if consumer.is_polling() { consumer.poll(POLL_MIN).await? } else { None };
+            if let Some(message) = brought {
+                self.take(reader, message).await?;
+            }
+            let consumer = match reader {
+                Reader::Main => &self.main,
+                Reader::Meta => self.meta.as_ref().expect("it was there above"),
+            };
+            let of_reader = self.lanes.keys().filter(|(other, _)| *other == reader);
+            let vgroups: Vec<i32> = of_reader.map(|(_, vgroup)| *vgroup).collect();
+            let answered = consumer.position(&vgroups).await?;
+            positions.extend(vgroups.into_iter().zip(answered).map(|(vgroup, at)| (reader, vgroup, at)));
+        }
+        Ok(positions)
+    }
+
+    pub async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
+        for (name, place) in &upto.lanes {
+            let Some(lane) = lane_of(name).and_then(|key| self.lanes.get_mut(&key)) else { continue };
+            let offset = offset_of(place, &self.database.name, self.database.created)?;
+            self.changes.pending.forget(name.as_str(), offset)?;
+            // Nothing is committed past a token whose DROP was not seen.
+            let opened = self.changes.pending.oldest_open(name.as_str());
+            lane.wanted = Some(opened.map_or(offset, |opened| offset.min(opened - 1)));
+        }
+        if self.last_commit.elapsed() < self.commit_interval {
+            return Ok(());
+        }
+        self.last_commit = Instant::now();
+        for lane in self.lanes.values_mut() {
+            let Some(offset) = lane.wanted.take().filter(|offset| *offset > lane.committed) else { continue };
+            let consumer = match lane.reader {
+                Reader::Main => &self.main,
+                Reader::Meta => self.meta.as_ref().expect("a lane has its consumer"),
+            };
+            consumer.commit_offset(lane.vgroup, offset).await?;
+            lane.committed = offset;
+        }
+        Ok(())
+    }
+
+    pub async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
+        let positions = self.positions().await?;
+        let mut log = BTreeMap::new();
+        for (reader, consumer) in [(Reader::Main, Some(&self.main)), (Reader::Meta, self.meta.as_ref())] {
+            let Some(consumer) = consumer else { continue };
+            for vgroup in consumer.assignment().await? {
+                log.insert((reader, vgroup.vgroup_id), vgroup);
+            }
+        }
+        if self.lanes.keys().any(|key| !log.contains_key(key)) {
+            return Err(Error::disconnected("lanes were moved to another consumer of the group"));
+        }
+        let created = self.database.created;
+        let place = |offset: i64| Some(position(offset, created));
+        Ok(positions
+            .into_iter()
+            .filter_map(|(reader, vgroup, at)| {
+                let (lane, log) = (self.lanes.get(&(reader, vgroup))?, log.get(&(reader, vgroup))?);
+                // What waits here to be handed out has not been read yet.
+                let waits = self.stash.iter().any(|message| message.header.lane == lane.lane);
+                let current = if waits { lane.next - 1 } else { at };
+                Some(LaneProgress {
+                    lane: lane.lane.clone(),
+                    oldest: place(log.begin),
+                    current: place(current.min(log.end)),
+                    latest: place(log.end),
+                })
+            })
+            .collect())
+    }
+}
