@@ -82,7 +82,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
 
 /// Makes the topic, or checks that the one of this name is what we would make.
 async fn make_topic(sql: &Connection, topic: &str, database: &str, kind: &str) -> Result<()> {
-    let look = format!("select db_name, meta from information_schema.ins_topics where topic_name = {}", literal(topic));
+    let look = format!("select db_name from information_schema.ins_topics where topic_name = {}", literal(topic));
     let rows = sql.query(&look).await?.texts()?;
     if let Some(row) = rows.first() {
         let of = row[0].as_deref().unwrap_or_default();
