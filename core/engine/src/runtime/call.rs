@@ -6,8 +6,10 @@ use pipeline_sdk::{Error, Reaction, Result};
 
 /// Code of the error that an overdue call leaves.
 pub(super) const HANG: &str = "engine.hang";
+/// Code of the error that a panic of a component leaves.
+pub(super) const PANIC: &str = "boundary.panic";
 /// Codes of errors after which an instance cannot be called again.
-const BROKEN: [&str; 3] = [HANG, "boundary.panic", "boundary.abandoned"];
+const BROKEN: [&str; 3] = [HANG, PANIC, "boundary.abandoned"];
 
 /// Runs a call to its end, or abandons it when it is overdue: the boundary then leaks it and its instance.
 pub(super) async fn call<T>(what: &str, limit: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {

@@ -52,7 +52,10 @@ impl Host for ComponentHost {
             pipeline = self.labels.pipeline, task = self.labels.task, component = self.labels.component,
             kind = incident.kind, incident = message, "incident"
         );
-        self.registry.incident(&self.labels, Incident { message, ..incident.clone() });
+        let detail = self.redactor.redact(&incident.detail.to_string());
+        // A secret that is more than a string's inside leaves no JSON: then the detail is left out.
+        let detail = serde_json::from_str(&detail).unwrap_or_default();
+        self.registry.incident(&self.labels, Incident { kind: incident.kind.clone(), message, detail });
     }
 
     fn state_get(&self, shared: bool, key: &str) -> Result<Option<Vec<u8>>> {

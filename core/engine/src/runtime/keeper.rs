@@ -21,6 +21,8 @@ pub(super) const NOTICES_MAX: usize = 1_024;
 pub(super) enum Notice {
     /// A barrier goes into a lane; `waiting` sinks will flush for it.
     Begun { lane: Lane, barrier: u64, position: Position, waiting: usize },
+    /// Every lane's part of the barrier was announced.
+    Announced(u64),
     /// A sink flushed everything of these lanes up to the barrier.
     Flushed { lanes: Arc<[Lane]>, barrier: u64 },
     /// What is under way in the lane will never be flushed.
@@ -43,7 +45,7 @@ pub(super) struct Keeper {
     identity: String,
     checkpoint: Checkpoint,
     lanes: BTreeMap<Lane, VecDeque<Pending>>,
-    /// The highest barrier begun.
+    /// The highest barrier announced.
     begun: u64,
     is_changed: bool,
     is_committed: bool,
@@ -110,10 +112,10 @@ impl Keeper {
     fn note(&mut self, notice: Notice) -> Vec<oneshot::Sender<()>> {
         match notice {
             Notice::Begun { lane, barrier, position, waiting } => {
-                self.begun = self.begun.max(barrier);
                 self.lanes.entry(lane.clone()).or_default().push_back(Pending { barrier, position, waiting });
                 self.advance(&lane);
             }
+            Notice::Announced(barrier) => self.begun = self.begun.max(barrier),
             Notice::Flushed { lanes, barrier } => {
                 for lane in lanes.iter() {
                     let pending = self.lanes.get_mut(lane).into_iter().flatten();
@@ -136,8 +138,8 @@ impl Keeper {
         let Some(pending) = self.lanes.get_mut(lane) else { return };
         while pending.front().is_some_and(|it| it.waiting == 0) {
             if let Some(complete) = pending.pop_front() {
-                self.checkpoint.lanes.insert(lane.clone(), complete.position);
-                self.is_changed = true;
+                let before = self.checkpoint.lanes.insert(lane.clone(), complete.position.clone());
+                self.is_changed |= before.as_ref() != Some(&complete.position);
             }
         }
     }

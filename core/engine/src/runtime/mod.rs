@@ -18,6 +18,7 @@ mod service;
 mod session;
 mod task;
 mod transform;
+mod watch;
 mod worker;
 #[cfg(test)]
 mod tests;

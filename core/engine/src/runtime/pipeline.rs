@@ -131,7 +131,8 @@ impl Pipeline {
             let task = Arc::new(Task::new(self.run.clone(), self.graph.clone(), value, self.run.stop.child_token()));
             let (control, controlled) = mpsc::channel(CONTROLS_MAX);
             self.run.add_task(TaskEntry { task: task.clone(), control });
-            let handle = self.tasks.spawn(task.clone().supervise(controlled));
+            let part = task.watched("a transform or decoder", task.clone().supervise(controlled));
+            let handle = self.tasks.spawn(part);
             self.started.insert(handle.id(), task);
         }
         Ok(())

@@ -79,6 +79,10 @@ impl Shared {
         self.tasks.lock().push(entry);
     }
 
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.tasks.lock().iter().map(|entry| entry.task.clone()).collect()
+    }
+
     pub fn set_pipeline_state(&self, pipeline: &str, state: TaskState) {
         self.pipelines.lock().insert(pipeline.to_owned(), state);
     }
@@ -120,6 +124,7 @@ impl Engine {
             tokio::spawn(pipeline.supervise())
         });
         let pipelines = pipelines.collect();
+        tokio::spawn(super::watch::monitor(shared.clone()));
         Ok(Running { shared, engine: graph.engine, services: Mutex::new(services), pipelines: Mutex::new(pipelines) })
     }
 }

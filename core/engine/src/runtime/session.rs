@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pipeline_sdk::{Checkpoint, Lane, Message, Position, Source};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::call::{Failure, call};
@@ -73,6 +73,25 @@ pub(super) struct Session<'t> {
     keeper: JoinHandle<()>,
     /// Who waits for everything that was in the log to be durable.
     catching_up: Vec<oneshot::Sender<()>>,
+    parts: Parts,
+}
+
+/// Everything that a session started: ended with it when the run is ended at once.
+#[derive(Default)]
+struct Parts(Vec<AbortHandle>);
+
+impl Parts {
+    fn add<T>(&mut self, part: JoinHandle<T>) -> JoinHandle<T> {
+        self.0.retain(|it| !it.is_finished());
+        self.0.push(part.abort_handle());
+        part
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
 }
 
 /// Connects a source at its checkpoint. `None` when the task is stopped meanwhile.
@@ -131,6 +150,7 @@ impl<'t> Session<'t> {
         let keeper = Keeper::new(task.clone(), identity.clone(), checkpoint.clone(), ends);
         let reader = Reader::new(task.clone(), source, events.clone(), commanded);
         let is_blocking = task.pipeline.source.node.description.blocking;
+        let mut parts = Parts::default();
         Ok(Self {
             task,
             identity,
@@ -146,9 +166,10 @@ impl<'t> Session<'t> {
             settled,
             failures,
             report,
-            reader: super::spawn(is_blocking, reader.run()),
-            keeper: tokio::spawn(keeper.run()),
+            reader: parts.add(super::spawn(is_blocking, task.watched("the source", reader.run()))),
+            keeper: parts.add(tokio::spawn(keeper.run())),
             catching_up: Vec::new(),
+            parts,
         })
     }
 
@@ -308,7 +329,8 @@ impl<'t> Session<'t> {
             previous: self.retired.remove(&key),
         };
         let worker = Worker::new(self.task.clone(), index, key.1.clone(), self.identity.clone(), ends).map_err(Failure::of)?;
-        let done = super::spawn(node.description.blocking, worker.run());
+        let part = self.task.watched(&format!("sink `{}`", node.name), worker.run());
+        let done = self.parts.add(super::spawn(node.description.blocking, part));
         self.workers.insert(key, WorkerHandle { queue: queue.clone(), done });
         self.note_queues();
         Ok(queue)
@@ -373,6 +395,7 @@ impl<'t> Session<'t> {
                 targets.entry(self.key(index, &lane)).or_default().push(lane.clone());
             }
         }
+        self.notice(Notice::Announced(barrier)).await?;
         for (key, lanes) in targets {
             let Some(queue) = self.workers.get(&key).map(|worker| worker.queue.clone()) else { continue };
             let item = Item::Barrier { lanes: lanes.into(), barrier };
@@ -427,7 +450,7 @@ impl<'t> Session<'t> {
 
     /// Ends every part, waiting for calls that are under way: each of them has its own deadline.
     async fn close(self) -> Option<Box<dyn Source>> {
-        let Self { workers, retired, events, commands, notices, reader, keeper, task, .. } = self;
+        let Self { workers, retired, events, commands, notices, reader, keeper, task, parts, .. } = self;
         events.close();
         workers.values().for_each(|worker| worker.queue.close());
         task.note_queues(Vec::new());
@@ -439,6 +462,7 @@ impl<'t> Session<'t> {
         }
         let _ = keeper.await;
         let source = reader.await.ok().flatten();
+        drop(parts);
         tracing::debug!(task = %task.key, waited_ms = begun.elapsed().as_millis() as u64, "session closed");
         source
     }

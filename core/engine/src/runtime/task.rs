@@ -1,7 +1,7 @@
 //! A task: one pipeline for one value of its source's task key, through all its sessions.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::call::{Failure, is_broken};
 use super::queue::Queue;
 use super::run::Shared;
 use super::session::{End, Session};
+use super::watch::{Watch, Watched};
 use super::worker::Item;
 use crate::graph::PipelineGraph;
 use crate::metrics::{Counter, Labels, LagClock, LaneStatus, PipelineStatus, Registry, TaskState};
@@ -35,6 +36,8 @@ pub(super) struct Task {
     pub counters: TaskCounters,
     pub stop: CancellationToken,
     live: Mutex<Live>,
+    /// Of the parts that run now.
+    watches: Mutex<Vec<Weak<Watch>>>,
     /// Whether `live` holds a trouble, so that a write need not lock to clear none.
     has_trouble: AtomicBool,
 }
@@ -91,7 +94,44 @@ impl Task {
         let key = TaskKey { pipeline: pipeline.name.clone(), task: value.clone(), source };
         let labels = Labels { pipeline: key.pipeline.clone(), task: value.clone(), ..Labels::default() };
         let counters = TaskCounters::new(&run.registry, &labels);
-        Self { run, pipeline, value, key, counters, stop, live: Mutex::default(), has_trouble: AtomicBool::new(false) }
+        let (live, watches, has_trouble) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { run, pipeline, value, key, counters, stop, live, watches, has_trouble }
+    }
+
+    /// A part of this task, watched while it is polled.
+    pub fn watched<F: Future>(&self, what: &str, part: F) -> Watched<F> {
+        let watch = Watch::new(what.to_owned());
+        let mut watches = self.watches.lock();
+        watches.retain(|it| it.strong_count() > 0);
+        watches.push(Arc::downgrade(&watch));
+        Watched::new(part, watch)
+    }
+
+    /// A part that has been in one poll for longer than two calls may take together.
+    pub fn blocked_part(&self, blocked: impl Fn(&Watch) -> std::time::Duration) -> Option<(String, std::time::Duration)> {
+        let limit = self.pipeline.settings.call_timeout * 2;
+        let watches = self.watches.lock();
+        let mut parts = watches.iter().filter_map(Weak::upgrade).map(|it| (it.what.clone(), blocked(&it)));
+        parts.find(|(_, blocked)| *blocked > limit)
+    }
+
+    /// A part blocks its thread. The task cannot end, but it is shown as what it is.
+    pub fn fail_blocked(&self, what: &str, blocked: std::time::Duration) {
+        if self.is_over() {
+            return;
+        }
+        let text = format!("{what} has blocked its thread for {}s", blocked.as_secs());
+        let error = Error::fatal(text).code(super::call::HANG).hint("only a restart of the process ends it");
+        self.note_incident("hang", &error);
+        self.stop.cancel();
+        self.fail(Failure::Fatal(error));
+    }
+
+    fn note_incident(&self, kind: &str, error: &Error) {
+        let message = self.run.redactor.redact(&error.to_string());
+        let incident = pipeline_sdk::Incident { kind: kind.into(), message, detail: serde_json::Value::Null };
+        let labels = Labels { pipeline: self.key.pipeline.clone(), task: self.value.clone(), ..Labels::default() };
+        self.run.registry.incident(&labels, incident);
     }
 
     /// Runs sessions until one ends for good.
@@ -149,6 +189,10 @@ impl Task {
 
     pub fn set_state(&self, state: TaskState) {
         let mut live = self.live.lock();
+        if matches!(live.state, TaskState::Failed(_)) {
+            // A part that blocked its thread may come back: the verdict stands.
+            return;
+        }
         if !matches!(state, TaskState::Stopping) {
             live.trouble = None;
         }
@@ -164,11 +208,10 @@ impl Task {
         self.counters.errors.add(1);
         self.counters.reconnects.add(1);
         tracing::warn!(task = %self.key, reason, "connection lost; trying again");
-        if error.code == super::call::HANG || error.code == "boundary.panic" {
-            let kind = if error.code == super::call::HANG { "hang" } else { "panic" };
-            let incident = pipeline_sdk::Incident { kind: kind.into(), message: reason.clone(), detail: serde_json::Value::Null };
-            let labels = Labels { pipeline: self.key.pipeline.clone(), task: self.value.clone(), ..Labels::default() };
-            self.run.registry.incident(&labels, incident);
+        match error.code.as_str() {
+            super::call::HANG => self.note_incident("hang", error),
+            super::call::PANIC => self.note_incident("panic", error),
+            _ => {}
         }
         self.set_state(TaskState::Reconnecting(reason));
     }
@@ -243,7 +286,7 @@ impl Task {
         if !self.run.options.accept_new_sources {
             return Err(Error::fatal(format!("the source is `{found}` now, positions are stored for `{stored}`"))
                 .code("engine.other-source")
-                .hint("check the address; if the source was replaced on purpose, run once with `--from configured`"));
+                .hint("check the address; if the source was replaced on purpose, run once with `--accept-new-sources`"));
         }
         tracing::warn!(task = %self.key, stored, found, "positions of another source are forgotten, as asked for");
         self.run.store.commit(vec![Change::Forget { task: self.key.clone() }]).await

@@ -1,15 +1,15 @@
 //! One instance of a sink: writes what its queue holds, in order (invariant `lane-order`), and flushes at barriers.
 //!
 //! Before a sink that compares replays writes, the last position of what it is about to write is stored; after a restart or a
-//! rewind, messages up to there are flagged `replayed` (invariant `no-regress`). Positions are stored once for all that is written
-//! in one go.
+//! rewind, messages up to there are flagged `replayed` (invariant `no-regress`). Positions are stored once for what is written in
+//! one go, and while the messages before are written: few messages that were not written are flagged, and no time is lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pipeline_sdk::abi::import::Library;
 use pipeline_sdk::describe::COMPARES_REPLAYS;
-use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Position, Reaction, Sink};
+use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Reaction, Sink};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,9 @@ use crate::state::Change;
 
 /// Messages that are written in one go.
 pub(super) const CHUNK_MESSAGES_MAX: u64 = 64;
+/// The same where the sink compares replays: twice as many may be flagged though they were never written, and a newer value in one
+/// of those is then reported instead of written.
+pub(super) const COMPARED_MESSAGES_MAX: u64 = 4;
 
 pub(super) enum Item {
     Message(Message),
@@ -50,15 +53,22 @@ pub(super) struct Worker {
     identity: String,
     library: Library,
     ends: WorkerEnds,
-    replays: Replays,
     retries: Backoff,
+}
+
+/// What comes before the writing: takes from the queue, flags, and stores what may be written.
+struct Feed {
+    task: Arc<Task>,
+    identity: String,
+    queue: Arc<Queue<Item>>,
+    replays: Option<Replays>,
 }
 
 /// What may have been written before.
 #[derive(Default)]
 struct Replays {
-    /// Whether the sink asks for it.
-    is_kept: bool,
+    /// Of the sink's instance in the store.
+    key: String,
     /// Up to these positions messages are flagged.
     flagged: Checkpoint,
     /// Lanes that are at their position, where positions have no order.
@@ -71,19 +81,12 @@ impl Worker {
     pub fn new(task: Arc<Task>, index: usize, lane: Option<Lane>, identity: String, ends: WorkerEnds) -> pipeline_sdk::Result<Self> {
         let source = &task.pipeline.source.node;
         let library = task.run.plugins.library(Kind::Source, &source.type_name)?;
-        let is_kept = task.pipeline.sinks[index].node.description.provides.contains(COMPARES_REPLAYS);
         let retries = Backoff::retry(&task.pipeline.settings, task.run.seed());
-        let replays = Replays { is_kept, ..Replays::default() };
-        Ok(Self { task, index, lane, identity, library, ends, replays, retries })
+        Ok(Self { task, index, lane, identity, library, ends, retries })
     }
 
     fn step(&self) -> &Step {
         &self.task.pipeline.sinks[self.index]
-    }
-
-    fn store_key(&self) -> String {
-        let lane = self.lane.as_ref().map_or("", Lane::as_str);
-        format!("{}\0{lane}", self.step().node.name)
     }
 
     /// Runs until the queue is closed or the sink cannot go on.
@@ -103,30 +106,55 @@ impl Worker {
 
     async fn work(&mut self) -> Result<(), Failure> {
         let Some(mut sink) = self.connect().await? else { return Ok(()) };
-        if self.replays.is_kept {
-            let intent = self.task.run.store.intent(&self.task.key, &self.identity, &self.store_key());
-            self.replays.stored = intent.map_err(Failure::Fatal)?;
-            self.replays.flagged = self.replays.stored.clone();
-            // What is behind the checkpoint does not come again.
-            let resumed = &self.ends.resumed.lanes;
-            self.replays.flagged.lanes.retain(|lane, upto| resumed.get(lane).is_none_or(|from| from.bytes != upto.bytes));
-        }
-        while let Some(items) = self.ends.queue.pop_many(CHUNK_MESSAGES_MAX).await {
-            let mut messages = Vec::with_capacity(items.len());
-            for item in items {
-                match item {
-                    Item::Message(message) => messages.push(message),
-                    Item::Barrier { lanes, barrier } => {
-                        self.write(&mut sink, std::mem::take(&mut messages)).await?;
-                        self.flush(&mut sink).await?;
-                        // The session is over when the keeper is gone.
-                        let _ = self.ends.notices.send(Notice::Flushed { lanes, barrier }).await;
-                    }
+        let mut feed = self.feed()?;
+        let mut next = feed.next().await?;
+        while let Some(items) = next {
+            let queue = self.ends.queue.clone();
+            let write = async {
+                let written = self.write_items(&mut sink, items).await;
+                if written.is_err() {
+                    // Nothing more is written: do not wait for it.
+                    queue.close();
                 }
-            }
-            self.write(&mut sink, messages).await?;
+                written
+            };
+            // A write under way is not dropped when the next items cannot be stored: both are awaited.
+            let (written, fed) = tokio::join!(write, feed.next());
+            written?;
+            next = fed?;
         }
         Ok(())
+    }
+
+    fn feed(&self) -> Result<Feed, Failure> {
+        let node = &self.step().node;
+        let lane = self.lane.as_ref().map_or("", Lane::as_str);
+        let key = format!("{}\0{lane}", node.name);
+        let replays = match node.description.provides.contains(COMPARES_REPLAYS) {
+            true => {
+                let stored = self.task.run.store.intent(&self.task.key, &self.identity, &key).map_err(Failure::Fatal)?;
+                Some(Replays::new(key, stored, &self.ends.resumed))
+            }
+            false => None,
+        };
+        Ok(Feed { task: self.task.clone(), identity: self.identity.clone(), queue: self.ends.queue.clone(), replays })
+    }
+
+    /// Writes messages in order and flushes at barriers.
+    async fn write_items(&mut self, sink: &mut Box<dyn Sink>, items: Vec<Item>) -> Result<(), Failure> {
+        let mut messages = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Message(message) => messages.push(message),
+                Item::Barrier { lanes, barrier } => {
+                    self.write(sink, std::mem::take(&mut messages)).await?;
+                    self.flush(sink).await?;
+                    // The session is over when the keeper is gone.
+                    let _ = self.ends.notices.send(Notice::Flushed { lanes, barrier }).await;
+                }
+            }
+        }
+        self.write(sink, messages).await
     }
 
     /// A connected sink; `None` when the session ended meanwhile. Nothing was written yet, so a refused connection is tried again here.
@@ -155,6 +183,8 @@ impl Worker {
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = self.ends.queue.closed() => return Ok(None),
+                // Nothing was written: what was read is read again at the next start.
+                () = self.task.stop.cancelled() => return Err(Failure::Lost(error)),
             }
         }
     }
@@ -172,40 +202,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes messages with what the step asks for before: decoded, flagged, their last position stored.
     async fn write(&mut self, sink: &mut Box<dyn Sink>, mut messages: Vec<Message>) -> Result<(), Failure> {
         if messages.is_empty() {
             return Ok(());
-        }
-        if self.replays.is_kept {
-            messages.iter_mut().for_each(|message| self.replays.flag(message));
-            self.store_intent(&messages).await?;
         }
         if !self.step().decodes.is_empty() {
             messages = self.decoded(messages)?;
         }
         self.write_in_order(sink, &messages).await
-    }
-
-    async fn store_intent(&mut self, messages: &[Message]) -> Result<(), Failure> {
-        let mut positions = self.replays.stored.clone();
-        // What is flagged is stored already.
-        for message in messages.iter().filter(|message| !message.header.replayed) {
-            let Some(known) = positions.lanes.get_mut(&message.header.lane) else {
-                positions.lanes.insert(message.header.lane.clone(), message.header.position.clone());
-                continue;
-            };
-            if !is_within(&message.header.position, known) {
-                *known = message.header.position.clone();
-            }
-        }
-        if positions == self.replays.stored {
-            return Ok(());
-        }
-        self.replays.stored = positions.clone();
-        let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), self.store_key());
-        let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, positions }]).await;
-        stored.map_err(Failure::Fatal)
     }
 
     fn decoded(&self, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
@@ -301,7 +305,46 @@ impl Worker {
     }
 }
 
+impl Feed {
+    /// The next items, ready to be written; `None` when the session is over.
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, Failure> {
+        let limit = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
+        let Some(mut items) = self.queue.pop_many(limit).await else { return Ok(None) };
+        if let Some(replays) = &mut self.replays {
+            let messages = items.iter_mut().filter_map(|item| match item {
+                Item::Message(message) => Some(message),
+                Item::Barrier { .. } => None,
+            });
+            if messages.fold(false, |is_new, message| replays.note(message) | is_new) {
+                let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), replays.key.clone());
+                let positions = replays.stored.clone();
+                let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, positions }]).await;
+                stored.map_err(Failure::Fatal)?;
+            }
+        }
+        Ok(Some(items))
+    }
+}
+
 impl Replays {
+    fn new(key: String, stored: Checkpoint, resumed: &Checkpoint) -> Self {
+        let mut flagged = stored.clone();
+        // What is behind the checkpoint does not come again.
+        flagged.lanes.retain(|lane, upto| resumed.lanes.get(lane).is_none_or(|from| from.bytes != upto.bytes));
+        Self { key, flagged, seen: BTreeSet::new(), stored }
+    }
+
+    /// Flags a message that may have been written, else counts it as one that will be. Whether the latter is news.
+    fn note(&mut self, message: &mut Message) -> bool {
+        self.flag(message);
+        let (lane, position) = (&message.header.lane, &message.header.position);
+        let is_news = !message.header.replayed && self.stored.lanes.get(lane) != Some(position);
+        if is_news {
+            self.stored.lanes.insert(lane.clone(), position.clone());
+        }
+        is_news
+    }
+
     /// Flags a message up to the stored position; the first one beyond it ends that for its lane.
     fn flag(&mut self, message: &mut Message) {
         let (lane, position) = (&message.header.lane, &message.header.position);
@@ -323,18 +366,11 @@ impl Replays {
     }
 }
 
-/// Whether a position is known not to be behind `limit`.
-fn is_within(position: &Position, limit: &Position) -> bool {
-    match (position.number, limit.number) {
-        (Some(position), Some(limit)) => position <= limit,
-        _ => position.bytes == limit.bytes,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use pipeline_sdk::{Frame, Header, Position};
+
     use super::*;
-    use pipeline_sdk::{Frame, Header};
 
     fn message(position: Position) -> Message {
         let frame = Frame { format: "x".into(), data: Default::default(), namespace: "".into(), rows: 1, tables: 1 };
@@ -342,7 +378,7 @@ mod tests {
     }
 
     fn flags(stored: Position, positions: impl IntoIterator<Item = Position>) -> Vec<bool> {
-        let mut replays = Replays { is_kept: true, ..Replays::default() };
+        let mut replays = Replays::default();
         replays.flagged.lanes.insert(Lane::new("1"), stored);
         let flag = |position| {
             let mut message = message(position);

@@ -24,9 +24,14 @@ pub(super) fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     )
 }
 
+/// Whether what was read is to blame, rather than the reading.
+fn is_of_content(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+}
+
 pub(super) fn storage(path: &Path, error: redb::Error) -> Error {
     match error {
-        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => damaged(path, error),
+        redb::Error::Io(error) if is_of_content(error.kind()) => damaged(path, error),
         redb::Error::Io(error) => io(path, &error),
         redb::Error::PreviousIo => {
             io(path, &std::io::Error::other("an earlier write failed; the store is closed until the next start"))

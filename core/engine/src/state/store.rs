@@ -18,6 +18,8 @@ use super::lock::Lock;
 /// Version of what is stored; a higher one is refused.
 pub const FORMAT: u64 = 1;
 const FILE: &str = "state.redb";
+/// Pages of the store that are kept in memory.
+const CACHE_BYTES_MAX: usize = 4 << 20;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Task and source identity → checkpoint.
@@ -78,7 +80,7 @@ impl Store {
         let lock = Lock::take(folder)?;
         let path = folder.join(FILE);
         // redb checks what it reads, but a file cut in odd places may still trip an assertion in it.
-        let opened = catch_unwind(AssertUnwindSafe(|| Database::create(&path)))
+        let opened = catch_unwind(AssertUnwindSafe(|| Database::builder().set_cache_size(CACHE_BYTES_MAX).create(&path)))
             .map_err(|_| error::damaged(&path, "it is cut off or overwritten"))?;
         let database = opened.map_err(|error| error::storage(&path, error.into()))?;
         Self::with(database, path, false, Some(lock))

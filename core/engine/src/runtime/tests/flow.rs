@@ -65,7 +65,7 @@ async fn what_was_written_before_a_crash_is_flagged_and_nothing_else() {
     let again: Vec<_> = world.written[before as usize..].iter().map(|it| (it.number, it.replayed)).collect();
     let flagged = again.iter().filter(|it| it.1).count() as i64;
     assert!(flagged >= before, "{flagged} of {before} were flagged");
-    assert!(flagged <= before + super::super::worker::CHUNK_MESSAGES_MAX as i64);
+    assert!(flagged <= before + 2 * super::super::worker::COMPARED_MESSAGES_MAX as i64, "{flagged} of {before}");
     assert_eq!(again, (1..=30).map(|number| (number, number <= flagged)).collect::<Vec<_>>());
     assert_eq!(world.violations, Vec::<String>::new());
 }

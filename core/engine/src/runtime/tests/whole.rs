@@ -31,6 +31,17 @@ async fn a_bounded_run_stops_generators_and_drains() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lane_without_a_message_drains_and_stops() {
+    let (world, store) = (new_world("empty"), Store::in_memory());
+    lock(&world).log.insert("1".into(), Vec::new());
+    lock(&world).assign = vec!["1".into()];
+    let running = start(&one("empty", ""), &store).await;
+    assert!(running.drain(Duration::from_secs(10)).await);
+    assert!(running.stop().await.is_drained);
+    assert_eq!(state(&running), TaskState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
 async fn draining_goes_on_until_no_pipeline_brings_anything_new() {
     let (near, far, store) = (new_world("near"), new_world("far"), Store::in_memory());
     lock(&near).fill("1", 10);

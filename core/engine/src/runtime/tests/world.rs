@@ -62,7 +62,8 @@ pub struct World {
     pub identity: String,
     pub sink_identity: String,
     pub is_finite: bool,
-    /// Lanes announced as revoked at the next read.
+    /// Lanes announced as assigned and revoked at the next read.
+    pub assign: Vec<String>,
     pub revoke: Vec<String>,
     /// What the next writes of a number come to, first one first.
     pub on_write: BTreeMap<i64, Vec<Trouble>>,
@@ -226,9 +227,10 @@ impl Source for Log {
     async fn next(&mut self, wait: Duration) -> Result<Polled> {
         let trouble = {
             let mut world = lock(&self.world);
-            if !world.revoke.is_empty() {
+            if !world.revoke.is_empty() || !world.assign.is_empty() {
                 let revoked = std::mem::take(&mut world.revoke).iter().map(Lane::new).collect();
-                return Ok(Polled::Lanes { assigned: Vec::new(), revoked });
+                let assigned = std::mem::take(&mut world.assign).iter().map(Lane::new).collect();
+                return Ok(Polled::Lanes { assigned, revoked });
             }
             (!world.on_next.is_empty()).then(|| world.on_next.remove(0))
         };
@@ -331,6 +333,29 @@ impl Transform for Hold {
 
     fn barrier(&mut self, out: &mut Output) -> Result<()> {
         out.messages.append(&mut self.held);
+        Ok(())
+    }
+}
+
+/// Blocks its thread, which no transform should.
+#[derive(Deserialize, JsonSchema)]
+struct BlockConfig {}
+
+impl TransformConfig for BlockConfig {
+    fn describe() -> ComponentDescription {
+        ComponentDescription::new("block", Kind::Transform, "blocks its thread").any_frame()
+    }
+
+    fn build(self, _: Context) -> Result<Box<dyn Transform>> {
+        Ok(Box::new(Block))
+    }
+}
+
+struct Block;
+
+impl Transform for Block {
+    fn apply(&mut self, _: Message, _: &mut Output) -> Result<()> {
+        std::thread::sleep(Duration::from_secs(3));
         Ok(())
     }
 }
@@ -483,6 +508,7 @@ fn plugin() -> Plugin {
         .source::<LogConfig>()
         .transform::<SieveConfig>()
         .transform::<HoldConfig>()
+        .transform::<BlockConfig>()
         .sink::<TableConfig>()
         .sink::<RowsTableConfig>()
         .service::<FillConfig>()

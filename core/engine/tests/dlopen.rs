@@ -1,0 +1,56 @@
+//! A real shared library over the real loader: the loop-marking plugin's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pipeline_engine::config::PluginPin;
+use pipeline_engine::graph::Catalog;
+use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
+use pipeline_sdk::Kind;
+
+/// Builds the library, as a test must not rely on what lies about.
+fn folder() -> PathBuf {
+    let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_path_buf();
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "-p", "pipeline-plugin-loop-mark", "--target-dir"])
+        .arg(target.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success());
+    let folder = tempfile::tempdir().unwrap().keep();
+    let name = "libpipeline_plugin_loop_mark.so";
+    std::fs::copy(target.join(name), folder.join(name)).unwrap();
+    folder
+}
+
+fn load(folder: &Path, pin: Option<&str>) -> Plugins {
+    let pins = pin.map(|sha256| ("loop-mark".to_owned(), PluginPin { sha256: sha256.into() }));
+    Plugins::load(&LoadOptions {
+        search: SearchPath { folders: vec![folder.to_owned()] },
+        copies: Some(folder.join("copies")),
+        pins: pins.into_iter().collect(),
+        accept_stale: false,
+    })
+}
+
+#[test]
+fn a_shared_library_is_opened_from_a_copy_under_its_hash() {
+    let folder = folder();
+    let plugins = load(&folder, None);
+    assert!(plugins.problems().is_empty(), "{:?}", plugins.problems());
+    let loaded = &plugins.loaded()[0];
+    assert_eq!(loaded.description.name, "loop-mark");
+    assert!(plugins.component(Kind::Transform, "loop-mark").is_some());
+    assert!(plugins.lint(Kind::Transform, "loop-mark", &serde_json::json!({})).is_empty());
+    assert!(!plugins.lint(Kind::Transform, "loop-mark", &serde_json::json!({ "odd": 1 })).is_empty());
+    let copies: Vec<_> = std::fs::read_dir(folder.join("copies")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(copies.len(), 1);
+    assert!(copies[0].to_string_lossy().contains(&loaded.sha256[..16]));
+
+    let right = loaded.sha256.to_uppercase();
+    assert!(load(&folder, Some(&right)).problems().is_empty());
+    let wrong = load(&folder, Some(&"0".repeat(64)));
+    assert_eq!(wrong.problems()[0].error.code, "plugin.pin");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
