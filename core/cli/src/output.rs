@@ -77,13 +77,17 @@ pub fn is_terminal() -> bool {
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
-    if is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table
+}
+
+/// Lets the last column wrap where a person's terminal is narrower than the table.
+pub fn fit(table: &mut Table) {
+    if is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
 }
 
 /// The table's text without the blanks that pad the last column.

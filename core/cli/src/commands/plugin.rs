@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
-use crate::output::{Output, table, table_text};
+use crate::output::{Output, fit, table, table_text};
 
 /// Show plugins and what they provide
 #[derive(Debug, Subcommand)]
@@ -91,6 +91,7 @@ fn list(plugins: &Plugins, json: bool, output: &Output) {
         for plugin in &list.plugins {
             rows.add_row([plugin.name, plugin.version, &plugin.components.join("\n"), &plugin.path]);
         }
+        fit(&mut rows);
         output.line(&table_text(&rows));
     }
     for broken in &list.not_loaded {
@@ -158,6 +159,7 @@ fn describe(plugin: &PluginDescription, component: &ComponentDescription) -> Str
         for KeyDescription { key, kind, default, summary } in &keys {
             rows.add_row([key, kind, default, summary]);
         }
+        fit(&mut rows);
         lines.push(table_text(&rows));
     }
     lines.join("\n")

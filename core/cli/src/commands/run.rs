@@ -25,15 +25,15 @@ const COMPARE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Run the services and pipelines of files
 ///
-/// On a terminal a table shows what happens; elsewhere structured log lines do. Ctrl-C (or SIGTERM) stops gracefully: what was read is
-/// written and positions are stored. A second one ends at once; nothing is lost, what was not stored is read again.
+/// On a terminal a table shows what happens; elsewhere structured log lines do. Ctrl-C (or SIGTERM) stops gracefully: what
+/// was read is written and positions are stored. A second one ends at once; nothing is lost, what was not stored is read again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Stop after this long (`30s`): generators first, then every lane is drained, the sites of replicas are compared, and a summary
-    /// is printed. Wins over the file's `run-for`
+    /// Stop after this long (`30s`): generators first, then every lane is drained, the sites of replicas are compared, and
+    /// a summary is printed. Wins over the file's `run-for`
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     run_for: Option<Duration>,
     /// The folder for positions and dead letters, instead of `.NAME.state` beside the file
@@ -269,7 +269,7 @@ fn verdict(summaries: &[Summary]) -> CommandResult {
         return Err(CommandError::stopped(rejected).hint(hint));
     }
     if summaries.iter().any(|it| it.sites_are_equal == Some(false)) {
-        let hint = "rows that were refused are in the log; a comparison while others write shows differences that are on their way";
+        let hint = "the log tells what was refused; while others write, differences may be on their way";
         return Err(CommandError::failed("the sites are not equal").hint(hint));
     }
     if summaries.iter().any(|it| !it.end.is_drained) {

@@ -12,8 +12,8 @@ use crate::output::{Output, table, table_text};
 
 /// Check files without connecting to anything
 ///
-/// Every problem is shown with file, line, column and path. Nothing is printed twice: a file's structure is checked first, then its
-/// components against their plugins, then how its pipelines fit together, with those of the other files given.
+/// Every problem is shown with file, line, column and path. A file's structure is checked first, then its components against
+/// their plugins, then how its pipelines fit together, with those of the other files given.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Pipeline files

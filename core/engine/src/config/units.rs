@@ -72,11 +72,14 @@ fn format(mut value: u64, units: &[(&str, u64)], zero: &str) -> String {
     if parts.is_empty() { zero.into() } else { parts.join(" ") }
 }
 
-/// The sum of terms `NUMBER UNIT`; `None` where the text is anything else or does not fit.
+/// The sum of terms `NUMBER UNIT`, or a lone `0`; `None` where the text is anything else or does not fit.
 fn sum(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return None;
+    }
+    if rest == "0" {
+        return Some(0);
     }
     let mut total = 0u64;
     while !rest.is_empty() {
@@ -163,6 +166,7 @@ mod tests {
         check("1m 30s", 90_000_000_000, "1m 30s");
         check("1m30s", 90_000_000_000, "1m 30s");
         check("0s", 0, "0s");
+        check("0", 0, "0s");
         for wrong in ["", "10", "s", "10 parsecs", "-1s", "1s,", "999999999999d", "1e3s"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }

@@ -109,7 +109,8 @@ impl Builder<'_> {
         let (mut source, mut transforms) = (source?, transforms.into_iter().collect::<Option<Vec<_>>>()?);
         let mut sinks = sinks.into_iter().collect::<Option<Vec<_>>>()?;
         self.problems.extend(negotiate::negotiate(pipeline, &mut source, &mut transforms, &mut sinks, self.catalog));
-        let task_values = source.description.task_key.as_deref().map_or_else(Vec::new, |key| texts(&source.config[key]));
+        let task_key = source.description.task_key.as_deref();
+        let task_values = task_key.and_then(|key| source.config.get(key)).map_or_else(Vec::new, texts);
         let (source, transforms, sinks) = place_decoders(source, transforms, sinks);
         Some(PipelineGraph {
             name: pipeline.name.clone(),
@@ -142,6 +143,7 @@ impl Builder<'_> {
             }
         };
         let mut config = component.config.to_json();
+        default_task_values(description, &mut config);
         resolve_paths(&description.schema, &description.schema, &mut config, &self.file.folder);
         if problems.is_empty() {
             self.lint(component, &config);
@@ -201,7 +203,19 @@ fn unknown_type(component: &Component, catalog: &dyn Catalog) -> Problem {
     let problem = Problem::new(&component.type_span, path, format!("no plugin has a {kind} of type `{name}`"));
     match of_kind(kind).next() {
         Some(_) => problem.suggest(name, of_kind(kind)),
-        None => problem.hint(format!("no plugin with a {kind} was found; `pipeline plugin list` shows where they are looked for")),
+        None => {
+            let hint = format!("no plugin with a {kind} was found; `pipeline plugin list` shows where they are looked for");
+            problem.hint(hint)
+        }
+    }
+}
+
+/// What divides a pipeline into tasks must be known also where the file leaves it to the source's default.
+fn default_task_values(description: &ComponentDescription, config: &mut Json) {
+    let Some(key) = &description.task_key else { return };
+    let default = description.schema.pointer(&format!("/properties/{key}/default"));
+    if let (Some(default), Some(object)) = (default, config.as_object_mut()) {
+        object.entry(key.clone()).or_insert_with(|| default.clone());
     }
 }
 

@@ -13,7 +13,8 @@ use super::model::{Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
 use crate::config::problem::{Problem, listed};
 use crate::config::value::join;
 
-/// By convention the key with which a sink renames namespaces: such a sink does not write to what a source of the same name reads.
+/// By convention the key with which a sink renames namespaces: such a sink does not write to what a source of the same
+/// name reads.
 const RENAME_KEY: &str = "map";
 /// Every namespace.
 const ALL: &str = "*";

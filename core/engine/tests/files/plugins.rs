@@ -53,12 +53,16 @@ struct Tape {
     /// Where the tape is, such as `tape://user:password@host:port`.
     address: String,
     /// Databases to read, or `*`.
-    #[serde(default)]
+    #[serde(default = "all")]
     databases: Vec<String>,
     /// Messages read at once.
     #[serde(default)]
     #[schemars(range(min = 1, max = 100))]
     speed: Option<u16>,
+}
+
+fn all() -> Vec<String> {
+    vec!["*".into()]
 }
 
 unbuilt!(
