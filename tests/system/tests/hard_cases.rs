@@ -85,6 +85,7 @@ fn super_table_altered_where_it_did_not_come_from() {
 fn created_on_both_sides_and_then_altered_on_each() {
     case("created_on_both", |pair| {
         let db = pair.database.clone();
+        settle(pair);
         pair.stop().unwrap();
         meters(&pair.a, &db);
         meters(&pair.b, &db);

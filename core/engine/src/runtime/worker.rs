@@ -71,6 +71,8 @@ struct Replays {
     key: String,
     /// Up to these positions messages are flagged.
     flagged: Checkpoint,
+    /// How far each lane was read.
+    reached: Checkpoint,
     /// Lanes that are at their position, where positions have no order.
     seen: BTreeSet<Lane>,
     /// Up to these positions the store says that the sink may have written.
@@ -331,7 +333,7 @@ impl Replays {
         let mut flagged = stored.clone();
         // What is behind the checkpoint does not come again.
         flagged.lanes.retain(|lane, upto| resumed.lanes.get(lane).is_none_or(|from| from.bytes != upto.bytes));
-        Self { key, flagged, seen: BTreeSet::new(), stored }
+        Self { key, flagged, reached: resumed.clone(), seen: BTreeSet::new(), stored }
     }
 
     /// Flags a message that may have been written, else counts it as one that will be. Whether the latter is news.
@@ -345,12 +347,16 @@ impl Replays {
         is_news
     }
 
-    /// Flags a message up to the stored position; the first one beyond it ends that for its lane.
+    /// Flags a message that begins before the stored position: read again, it may reach further than it did, as a log hands out
+    /// what was appended since in one message. The first one that begins behind the stored position ends that for its lane.
     fn flag(&mut self, message: &mut Message) {
         let (lane, position) = (&message.header.lane, &message.header.position);
         let Some(upto) = self.flagged.lanes.get(lane) else { return };
-        let is_before = match (position.number, upto.number) {
-            (Some(number), Some(upto)) => number <= upto,
+        let begins = self.reached.lanes.get(lane).map(|reached| reached.number);
+        let is_before = match (begins, upto.number) {
+            (Some(Some(begins)), Some(upto)) => begins < upto,
+            // The lane is read from its beginning.
+            (None, Some(_)) => true,
             // Positions without an order: everything until the stored one was seen.
             _ if position.bytes == upto.bytes => {
                 self.seen.insert(lane.clone());
@@ -358,6 +364,9 @@ impl Replays {
             }
             _ => !self.seen.contains(lane),
         };
+        if message.header.ends_position {
+            self.reached.lanes.insert(lane.clone(), position.clone());
+        }
         if is_before {
             message.header.replayed = true;
         } else {
@@ -391,7 +400,9 @@ mod tests {
     #[test]
     fn what_may_have_been_written_is_flagged_and_nothing_else() {
         let number = Position::from_number;
-        assert_eq!(flags(number(5), [4, 5, 5, 6, 5].map(number)), [true, true, true, false, false]);
+        assert_eq!(flags(number(5), [4, 5, 6, 7].map(number)), [true, true, false, false]);
+        // Read again, a message may end further on than what was written.
+        assert_eq!(flags(number(5), [3, 7, 8].map(number)), [true, true, false]);
         let name = |text: &str| Position { bytes: text.as_bytes().to_vec().into(), ..Position::default() };
         assert_eq!(flags(name("m"), ["a", "m", "m", "b", "m"].map(name)), [true, true, true, false, false]);
     }

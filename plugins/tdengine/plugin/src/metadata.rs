@@ -180,6 +180,17 @@ pub async fn stables(connection: &Connection, database: &str) -> Result<Vec<Stri
     Ok(names)
 }
 
+/// Topics that read tables or columns of a database: those that can forbid a change. Topics on the whole database, ours among
+/// them, forbid only that it is dropped.
+pub async fn topics_of_users(connection: &Connection, database: &str) -> Result<Vec<String>> {
+    let sql = format!(
+        "select topic_name from information_schema.ins_topics where db_name = {} and `type` <> 'db'",
+        literal(database)
+    );
+    let rows = connection.query(&sql).await?.texts()?;
+    Ok(rows.into_iter().filter_map(|mut row| row[0].take()).collect())
+}
+
 /// Whether a super table was altered since it was made: its creation and last update differ, or are not told.
 pub async fn stable_was_altered(connection: &Connection, database: &str, name: &str) -> Result<bool> {
     let sql = format!(

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::target::Target;
 use crate::client::ClientError;
+use crate::metadata;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to};
 
@@ -23,8 +24,15 @@ struct Parked {
     code: u32,
 }
 
-/// Keeps a statement for later.
-pub fn park(target: &Target, name: &str, statement: &str, code: u32, message: &str) -> Result<()> {
+/// Keeps a statement for later, and tells which topics are in its way (FACTS F69).
+pub async fn park(
+    target: &Target,
+    connection: &Connection,
+    name: &str,
+    statement: &str,
+    code: u32,
+    message: &str,
+) -> Result<()> {
     let state = target.context.shared_state();
     let number = state.keys(KEY)?.len();
     if number >= PARKED_MAX {
@@ -33,11 +41,14 @@ pub fn park(target: &Target, name: &str, statement: &str, code: u32, message: &s
     let key = format!("{KEY}{}/{name}/{:016x}", target.database, xxhash_rust::xxh3::xxh3_64(statement.as_bytes()));
     let parked = Parked { name: name.into(), statement: statement.into(), code };
     state.put(&key, &serde_json::to_vec(&parked).expect("plain JSON"))?;
+    let topics = metadata::topics_of_users(connection, &target.database).await?;
     let text = format!(
-        "`{}`.`{name}` cannot be changed while something here uses it ({message}); it is tried again",
-        target.database
+        "`{}`.`{name}` cannot be changed while a topic here uses it ({message}): {}; it is tried again",
+        target.database,
+        topics.join(", ")
     );
-    target.context.incident("parked-change", text, json!({ "statement": statement, "code": format!("0x{code:04X}") }));
+    let detail = json!({ "statement": statement, "code": format!("0x{code:04X}"), "topics": topics });
+    target.context.incident("parked-change", text, detail);
     Ok(())
 }
 

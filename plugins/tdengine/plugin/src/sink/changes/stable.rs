@@ -119,7 +119,7 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<
         let sql = format!("drop stable if exists {stable}");
         match target.exec(applying.connection, &sql).await {
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-                parked::park(target, name, &sql, code, &message)?;
+                parked::park(target, applying.connection, name, &sql, code, &message).await?;
             }
             other => ignore_missing(other)?,
         }
@@ -160,7 +160,7 @@ async fn take_steps(applying: &mut Applying<'_>, name: &str, steps: Vec<AlterSte
             // Done already: by the user here, or before a restart.
             Err(ClientError::Server { code, .. }) if is_done_already(code) => {}
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-                parked::park(target, name, &sql, code, &message)?;
+                parked::park(target, applying.connection, name, &sql, code, &message).await?;
             }
             Err(error) => return Err(error.into()),
         }

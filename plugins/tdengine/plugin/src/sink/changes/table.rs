@@ -103,7 +103,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
     match result {
         Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
             let sql = format!("alter table {} {clause}", target.qualified(name));
-            parked::park(target, name, &sql, code, &message)?;
+            parked::park(target, applying.connection, name, &sql, code, &message).await?;
         }
         // The column exists, does not, or is that wide: done already.
         other => tolerate(other, |code| matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618))?,
@@ -131,7 +131,7 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str) -> Result<()> {
     let sql = format!("drop table if exists {table}");
     match target.exec(applying.connection, &sql).await {
         Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-            parked::park(target, name, &sql, code, &message)?;
+            parked::park(target, applying.connection, name, &sql, code, &message).await?;
         }
         other => tolerate(other, is_missing)?,
     }
