@@ -172,14 +172,14 @@ async fn plan<'a>(
 ) -> Result<Vec<Planned<'a>>> {
     let mut planned = Vec::with_capacity(blocks.len());
     for block in blocks {
-        let Some(table) = find(target, connection, block.table).await? else {
+        let Some(table) = target.find(connection, block.table).await? else {
             missing(target, header, block)?;
             continue;
         };
         let mut fit = fit_of(target, &table, block)?;
         if matches!(*fit, Fit::Wait(_)) {
             target.shared.group_changed(&table.group);
-            let Some(table) = find(target, connection, block.table).await? else { continue };
+            let Some(table) = target.find(connection, block.table).await? else { continue };
             fit = fit_of(target, &table, block)?;
         }
         let names = match &*fit {
@@ -207,18 +207,6 @@ async fn plan<'a>(
         planned.push(Planned { block, names, rows });
     }
     Ok(planned)
-}
-
-async fn find(target: &Target, connection: &Connection, table: &str) -> Result<Option<shared::Target>> {
-    if let Some(known) = target.shared.known_table(table) {
-        return Ok(Some(known));
-    }
-    if let Some(found) = target.shared.table(connection, &target.database, table).await? {
-        return Ok(Some(found));
-    }
-    // A user may have made it here meanwhile.
-    target.shared.refresh_table(connection, &target.database, table).await?;
-    target.shared.table(connection, &target.database, table).await
 }
 
 /// Rows of a table that is not here.

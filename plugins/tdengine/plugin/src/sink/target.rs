@@ -9,7 +9,7 @@ use tdengine_wire::escape::{identifier, qualified};
 
 use super::decide::Fit;
 use super::origin::Origins;
-use super::shared::Shared;
+use super::shared::{self, Shared};
 use super::{MissingTable, TdengineConfig};
 use crate::client::ClientError;
 use crate::transport::Connection;
@@ -78,6 +78,18 @@ impl Target {
             may_create: config.create_database,
             database,
         }
+    }
+
+    /// The table as it is here, looked up when it is not known: a user may have made it meanwhile.
+    pub async fn find(&self, connection: &Connection, table: &str) -> Result<Option<shared::Target>> {
+        if let Some(known) = self.shared.known_table(table) {
+            return Ok(Some(known));
+        }
+        if let Some(found) = self.shared.table(connection, &self.database, table).await? {
+            return Ok(Some(found));
+        }
+        self.shared.refresh_table(connection, &self.database, table).await?;
+        self.shared.table(connection, &self.database, table).await
     }
 
     /// The token of a change: where it was born, and where it stands in that log.

@@ -25,7 +25,7 @@ pub async fn delete(applying: &mut Applying<'_>, delete: &Delete) -> Result<()> 
     }
     let target = &mut *applying.target;
     for table in &change.tables {
-        if target.shared.table(applying.connection, &target.database, table).await?.is_none() {
+        if target.find(applying.connection, table).await?.is_none() {
             continue;
         }
         if !target.marks {
@@ -49,7 +49,7 @@ async fn is_still_due(applying: &mut Applying<'_>, delete: &Delete) -> Result<bo
     let target = &mut *applying.target;
     let mut rows = 0;
     for table in &applying.change.tables {
-        let Some(here) = target.shared.table(applying.connection, &target.database, table).await? else { continue };
+        let Some(here) = target.find(applying.connection, table).await? else { continue };
         let time = here.definition.columns.first().map(|column| identifier(&column.name)).unwrap_or_default();
         let (from, to) = (delete.from, delete.to);
         let table = target.qualified(table);

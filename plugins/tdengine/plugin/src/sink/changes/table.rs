@@ -18,7 +18,7 @@ pub async fn create_child(applying: &mut Applying<'_>, table: &CreateTable) -> R
     if target.origins.is_gone(stable, *suid)? {
         return Ok(());
     }
-    if let Some(here) = target.shared.table(applying.connection, &target.database, &table.name).await? {
+    if let Some(here) = target.find(applying.connection, &table.name).await? {
         if *here.group != **stable {
             stable::report_conflict(applying, &table.name, "it is no table of the same super table");
         }
@@ -67,7 +67,7 @@ fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<
 
 pub async fn create_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
     let target = &mut *applying.target;
-    if target.shared.table(applying.connection, &target.database, &table.name).await?.is_some() {
+    if target.find(applying.connection, &table.name).await?.is_some() {
         return Ok(());
     }
     if target.marks {
@@ -88,7 +88,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         return Ok(());
     }
     let target = &mut *applying.target;
-    let Some(here) = target.shared.table(applying.connection, &target.database, name).await? else {
+    let Some(here) = target.find(applying.connection, name).await? else {
         target.context.count("changes_left_out", 1);
         return Ok(());
     };
