@@ -333,7 +333,7 @@ pub enum Expr<'a> {
     Unary { operator: Unary, operand: Box<Expr<'a>> },
     Binary { operator: Binary, left: Box<Expr<'a>>, right: Box<Expr<'a>> },
     /// Name in lower case.
-    Call { name: String, arguments: Vec<Expr<'a>>, distinct: bool },
+    Call { name: String, arguments: Vec<Expr<'a>> },
     Cast { operand: Box<Expr<'a>>, data_type: TypeName },
     In { operand: Box<Expr<'a>>, list: Vec<Expr<'a>>, negated: bool },
     Between { operand: Box<Expr<'a>>, low: Box<Expr<'a>>, high: Box<Expr<'a>>, negated: bool },

@@ -7,6 +7,7 @@ mod aggregate;
 mod bind;
 mod cell;
 mod eval;
+mod fold;
 mod function;
 mod output;
 mod relation;

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod entries;
+mod queries;
 mod raw;
 mod recovery;
 mod retention;

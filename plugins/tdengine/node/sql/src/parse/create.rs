@@ -265,11 +265,12 @@ impl<'a> Parser<'a> {
 }
 
 /// Options of CREATE DATABASE.
-pub(super) const CREATE_OPTIONS: [&str; 30] = [
+pub(super) const CREATE_OPTIONS: [&str; 33] = [
     "buffer", "cachemodel", "cachesize", "comp", "duration", "days", "wal_fsync_period", "maxrows", "minrows", "keep",
     "pages", "pagesize", "tsdb_pagesize", "precision", "replica", "wal_level", "vgroups", "single_stable", "stt_trigger",
     "table_prefix", "table_suffix", "wal_retention_period", "wal_retention_size", "wal_roll_period", "wal_segment_size",
-    "retentions", "schemaless", "strict", "keep_time_offset", "encrypt_algorithm",
+    "retentions", "schemaless", "strict", "keep_time_offset", "encrypt_algorithm", "s3_chunksize", "s3_keeplocal",
+    "s3_compact",
 ];
 
 /// Options of ALTER DATABASE.

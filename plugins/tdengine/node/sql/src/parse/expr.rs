@@ -215,11 +215,6 @@ impl<'a> Parser<'a> {
             }
             let quoted = matches!(self.token, Token::Quoted(_));
             let column = self.any_column()?;
-            // `database.table.column`
-            if self.take_mark(".")? {
-                let quoted = matches!(self.token, Token::Quoted(_));
-                return Ok(Expr::Column { table: Some(column), name: self.any_column()?, quoted });
-            }
             return Ok(Expr::Column { table: Some(name), name: column, quoted });
         }
         Ok(Expr::Column { table: None, name, quoted })
@@ -242,7 +237,6 @@ impl<'a> Parser<'a> {
             self.expect_mark(")")?;
             return Ok(Expr::Cast { operand, data_type });
         }
-        let distinct = self.take_word("distinct")?;
         let mut arguments = Vec::new();
         if !self.is_mark(")") {
             loop {
@@ -253,7 +247,7 @@ impl<'a> Parser<'a> {
             }
         }
         self.expect_mark(")")?;
-        Ok(Expr::Call { name, arguments, distinct })
+        Ok(Expr::Call { name, arguments })
     }
 
     /// A cast's type may leave out the length.

@@ -70,11 +70,11 @@ impl<'a> Parser<'a> {
             "databases" => Show::Databases { user: false },
             "tables" => {
                 self.advance()?;
-                return Ok(Show::Tables { database: self.from_database()?, like: self.like()?, kind: TableKind::All });
+                return Ok(Show::Tables { database: None, like: self.like()?, kind: TableKind::All });
             }
             "stables" => {
                 self.advance()?;
-                return Ok(Show::Stables { database: self.from_database()?, like: self.like()? });
+                return Ok(Show::Stables { database: None, like: self.like()? });
             }
             "vgroups" => {
                 self.advance()?;
@@ -124,6 +124,10 @@ impl<'a> Parser<'a> {
         }
         if self.take_word("vgroups")? {
             return Ok(Show::Vgroups { database });
+        }
+        if self.take_word("views")? {
+            self.like()?;
+            return Ok(Show::Views);
         }
         if self.take_word("alive")? {
             return Ok(Show::Alive { database });

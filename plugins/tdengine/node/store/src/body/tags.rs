@@ -68,7 +68,8 @@ fn json_blob(text: Option<&[u8]>) -> Result<Vec<u8>> {
 
 fn blob(flags: u8, entries: &[Vec<u8>]) -> Vec<u8> {
     let values: usize = entries.iter().map(Vec::len).sum();
-    let is_large = values > usize::from(u8::MAX);
+    // As C does, which counts in signed bytes.
+    let is_large = values > i8::MAX as usize;
     let index_bytes = if is_large { 2 } else { 1 };
     let length = HEAD_BYTES + entries.len() * index_bytes + values;
     let mut out = Vec::with_capacity(length);

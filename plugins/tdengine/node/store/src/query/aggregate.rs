@@ -29,7 +29,6 @@ pub(super) struct Aggregate {
     /// `None`: `count(*)`.
     pub argument: Option<Bound>,
     pub argument_type: ColumnType,
-    pub distinct: bool,
 }
 
 impl AggregateKind {
@@ -96,7 +95,6 @@ impl State {
             Some(DataType::BigInt | DataType::UBigInt)
         );
         match aggregate.kind {
-            AggregateKind::Count if aggregate.distinct => Self::Distinct(HashSet::new()),
             AggregateKind::Count => Self::Count(0),
             AggregateKind::Sum if unsigned_or_signed => Self::SumInt(0, false),
             AggregateKind::Sum => Self::SumDouble(0.0, false),

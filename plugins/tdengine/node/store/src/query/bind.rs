@@ -1,7 +1,9 @@
 //! From the syntax tree to an expression over the columns of a relation, with its type.
 
-use tdengine_sql::ast::{Binary, Expr, Literal, TimeBase, TypeName, Unary, unescape};
+use tdengine_sql::ast::{Binary, Expr, Literal, TimeBase, Unary, unescape};
 use tdengine_wire::{ColumnType, DataType, Precision};
+
+mod constant;
 
 use super::aggregate::{Aggregate, AggregateKind};
 use super::cell::Cell;
@@ -10,6 +12,10 @@ use super::relation::Relation;
 use crate::error::{Result, ServerError, code};
 use crate::literal::time;
 use crate::session::Session;
+
+pub(super) use constant::Pattern;
+pub(crate) use constant::cast_type;
+use constant::{near, number};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Bound {
@@ -31,6 +37,7 @@ pub(super) enum Bound {
     Cast(Box<Bound>, ColumnType),
     In { operand: Box<Bound>, list: Vec<Bound>, negated: bool },
     IsNull { operand: Box<Bound>, negated: bool },
+    Match { operand: Box<Bound>, pattern: Pattern, negated: bool },
     Case { branches: Vec<(Bound, Bound)>, otherwise: Option<Box<Bound>> },
 }
 
@@ -46,7 +53,7 @@ impl Bound {
         see(self);
         match self {
             Self::Minus(inner) | Self::Not(inner) | Self::Cast(inner, _) => inner.visit(see),
-            Self::IsNull { operand, .. } => operand.visit(see),
+            Self::IsNull { operand, .. } | Self::Match { operand, .. } => operand.visit(see),
             Self::Binary(_, left, right) => {
                 left.visit(see);
                 right.visit(see);
@@ -76,6 +83,8 @@ pub(super) struct Binder<'a> {
     pub server_version: &'a str,
     /// Aggregates found so far; `None` where none are allowed (WHERE, GROUP BY).
     pub aggregates: Option<Vec<Aggregate>>,
+    /// Whether the argument of an aggregate is being bound.
+    pub within_aggregate: bool,
     /// Grouping expressions.
     pub groups: Vec<(Bound, ColumnType)>,
 }
@@ -89,7 +98,12 @@ pub(super) const TIMESTAMP: ColumnType = ColumnType { data_type: DataType::Times
 /// Width of `tbname` in results, as a real server gives it (recording b4).
 pub(super) const TBNAME_LENGTH: u32 = 270;
 
-impl Binder<'_> {
+impl<'a> Binder<'a> {
+    /// Binds to a relation; no aggregates yet.
+    pub fn new(relation: &'a Relation, session: &'a Session, server_version: &'a str) -> Self {
+        Self { relation, session, server_version, aggregates: None, within_aggregate: false, groups: Vec::new() }
+    }
+
     pub fn bind(&mut self, expr: &Expr<'_>) -> Result<Typed> {
         let typed = self.bind_inner(expr)?;
         let group = self.groups.iter().position(|(group, _)| *group == typed.0);
@@ -113,7 +127,7 @@ impl Binder<'_> {
                 Ok((Bound::Not(Box::new(self.bind(operand)?.0)), BOOL))
             }
             Expr::Binary { operator, left, right } => self.binary(*operator, left, right),
-            Expr::Call { name, arguments, distinct } => self.call(name, arguments, *distinct),
+            Expr::Call { name, arguments } => self.call(name, arguments),
             Expr::Cast { operand, data_type } => {
                 let (operand, from) = self.bind(operand)?;
                 let target = cast_type(data_type, from);
@@ -152,7 +166,7 @@ impl Binder<'_> {
         let text = unescape(text);
         let parsed = time::parse(&text, self.precision(), self.session.timezone_offset_s);
         parsed.or_else(|| text.parse().ok()).ok_or_else(|| {
-            ServerError::new(code::INSERT_SYNTAX, format!("syntax error near '{text}' (invalid timestamp)"))
+            ServerError::new(0x0127, "Invalid timestamp format")
         })
     }
 
@@ -229,7 +243,20 @@ impl Binder<'_> {
         }
     }
 
+    /// `MATCH`: the pattern is a constant, read once.
+    fn matches(&mut self, negated: bool, left: &Expr<'_>, right: &Expr<'_>) -> Result<Typed> {
+        let operand = Box::new(self.bind(left)?.0);
+        let Expr::Literal(Literal::Text(pattern)) = right else {
+            return Err(ServerError::new(code::OPERATION_NOT_SUPPORTED, "Operation not supported"));
+        };
+        let pattern = Pattern::new(pattern)?;
+        Ok((Bound::Match { operand, pattern, negated }, BOOL))
+    }
+
     fn binary(&mut self, operator: Binary, left: &Expr<'_>, right: &Expr<'_>) -> Result<Typed> {
+        if let Binary::Match | Binary::NotMatch = operator {
+            return self.matches(operator == Binary::NotMatch, left, right);
+        }
         let compares = !matches!(
             operator,
             Binary::Add | Binary::Subtract | Binary::Multiply | Binary::Divide | Binary::Remainder | Binary::Arrow
@@ -256,9 +283,9 @@ impl Binder<'_> {
         Ok((Bound::Binary(operator, Box::new(left), Box::new(right)), result))
     }
 
-    fn call(&mut self, name: &str, arguments: &[Expr<'_>], distinct: bool) -> Result<Typed> {
+    fn call(&mut self, name: &str, arguments: &[Expr<'_>]) -> Result<Typed> {
         if let Some(kind) = AggregateKind::named(name) {
-            return self.aggregate(kind, name, arguments, distinct);
+            return self.aggregate(kind, name, arguments);
         }
         if let Some(constant) = self.session_function(name) {
             return Ok(constant);
@@ -271,6 +298,7 @@ impl Binder<'_> {
         let bound = arguments.iter().map(|argument| self.bind(argument)).collect::<Result<Vec<_>>>()?;
         let types: Vec<ColumnType> = bound.iter().map(|(_, column_type)| *column_type).collect();
         let result = function.result(&types);
+        let function = function.of(&types);
         Ok((Bound::Call(function, bound.into_iter().map(|(bound, _)| bound).collect()), result))
     }
 
@@ -291,14 +319,17 @@ impl Binder<'_> {
         })
     }
 
-    fn aggregate(&mut self, kind: AggregateKind, name: &str, arguments: &[Expr<'_>], distinct: bool) -> Result<Typed> {
+    fn aggregate(&mut self, kind: AggregateKind, name: &str, arguments: &[Expr<'_>]) -> Result<Typed> {
         let [argument] = arguments else {
             return Err(ServerError::new(0x2801, format!("Invalid number of parameters : {name}")));
         };
-        // An aggregate of an aggregate is refused: its argument is bound without any.
+        if self.within_aggregate {
+            return Err(ServerError::new(0x2627, "Aggregate functions do not support nesting"));
+        }
         let Some(mut aggregates) = self.aggregates.take() else {
-            return Err(ServerError::new(0x2602, format!("Not support aggregate function: {name}")));
+            return Err(ServerError::new(0x2608, "There mustn't be aggregation"));
         };
+        self.within_aggregate = true;
         let (argument, argument_type) = match argument {
             Expr::Star => (None, BIGINT),
             expr => {
@@ -306,10 +337,11 @@ impl Binder<'_> {
                 (Some(argument), column_type)
             }
         };
+        self.within_aggregate = false;
         let result = kind
             .result(argument_type)
             .ok_or_else(|| ServerError::new(0x2802, format!("Invalid parameter data type : {name}")))?;
-        let aggregate = Aggregate { kind, argument, distinct, argument_type };
+        let aggregate = Aggregate { kind, argument, argument_type };
         let index = aggregates.iter().position(|known| *known == aggregate).unwrap_or_else(|| {
             aggregates.push(aggregate);
             aggregates.len() - 1
@@ -352,44 +384,5 @@ fn wider(known: Option<ColumnType>, next: ColumnType) -> ColumnType {
         Some(known) if known.data_type == next.data_type && known.bytes >= next.bytes => known,
         Some(known) if next.bytes == 2 && next.is_variable() => known,
         _ => next,
-    }
-}
-
-fn number(text: &str) -> Result<Typed> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let radix = match digits.get(..2) {
-        Some("0x" | "0X") => Some(16),
-        Some("0b" | "0B") => Some(2),
-        _ => None,
-    };
-    let integer = match radix {
-        Some(radix) => i128::from_str_radix(&digits[2..], radix).ok(),
-        None => digits.parse::<i128>().ok(),
-    };
-    if let Some(integer) = integer {
-        let integer = if negative { -integer } else { integer };
-        if let Ok(value) = i64::try_from(integer) {
-            return Ok((Bound::Constant(Cell::Int(value)), BIGINT));
-        }
-        if let Ok(value) = u64::try_from(integer) {
-            return Ok((Bound::Constant(Cell::UInt(value)), ColumnType::of(DataType::UBigInt)));
-        }
-    }
-    let value: f64 = text.parse().map_err(|_| near(text))?;
-    Ok((Bound::Constant(Cell::Double(value)), DOUBLE))
-}
-
-fn near(text: &str) -> ServerError {
-    ServerError::new(code::SYNTAX, format!("syntax error near \"{text}\""))
-}
-
-/// A type as SQL names it.
-pub(crate) fn cast_type(name: &TypeName, from: ColumnType) -> ColumnType {
-    let data_type = DataType::from_name(name.name).unwrap_or(DataType::Varchar);
-    match (name.length, data_type) {
-        (Some(length), _) if data_type.is_variable() => ColumnType::sized(data_type, length),
-        (None, _) if data_type.is_variable() => ColumnType::sized(data_type, from.capacity().unwrap_or(64).max(64)),
-        (Some(precision), DataType::Decimal) => ColumnType::decimal(precision as u8, name.scale.unwrap_or(0) as u8),
-        _ => ColumnType::of(data_type),
     }
 }

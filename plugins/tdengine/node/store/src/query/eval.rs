@@ -7,7 +7,7 @@ use tdengine_wire::{ColumnType, DataType};
 
 use super::bind::Bound;
 use super::cell::Cell;
-use super::function::{json_member, like};
+use super::function::{Function, json_member, like};
 use super::relation::Row;
 
 /// What there is beside the row: results of a group.
@@ -41,6 +41,10 @@ pub(super) fn eval(bound: &Bound, row: Row<'_>, group: Group<'_>) -> Cell {
             Binary::Or => or(&inner(left), || inner(right)),
             _ => binary(*operator, &inner(left), &inner(right)),
         },
+        Bound::Call(Function::Length, arguments) if matches!(arguments[..], [Bound::Column(_)]) => {
+            let [Bound::Column(index)] = arguments[..] else { return Cell::Null };
+            row.byte_length(index).map_or(Cell::Null, |length| Cell::Int(length as i64))
+        }
         Bound::Call(function, arguments) => {
             let cells: Vec<Cell> = arguments.iter().map(inner).collect();
             function.call(&cells)
@@ -54,6 +58,10 @@ pub(super) fn eval(bound: &Bound, row: Row<'_>, group: Group<'_>) -> Cell {
             }
         },
         Bound::IsNull { operand, negated } => Cell::Bool(inner(operand).is_null() != *negated),
+        Bound::Match { operand, pattern, negated } => match inner(operand) {
+            Cell::Null => Cell::Null,
+            cell => Cell::Bool(pattern.is_in(&cell.shown()) != *negated),
+        },
         Bound::Case { branches, otherwise } => {
             let branch = branches.iter().find(|(condition, _)| inner(condition).is_true());
             let value = branch.map(|(_, value)| value).or(otherwise.as_deref());
@@ -118,9 +126,6 @@ fn binary(operator: Binary, left: &Cell, right: &Cell) -> Cell {
         Binary::GreaterEqual => compared(&[Ordering::Greater, Ordering::Equal]),
         Binary::Like => Cell::Bool(like(&left.shown(), &right.shown())),
         Binary::NotLike => Cell::Bool(!like(&left.shown(), &right.shown())),
-        // Patterns of MATCH are read as "contains": the node has no engine for regular expressions.
-        Binary::Match => Cell::Bool(left.shown().contains(&right.shown())),
-        Binary::NotMatch => Cell::Bool(!left.shown().contains(&right.shown())),
         Binary::Arrow => json_member(left, right),
         Binary::Add | Binary::Subtract if matches!((left, right), (Cell::Time(_), _) | (_, Cell::Time(_))) => {
             let sign = if operator == Binary::Add { 1 } else { -1 };
@@ -143,7 +148,7 @@ fn binary(operator: Binary, left: &Cell, right: &Cell) -> Cell {
         Binary::Remainder => number(|left, right| left % right),
         Binary::BitAnd => bits(|left, right| left & right),
         Binary::BitOr => bits(|left, right| left | right),
-        Binary::And | Binary::Or => unreachable!("taken apart before"),
+        Binary::And | Binary::Or | Binary::Match | Binary::NotMatch => unreachable!("taken apart before"),
     }
 }
 

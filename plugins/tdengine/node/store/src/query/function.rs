@@ -8,6 +8,8 @@ use super::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
     Length,
+    /// `length` of an NCHAR: four bytes a character.
+    NcharLength,
     CharLength,
     Lower,
     Upper,
@@ -54,6 +56,14 @@ impl Function {
         })
     }
 
+    /// The function for arguments of these types.
+    pub fn of(self, arguments: &[ColumnType]) -> Self {
+        match self {
+            Self::Length if arguments[0].data_type == DataType::Nchar => Self::NcharLength,
+            other => other,
+        }
+    }
+
     /// Fewest and most arguments.
     pub fn arity(self) -> (usize, usize) {
         match self {
@@ -70,10 +80,12 @@ impl Function {
     pub fn result(self, arguments: &[ColumnType]) -> ColumnType {
         let first = arguments[0];
         match self {
-            Self::Length | Self::CharLength | Self::ToTimestamp => BIGINT,
+            Self::Length | Self::NcharLength | Self::CharLength | Self::ToTimestamp => BIGINT,
             Self::Lower | Self::Upper | Self::Ltrim | Self::Rtrim | Self::Substr => first,
             Self::Concat => {
-                let total = arguments.iter().map(|argument| argument.capacity().unwrap_or(0)).sum();
+                // A real server adds up widths with their length prefixes, but for one.
+                let width = |argument: &ColumnType| argument.capacity().unwrap_or(0) + 2;
+                let total = arguments.iter().map(width).sum::<u32>().saturating_sub(2);
                 let nchar = arguments.iter().any(|argument| argument.data_type == DataType::Nchar);
                 if nchar { ColumnType::nchar(total) } else { ColumnType::varchar(total) }
             }
@@ -97,6 +109,7 @@ impl Function {
                 Cell::Text(bytes) | Cell::Bytes(bytes) => Cell::Int(bytes.len() as i64),
                 other => Cell::Int(other.shown().len() as i64),
             },
+            Self::NcharLength => Cell::Int(4 * text().chars().count() as i64),
             Self::CharLength => Cell::Int(text().chars().count() as i64),
             Self::Lower => Cell::text(text().to_lowercase()),
             Self::Upper => Cell::text(text().to_uppercase()),

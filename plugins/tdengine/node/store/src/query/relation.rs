@@ -100,6 +100,18 @@ impl Row<'_> {
         }
     }
 
+    /// Bytes of a text, without copying it; `None` for NULL.
+    pub fn byte_length(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::Stored { columns, at, .. } => columns.get(index).copied().flatten()?.bytes(*at).map(<[u8]>::len),
+            other => match other.column(index) {
+                Cell::Null => None,
+                Cell::Text(bytes) | Cell::Bytes(bytes) => Some(bytes.len()),
+                cell => Some(cell.shown().len()),
+            },
+        }
+    }
+
     pub fn tag(&self, index: usize) -> Cell {
         match self {
             Self::Stored { stored, table, .. } | Self::Table { stored, table } => table.tag(&stored.tags.fields[index]),

@@ -2,18 +2,19 @@
 
 mod grouped;
 mod plain;
+mod scan;
+mod written;
 
 use std::sync::Arc;
 
 use tdengine_sql::ast::{Binary, Expr, From, Item, Limit, Select};
-use tdengine_wire::block::{BlockView, ColumnView};
-use tdengine_wire::{ColumnType, DataType, Field};
+use tdengine_wire::block::BlockView;
+use tdengine_wire::{ColumnType, DataType};
 
 use super::aggregate::AggregateKind;
 use super::bind::{Binder, Bound};
 use super::cell::Cell;
-use super::eval::{Group, eval};
-use super::relation::{Memory, Relation, Row, Stored, StoredTable};
+use super::relation::{Memory, Relation, Stored, StoredTable};
 use super::{database_of, output, system};
 use crate::database::Database;
 use crate::error::{Result, ServerError, code};
@@ -21,6 +22,8 @@ use crate::result::{ResultField, ResultSet};
 use crate::schema::TableKind;
 use crate::session::Session;
 use crate::store::Store;
+
+pub(crate) use written::{Condition, Projection};
 
 /// A query ready to run.
 struct Plan {
@@ -53,8 +56,7 @@ pub(super) fn run(store: &Store, session: &Session, query: &Select<'_>) -> Resul
 fn plan(store: &Store, session: &Session, query: &Select<'_>) -> Result<Plan> {
     let relation = relation(store, session, query.from.as_ref())?;
     let version = store.config().version.to_string();
-    let mut binder =
-        Binder { relation: &relation, session, server_version: &version, aggregates: None, groups: Vec::new() };
+    let mut binder = Binder::new(&relation, session, &version);
     let mut condition = Vec::new();
     if let Some(expr) = &query.condition {
         conjuncts(binder.bind(expr)?.0, &mut condition);
@@ -82,7 +84,10 @@ fn plan(store: &Store, session: &Session, query: &Select<'_>) -> Result<Plan> {
         groups.clear();
     }
     if !aggregates.is_empty() || !groups.is_empty() || window.is_some() {
-        check_grouped(&items)?;
+        check_grouped(&items, !groups.is_empty())?;
+    }
+    if query.slimit.is_some() && query.partition_by.is_empty() && query.group_by.is_empty() {
+        return Err(ServerError::new(0x2638, "slimit/soffset only available for PARTITION/GROUP BY query"));
     }
     Ok(Plan {
         relation,
@@ -119,14 +124,14 @@ fn bind_item(binder: &mut Binder<'_>, item: &Item<'_>, items: &mut Vec<(Bound, R
         }
         return Ok(());
     }
-    if let Expr::Call { name, arguments, distinct } = &item.expr
-        && arguments[..] == [Expr::Star]
-        && matches!(AggregateKind::named(name), Some(AggregateKind::First | AggregateKind::Last | AggregateKind::LastRow))
+    if let Expr::Call { name, arguments } = &item.expr
+        && let Some(columns) = many_columns(binder.relation, name, arguments)
     {
-        for (column, column_type) in binder.relation.all() {
-            let arguments = vec![Expr::Column { table: None, name: column.clone(), quoted: true }];
-            let call = Expr::Call { name: name.clone(), arguments, distinct: *distinct };
-            items.push((binder.bind(&call)?.0, ResultField::new(format!("{name}({column})"), column_type)));
+        for column in columns {
+            let shown = format!("{name}({column})");
+            let arguments = vec![Expr::Column { table: None, name: column, quoted: true }];
+            let (bound, column_type) = binder.bind(&Expr::Call { name: name.clone(), arguments })?;
+            items.push((bound, ResultField::new(shown, column_type)));
         }
         return Ok(());
     }
@@ -134,6 +139,24 @@ fn bind_item(binder: &mut Binder<'_>, item: &Item<'_>, items: &mut Vec<(Bound, R
     let name = item.alias.clone().unwrap_or_else(|| shown_name(item));
     items.push((bound, ResultField::new(name, column_type)));
     Ok(())
+}
+
+/// The columns of `last(*)` and `last(a, b)`, which answer one column each.
+fn many_columns(relation: &Relation, function: &str, arguments: &[Expr<'_>]) -> Option<Vec<String>> {
+    if !matches!(
+        AggregateKind::named(function),
+        Some(AggregateKind::First | AggregateKind::Last | AggregateKind::LastRow)
+    ) {
+        return None;
+    }
+    if *arguments == [Expr::Star] {
+        return Some(relation.all().into_iter().map(|(name, _)| name).collect());
+    }
+    let column = |argument: &Expr<'_>| match argument {
+        Expr::Column { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    (arguments.len() > 1).then(|| arguments.iter().map(column).collect())?
 }
 
 /// The column's name where there is no alias: a column's own, else the text.
@@ -171,12 +194,16 @@ fn unbind_groups(items: &mut [(Bound, ResultField)], order: &mut [(Bound, bool)]
     }
 }
 
-fn check_grouped(items: &[(Bound, ResultField)]) -> Result<()> {
+fn check_grouped(items: &[(Bound, ResultField)], grouped: bool) -> Result<()> {
     let mut wrong = false;
     for (bound, _) in items {
         bound.visit(&mut |part| wrong |= matches!(part, Bound::Column(_) | Bound::Tag(_) | Bound::TableName));
     }
-    if wrong { Err(ServerError::new(0x260A, "Not a GROUP BY expression")) } else { Ok(()) }
+    match (wrong, grouped) {
+        (false, _) => Ok(()),
+        (true, true) => Err(ServerError::new(0x260A, "Not a GROUP BY expression")),
+        (true, false) => Err(ServerError::new(0x260C, "Not a single-group group function")),
+    }
 }
 
 fn window(interval: &tdengine_sql::ast::Interval<'_>, precision: tdengine_wire::Precision) -> Result<(i64, i64)> {
@@ -237,108 +264,6 @@ fn stored(store: &Store, database: &str, table: &str) -> Result<Stored> {
     })
 }
 
-/// First and last timestamp that the conditions allow; runs outside are not looked at.
-fn time_range(condition: &[Bound]) -> (i64, i64) {
-    let (mut from, mut to) = (i64::MIN, i64::MAX);
-    for part in condition {
-        let Bound::Binary(operator, left, right) = part else { continue };
-        let (Bound::Column(0), Bound::Constant(cell)) = (&**left, &**right) else { continue };
-        let Some(time) = cell.as_i64() else { continue };
-        match operator {
-            Binary::Equal => (from, to) = (from.max(time), to.min(time)),
-            Binary::Less | Binary::LessEqual => to = to.min(time),
-            Binary::Greater | Binary::GreaterEqual => from = from.max(time),
-            _ => {}
-        }
-    }
-    (from, to)
-}
-
-/// Goes over the rows that the conditions let pass, run by run. `see` gets the row's frame and the rows of it that pass;
-/// `true` ends the scan.
-fn scan(
-    plan: &Plan,
-    see: &mut dyn FnMut(&Frame<'_>, &[std::ops::Range<usize>]) -> Result<bool>,
-) -> Result<()> {
-    match &plan.relation {
-        Relation::Memory(memory) => {
-            for cells in &memory.rows {
-                let row = Row::Memory(cells);
-                if plan.condition.iter().all(|part| eval(part, row, Group::default()).is_true())
-                    && see(&Frame::Memory(cells), &[0..1])?
-                {
-                    return Ok(());
-                }
-            }
-            Ok(())
-        }
-        Relation::Stored(stored) => scan_stored(plan, stored, see),
-    }
-}
-
-/// Rows that share their columns.
-enum Frame<'a> {
-    Memory(&'a [Cell]),
-    Run { stored: &'a Stored, table: &'a StoredTable, columns: &'a [Option<ColumnView<'a>>] },
-}
-
-impl<'a> Frame<'a> {
-    fn row(&'a self, at: usize) -> Row<'a> {
-        match self {
-            Self::Memory(cells) => Row::Memory(cells),
-            Self::Run { stored, table, columns } => Row::Stored { stored, table, columns, at },
-        }
-    }
-}
-
-fn scan_stored(
-    plan: &Plan,
-    stored: &Stored,
-    see: &mut dyn FnMut(&Frame<'_>, &[std::ops::Range<usize>]) -> Result<bool>,
-) -> Result<()> {
-    let (of_table, of_row): (Vec<_>, Vec<_>) = plan.condition.iter().partition(|part| part.is_of_table());
-    let (from, to) = time_range(&plan.condition);
-    let descending = matches!(plan.order.first(), Some((Bound::Column(0), true)));
-    for table in &stored.tables {
-        let row = Row::Table { stored, table };
-        if !of_table.iter().all(|part| eval(part, row, Group::default()).is_true()) {
-            continue;
-        }
-        let runs = table.table.rows.scan(&stored.columns)?;
-        let mut runs: Vec<_> = runs.iter().filter(|run| run.range().1 >= from && run.range().0 <= to).collect();
-        if descending {
-            runs.reverse();
-        }
-        for run in runs {
-            let view = run.view()?;
-            let columns: Vec<_> = stored.columns.fields.iter().map(|field| run.column(&view, field.id)).collect();
-            let frame = Frame::Run { stored, table, columns: &columns };
-            let ranges = passing(&of_row, &frame, run.rows());
-            if !ranges.is_empty() && see(&frame, &ranges)? {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Rows of a frame that pass, as ranges.
-fn passing(condition: &[&Bound], frame: &Frame<'_>, rows: usize) -> Vec<std::ops::Range<usize>> {
-    if condition.is_empty() {
-        return vec![0..rows];
-    }
-    let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
-    for at in 0..rows {
-        if condition.iter().all(|part| eval(part, frame.row(at), Group::default()).is_true()) {
-            match ranges.last_mut() {
-                Some(range) if range.end == at => range.end += 1,
-                _ => ranges.push(at..at + 1),
-            }
-        }
-    }
-    ranges
-}
-
 /// Sorts rows by their keys, cuts what LIMIT leaves out.
 fn sorted_and_limited(mut rows: Vec<(Vec<Cell>, Vec<Cell>)>, plan: &Plan) -> Vec<Vec<Cell>> {
     if !plan.order.is_empty() {
@@ -361,100 +286,6 @@ fn sorted_and_limited(mut rows: Vec<(Vec<Cell>, Vec<Cell>)>, plan: &Plan) -> Vec
     let limit = plan.limit.unwrap_or(Limit { rows: u64::MAX, offset: 0 });
     let rows = rows.into_iter().map(|(cells, _)| cells);
     rows.skip(limit.offset as usize).take(usize::try_from(limit.rows).unwrap_or(usize::MAX)).collect()
-}
-
-/// A condition on the tags of a super table, kept as text (topics `AS STABLE … WHERE`, DELETE by tags).
-pub(crate) struct Condition {
-    relation: Relation,
-    parts: Vec<Bound>,
-}
-
-impl Condition {
-    /// Reads a condition over the tags (and columns) of a super table.
-    ///
-    /// # Errors
-    /// As SELECT with this condition.
-    pub fn new(store: &Store, database: &str, stable: &str, text: &str) -> Result<Self> {
-        let sql = format!("select * from `{stable}` where {text}");
-        let tdengine_sql::Statement::Select(query) = tdengine_sql::parse(&sql)? else {
-            return Err(ServerError::new(code::SYNTAX, "syntax error near \"where\""));
-        };
-        let session = Session::with_database("root", database);
-        let Plan { relation, condition, .. } = plan(store, &session, &query)?;
-        Ok(Self { relation, parts: condition })
-    }
-
-    /// Whether a child passes.
-    pub fn takes(&self, table: &Arc<crate::table::Table>) -> bool {
-        let Relation::Stored(stored) = &self.relation else { return false };
-        let table = StoredTable::new(table.clone());
-        let row = Row::Table { stored, table: &table };
-        self.parts.iter().all(|part| eval(part, row, Group::default()).is_true())
-    }
-}
-
-/// The query of a topic `AS SELECT`, applied to rows as they are written.
-pub(crate) struct Projection {
-    plan: Plan,
-}
-
-impl Projection {
-    /// Reads the query.
-    ///
-    /// # Errors
-    /// As running it.
-    pub fn new(store: &Store, database: &str, query: &str) -> Result<Self> {
-        let tdengine_sql::Statement::Select(query) = tdengine_sql::parse(query)? else {
-            return Err(ServerError::new(code::SYNTAX, "syntax error near \"as\""));
-        };
-        let session = Session::with_database("root", database);
-        Ok(Self { plan: plan(store, &session, &query)? })
-    }
-
-    /// Whether it reads this table: itself, or a child of its super table.
-    pub fn reads(&self, uid: i64) -> bool {
-        match &self.plan.relation {
-            Relation::Stored(stored) => stored.tables.iter().any(|table| table.table.uid == uid),
-            Relation::Memory(_) => false,
-        }
-    }
-
-    /// The columns that it answers.
-    pub fn fields(&self) -> Vec<Field> {
-        let field = |(place, (_, field)): (usize, &(Bound, ResultField))| {
-            Field::new(field.name.clone(), field.column_type, place as i16 + 1)
-        };
-        self.plan.items.iter().enumerate().map(field).collect()
-    }
-
-    /// Rows of a written block that pass, as a raw block of header version 2; `None` where none does.
-    ///
-    /// # Errors
-    /// When the block is malformed.
-    pub fn apply(
-        &self,
-        table: &Arc<crate::table::Table>,
-        ids: &[i16],
-        block: &[u8],
-    ) -> Result<Option<Vec<u8>>> {
-        let Relation::Stored(stored) = &self.plan.relation else { return Ok(None) };
-        let view = BlockView::parse(block)?;
-        let column = |field: &Field| {
-            ids.iter().position(|id| *id == field.id).and_then(|at| view.column(at).copied())
-        };
-        let columns: Vec<_> = stored.columns.fields.iter().map(column).collect();
-        let table = StoredTable::new(table.clone());
-        let frame = Frame::Run { stored, table: &table, columns: &columns };
-        let condition: Vec<&Bound> = self.plan.condition.iter().collect();
-        let ranges = passing(&condition, &frame, view.rows());
-        if ranges.is_empty() {
-            return Ok(None);
-        }
-        let types: Vec<_> = self.plan.items.iter().map(|(_, field)| field.column_type).collect();
-        let mut builder = tdengine_wire::block::BlockBuilder::new(types);
-        plain::append(&self.plan, &frame, &ranges, &mut builder)?;
-        Ok(Some(builder.encode(2)?))
-    }
 }
 
 /// Whether every item is a plain column, which is copied as it is.

@@ -34,16 +34,26 @@ pub(super) fn run(store: &Store, session: &Session, show: &Show<'_>) -> Result<R
         Show::Tags { table } => table_tags(store, session, table)?,
         Show::CreateDatabase(name) => create_database(store, name)?,
         Show::CreateTable(name) | Show::CreateStable(name) => create_table(store, session, name)?,
-        Show::Connections | Show::Queries | Show::Transactions => names("id", 64, std::iter::empty()),
-        Show::Functions | Show::Streams | Show::Views | Show::Indexes | Show::Licences | Show::Qnodes | Show::Snodes => {
-            names("name", 192, std::iter::empty())
-        }
+        Show::Indexes => system::indexes(store),
+        Show::Licences => system::grants(),
+        Show::Streams => names("stream_name", 192, std::iter::empty()),
+        Show::Functions => names("name", 64, std::iter::empty()),
+        Show::Views => nothing("ins_views"),
+        Show::Qnodes | Show::Snodes => nothing("ins_qnodes"),
+        Show::Connections => nothing("perf_connections"),
+        Show::Queries => nothing("perf_queries"),
+        Show::Transactions => nothing("perf_trans"),
     };
     result(memory)
 }
 
 fn result(memory: Memory) -> Result<ResultSet> {
     output::of_cells(memory.fields, memory.precision, memory.rows)
+}
+
+/// The columns of a system table that is always empty here.
+fn nothing(table: &str) -> Memory {
+    system::empty::table(table).unwrap_or_default()
 }
 
 /// SHOW without a database is a syntax error of its own (recording errors.jsonl).
@@ -95,9 +105,9 @@ fn stables(store: &Store, database: &str, pattern: Option<&str>) -> Result<Memor
 
 fn variables(store: &Store) -> Memory {
     let fields = vec![
-        ResultField::new("name", ColumnType::varchar(32)),
-        ResultField::new("value", ColumnType::varchar(64)),
-        ResultField::new("scope", ColumnType::varchar(8)),
+        ResultField::new("name", ColumnType::varchar(30)),
+        ResultField::new("value", ColumnType::varchar(62)),
+        ResultField::new("scope", ColumnType::varchar(6)),
     ];
     let row = |name: &str, value: String| vec![Cell::text(name), Cell::text(value), Cell::text("server")];
     let rows = vec![
@@ -112,11 +122,11 @@ fn variables(store: &Store) -> Memory {
 /// `SHOW TAGS FROM child` lists tags, from a super table one row a child.
 fn table_tags(store: &Store, session: &Session, name: &Name) -> Result<Memory> {
     let database = database_of(session, name.database.as_deref())?;
-    let schema = store.describe(database, &name.table)?;
-    if schema.kind != TableKind::Super {
+    let schema = store.describe(database, &name.table).ok();
+    let Some(schema) = schema.filter(|schema| schema.kind == TableKind::Super) else {
         let wanted = |of: &str, table: &crate::table::Table| of == database && *table.name == *name.table;
         return Ok(system::tags(store, &wanted));
-    }
+    };
     let mut fields = vec![ResultField::new("tbname", ColumnType::varchar(270))];
     fields.extend(schema.tags.fields.iter().map(|tag| ResultField::new(tag.name.clone(), tag.column_type)));
     let rows = store.children(database, schema.suid).into_iter().map(super::relation::StoredTable::new).map(|table| {
@@ -164,6 +174,7 @@ fn compression(schema: &Schema, at: usize) -> [&'static str; 3] {
 
 pub(super) fn describe(store: &Store, session: &Session, name: &Name) -> Result<ResultSet> {
     let database = database_of(session, name.database.as_deref())?;
+    store.database(database)?;
     let schema = store.describe(database, &name.table).map_err(|_| ServerError::table_missing())?;
     let with_compression = schema.kind != TableKind::Child;
     let mut fields = vec![
@@ -201,12 +212,12 @@ pub(super) fn describe(store: &Store, session: &Session, name: &Name) -> Result<
     result(Memory { fields, precision: Precision::Milliseconds, rows })
 }
 
-fn created(of: &str, lengths: (u32, u32), name: &str, text: String) -> Memory {
+fn created(of: &str, lengths: (u32, u32), name: &str, text: impl Into<Vec<u8>>) -> Memory {
     let fields = vec![
         ResultField::new(of, ColumnType::varchar(lengths.0)),
         ResultField::new(format!("Create {of}"), ColumnType::varchar(lengths.1)),
     ];
-    Memory { fields, precision: Precision::Milliseconds, rows: vec![vec![Cell::text(name), Cell::text(text)]] }
+    Memory { fields, precision: Precision::Milliseconds, rows: vec![vec![Cell::text(name), Cell::Text(text.into())]] }
 }
 
 fn create_database(store: &Store, name: &str) -> Result<Memory> {
@@ -217,7 +228,7 @@ fn create_database(store: &Store, name: &str) -> Result<Memory> {
         "CREATE DATABASE `{name}` BUFFER {} CACHESIZE {} CACHEMODEL '{}' COMP {} DURATION {}m WAL_FSYNC_PERIOD {} \
          MAXROWS {} MINROWS {} STT_TRIGGER {} KEEP {} PAGES {} PAGESIZE {} PRECISION '{}' REPLICA {} WAL_LEVEL {} \
          VGROUPS {} SINGLE_STABLE {} TABLE_PREFIX {} TABLE_SUFFIX {} TSDB_PAGESIZE {} WAL_RETENTION_PERIOD {} \
-         WAL_RETENTION_SIZE {}",
+         WAL_RETENTION_SIZE {} KEEP_TIME_OFFSET {} ENCRYPT_ALGORITHM '{}' S3_CHUNKSIZE {} S3_KEEPLOCAL {} S3_COMPACT {}",
         option("buffer", 256),
         option("cachesize", 1),
         options.other("cachemodel").unwrap_or("none"),
@@ -240,8 +251,13 @@ fn create_database(store: &Store, name: &str) -> Result<Memory> {
         option("tsdb_pagesize", 4),
         options.wal_retention_period_s,
         options.wal_retention_size_kib,
+        option("keep_time_offset", 0),
+        options.other("encrypt_algorithm").unwrap_or("none"),
+        option("s3_chunksize", 262_144),
+        options.other("s3_keeplocal").unwrap_or("5256000m"),
+        option("s3_compact", 0),
     );
-    Ok(created("Database", (63, 65_515), name, text))
+    Ok(created("Database", (63, 65_517), name, text))
 }
 
 fn create_table(store: &Store, session: &Session, name: &Name) -> Result<Memory> {
@@ -249,9 +265,9 @@ fn create_table(store: &Store, session: &Session, name: &Name) -> Result<Memory>
     let schema = store.describe(database, &name.table)?;
     let text = match schema.kind {
         TableKind::Child => create_child(store, database, &name.table, &schema)?,
-        kind => create_parent(&name.table, &schema, kind),
+        kind => create_parent(&name.table, &schema, kind).into_bytes(),
     };
-    Ok(created("Table", (193, 65_515), &name.table, text))
+    Ok(created("Table", (193, 3_145_726), &name.table, text))
 }
 
 fn create_parent(name: &str, schema: &TableSchema, kind: TableKind) -> String {
@@ -270,25 +286,51 @@ fn create_parent(name: &str, schema: &TableSchema, kind: TableKind) -> String {
     }
 }
 
-fn create_child(store: &Store, database: &str, name: &str, schema: &TableSchema) -> Result<String> {
+fn create_child(store: &Store, database: &str, name: &str, schema: &TableSchema) -> Result<Vec<u8>> {
     let table = store.table(database, name).ok_or_else(ServerError::table_missing)?;
     let meta = table.meta();
     let TableBody::Child { tags, .. } = &meta.body else { return Err(ServerError::table_missing()) };
     let names: Vec<String> = schema.tags.fields.iter().map(|field| format!("`{}`", field.name)).collect();
-    let value = |field: &Field| match tags.value(field) {
-        // A real server writes texts in double quotes, not escaped.
-        Value::Varchar(_) | Value::Nchar(_) | Value::Json(_) => {
-            format!("\"{}\"", tags.value(field).text().unwrap_or_default())
-        }
-        other => other.to_sql(field.column_type),
-    };
-    let values: Vec<String> = schema.tags.fields.iter().map(value).collect();
     let stable = schema.stable.clone().unwrap_or_default();
-    Ok(format!(
-        "CREATE TABLE {} USING {} ({}) TAGS ({})",
-        escape::identifier(name),
-        escape::identifier(&stable),
-        names.join(", "),
-        values.join(", ")
-    ))
+    let (name, stable) = (escape::identifier(name), escape::identifier(&stable));
+    let mut text = format!("CREATE TABLE {name} USING {stable} ({}) TAGS (", names.join(", ")).into_bytes();
+    for (at, field) in schema.tags.fields.iter().enumerate() {
+        if at > 0 {
+            text.extend_from_slice(b", ");
+        }
+        shown_tag(tags.value(field), field, &mut text);
+    }
+    text.push(b')');
+    Ok(text)
+}
+
+/// A tag as a real server writes it: texts in double quotes, not escaped; geometries by their bytes.
+fn shown_tag(value: Value<'_>, field: &Field, out: &mut Vec<u8>) {
+    let quoted = |out: &mut Vec<u8>, bytes: &[u8]| {
+        out.push(b'"');
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+    };
+    match value {
+        Value::Varchar(_) | Value::Nchar(_) | Value::Json(_) => {
+            quoted(out, value.text().unwrap_or_default().as_bytes());
+        }
+        Value::Varbinary(_) => {
+            let cell = Cell::of(value, field.column_type);
+            quoted(out, format!("\\x{}", cell.shown()).as_bytes());
+        }
+        Value::Geometry(bytes) => quoted(out, bytes),
+        Value::Float(value) => out.extend_from_slice(scientific(f64::from(value)).as_bytes()),
+        Value::Double(value) => out.extend_from_slice(scientific(value).as_bytes()),
+        other => out.extend_from_slice(other.to_sql(field.column_type).as_bytes()),
+    }
+}
+
+/// `1.500000e+00`
+fn scientific(value: f64) -> String {
+    let text = format!("{value:.6e}");
+    let Some((mantissa, exponent)) = text.split_once('e') else { return text };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.abs())
 }

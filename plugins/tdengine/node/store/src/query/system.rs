@@ -1,17 +1,23 @@
 //! The tables of `information_schema` and `performance_schema`, with the columns of a real server (recording b4).
 
+pub(super) mod empty;
+mod geometry;
+mod service;
+
 use tdengine_wire::{ColumnType, DataType, Field, Precision};
 
 use super::cell::Cell;
 use super::relation::Memory;
-use crate::store::inner::now_ms;
-use crate::database::{Database, TopicKind, TopicMeta};
+use crate::database::Database;
 use crate::ddl::database::is_system;
 use crate::error::{Result, ServerError, code};
 use crate::result::ResultField;
 use crate::schema::{Stable, TagValues};
 use crate::store::Store;
 use crate::table::{Table, TableBody};
+
+pub(super) use service::{cluster, consumers, dnodes, grants, mnodes, subscriptions, users, vgroups};
+use service::topics;
 
 /// The rows of a system table; `None` where the database is a user's.
 ///
@@ -34,18 +40,16 @@ pub(super) fn table(store: &Store, database: &str, table: &str) -> Result<Option
         "ins_dnodes" => dnodes(store),
         "ins_mnodes" => mnodes(store),
         "ins_users" => users(store),
+        "ins_indexes" => indexes(store),
         "ins_grants" => grants(),
         "perf_consumers" | "ins_consumers" => consumers(store),
-        "ins_views" => empty(&[("view_name", 192), ("db_name", 64), ("effective_user", 24)]),
-        "ins_streams" => empty(&[("stream_name", 192)]),
-        "ins_functions" => empty(&[("name", 64)]),
-        "ins_indexes" => empty(&[("index_name", 192), ("db_name", 64), ("table_name", 192)]),
-        "ins_configs" | "ins_dnode_variables" => empty(&[("name", 32), ("value", 64)]),
-        "perf_connections" | "perf_queries" | "perf_trans" | "perf_apps" => empty(&[("id", 64)]),
-        _ => {
-            let text = "Fail to get table info, error: Table does not exist";
-            return Err(ServerError::new(code::TABLE_INFO, text));
-        }
+        _ => match empty::table(table) {
+            Some(memory) => memory,
+            None => {
+                let text = "Fail to get table info, error: Table does not exist";
+                return Err(ServerError::new(code::TABLE_INFO, text));
+            }
+        },
     };
     Ok(Some(memory))
 }
@@ -65,11 +69,6 @@ fn memory(fields: &[(&str, Of)], rows: Vec<Vec<Cell>>) -> Memory {
         ResultField::new(*name, column_type)
     };
     Memory { fields: fields.iter().map(field).collect(), precision: Precision::Milliseconds, rows }
-}
-
-fn empty(fields: &[(&str, u32)]) -> Memory {
-    let fields: Vec<_> = fields.iter().map(|(name, length)| (*name, Of::Text(*length))).collect();
-    memory(&fields, Vec::new())
 }
 
 const INT: Of = Of::Type(DataType::Int);
@@ -176,8 +175,37 @@ fn all_tables(store: &Store) -> Vec<(String, std::sync::Arc<Table>)> {
     store.databases().iter().flat_map(of).collect()
 }
 
+/// The index that a server makes of the first tag of each super table.
+pub(super) fn indexes(store: &Store) -> Memory {
+    let row = |(database, stable): (String, std::sync::Arc<Stable>)| {
+        let tag = stable.tags.fields.first()?.name.clone();
+        Some(vec![
+            Cell::text(format!("{tag}_{}", stable.name)),
+            Cell::text(database),
+            Cell::text(stable.name.as_str()),
+            Cell::Null,
+            Cell::Time(stable.created_ms),
+            Cell::text(tag),
+            Cell::text("tag_index"),
+        ])
+    };
+    memory(
+        &[
+            ("index_name", Of::Text(192)), ("db_name", Of::Text(64)), ("table_name", Of::Text(192)), ("vgroup_id", INT),
+            ("create_time", TIME), ("column_name", Of::Text(192)), ("index_type", Of::Text(192)),
+        ],
+        all_stables(store).into_iter().filter_map(row).collect(),
+    )
+}
+
 fn comment(text: Option<&String>) -> Cell {
     text.map_or(Cell::Null, |text| Cell::text(text.as_str()))
+}
+
+/// A super table that was altered shows another time than that of its creation; when exactly is not kept: one millisecond a
+/// change.
+fn updated_ms(stable: &Stable) -> i64 {
+    stable.created_ms + i64::from(stable.columns.version - 1) + i64::from(stable.tags.version - 1)
 }
 
 fn stables(store: &Store) -> Memory {
@@ -188,7 +216,7 @@ fn stables(store: &Store) -> Memory {
             Cell::Time(stable.created_ms),
             Cell::Int(stable.columns.fields.len() as i64),
             Cell::Int(stable.tags.fields.len() as i64),
-            Cell::Time(stable.created_ms),
+            Cell::Time(updated_ms(&stable)),
             comment(stable.comment.as_ref()),
             Cell::text("5000a,5000a"),
             Cell::text("-1a,-1a"),
@@ -288,9 +316,13 @@ fn columns(store: &Store) -> Memory {
 
 /// The text of a tag as `ins_tags` shows it.
 fn tag_text(values: &TagValues, field: &Field) -> Cell {
-    match Cell::of(values.value(field), field.column_type) {
-        Cell::Null => Cell::Null,
-        other => Cell::text(other.shown()),
+    match (Cell::of(values.value(field), field.column_type), field.column_type.data_type) {
+        (Cell::Null, _) => Cell::Null,
+        (Cell::Float(value), _) => Cell::text(format!("{value:.5}")),
+        (Cell::Double(value), _) => Cell::text(format!("{value:.9}")),
+        (Cell::Bytes(bytes), DataType::Geometry) if let Some(text) = geometry::text(&bytes) => Cell::text(text),
+        (other @ Cell::Bytes(_), _) => Cell::text(format!("\\x{}", other.shown())),
+        (other, _) => Cell::text(other.shown()),
     }
 }
 
@@ -320,186 +352,4 @@ pub(super) fn tags(store: &Store, takes: &dyn Fn(&str, &Table) -> bool) -> Memor
         ],
         rows,
     )
-}
-
-/// Vgroups of one database, or of all.
-pub(super) fn vgroups(store: &Store, of: Option<&str>) -> Memory {
-    let mut rows = Vec::new();
-    for database in store.databases().iter().filter(|database| of.is_none_or(|of| database.name == of)) {
-        for vgroup in &database.vgroups {
-            let mut row = vec![
-                Cell::Int(i64::from(*vgroup)),
-                Cell::text(database.name.as_str()),
-                Cell::Int(store.vgroup_tables(*vgroup) as i64),
-                Cell::Int(1),
-                Cell::text("leader**"),
-            ];
-            row.extend([const { Cell::Null }; 6]);
-            row.extend([Cell::Int(0), Cell::Int(0), Cell::Int(0)]);
-            rows.push(row);
-        }
-    }
-    memory(
-        &[
-            ("vgroup_id", INT), ("db_name", Of::Text(64)), ("tables", INT), ("v1_dnode", SMALLINT),
-            ("v1_status", Of::Text(9)), ("v2_dnode", SMALLINT), ("v2_status", Of::Text(9)), ("v3_dnode", SMALLINT),
-            ("v3_status", Of::Text(9)), ("v4_dnode", SMALLINT), ("v4_status", Of::Text(9)), ("cacheload", INT),
-            ("cacheelements", INT), ("tsma", TINYINT),
-        ],
-        rows,
-    )
-}
-
-fn topics(store: &Store) -> Memory {
-    let row = |topic: &std::sync::Arc<crate::database::Topic>| {
-        let kind = match topic.kind {
-            TopicKind::Database => "db",
-            TopicKind::Stable { .. } => "stable",
-            TopicKind::Select { .. } => "column",
-        };
-        let meta = match topic.meta {
-            TopicMeta::None => "no",
-            TopicMeta::With => "yes",
-            TopicMeta::Only => "only",
-        };
-        vec![
-            Cell::text(topic.name.as_str()),
-            Cell::text(topic.database.as_str()),
-            Cell::Time(topic.created_ms),
-            Cell::text(topic.sql.as_str()),
-            Cell::text("NULL"),
-            Cell::text(meta),
-            Cell::text(kind),
-        ]
-    };
-    memory(
-        &[
-            ("topic_name", Of::Text(192)), ("db_name", Of::Text(64)), ("create_time", TIME), ("sql", Of::Text(2048)),
-            ("schema", Of::Text(65_515)), ("meta", Of::Text(4)), ("type", Of::Text(8)),
-        ],
-        store.topics().iter().map(row).collect(),
-    )
-}
-
-pub(super) fn subscriptions(store: &Store) -> Memory {
-    let row = |subscription: &crate::database::Subscription| {
-        let end = store.wal_range(subscription.vgroup).map_or(0, |(_, next)| next);
-        vec![
-            Cell::text(subscription.topic.as_str()),
-            Cell::text(subscription.group.as_str()),
-            Cell::Int(i64::from(subscription.vgroup)),
-            Cell::Null,
-            Cell::text(format!("wal:{}/{end}", subscription.offset)),
-            Cell::Int(0),
-        ]
-    };
-    memory(
-        &[
-            ("topic_name", Of::Text(205)), ("consumer_group", Of::Text(193)), ("vgroup_id", INT),
-            ("consumer_id", Of::Text(30)), ("offset", Of::Text(64)), ("rows", BIGINT),
-        ],
-        store.subscriptions().iter().map(row).collect(),
-    )
-}
-
-pub(super) fn consumers(store: &Store) -> Memory {
-    let row = |consumer: &crate::database::Consumer| {
-        vec![
-            Cell::text(format!("{:#x}", consumer.id)),
-            Cell::text(consumer.group.as_str()),
-            Cell::text(consumer.client.as_str()),
-            Cell::text(consumer.status.as_str()),
-            Cell::text(consumer.topics.join(",")),
-            Cell::Time(consumer.subscribed_ms),
-            Cell::Time(consumer.subscribed_ms),
-            Cell::Time(consumer.subscribed_ms),
-            Cell::text("tbname:1,commit:0"),
-        ]
-    };
-    memory(
-        &[
-            ("consumer_id", Of::Text(30)), ("consumer_group", Of::Text(192)), ("client_id", Of::Text(192)),
-            ("status", Of::Text(20)), ("topics", Of::Text(205)), ("up_time", TIME), ("subscribe_time", TIME),
-            ("rebalance_time", TIME), ("parameters", Of::Text(128)),
-        ],
-        store.consumers().iter().map(row).collect(),
-    )
-}
-
-pub(super) fn cluster(store: &Store) -> Memory {
-    let id = store.cluster_id();
-    let row = vec![
-        Cell::Int(id),
-        Cell::text(format!("embedded-node-{id:016x}")),
-        Cell::Int((now_ms() - store.created_ms()) / 1000),
-        Cell::Time(store.created_ms()),
-        Cell::text("community"),
-        Cell::Null,
-    ];
-    memory(
-        &[
-            ("id", BIGINT), ("name", Of::Text(40)), ("uptime", INT), ("create_time", TIME), ("version", Of::Text(10)),
-            ("expire_time", TIME),
-        ],
-        vec![row],
-    )
-}
-
-pub(super) fn dnodes(store: &Store) -> Memory {
-    let vnodes: usize = store.databases().iter().map(|database| database.vgroups.len()).sum();
-    let row = vec![
-        Cell::Int(1),
-        Cell::text("localhost:6030"),
-        Cell::Int(vnodes as i64),
-        Cell::Int(64),
-        Cell::text("ready"),
-        Cell::Time(store.created_ms()),
-        Cell::Time(store.created_ms()),
-        Cell::text(""),
-    ];
-    memory(
-        &[
-            ("id", INT), ("endpoint", Of::Text(134)), ("vnodes", SMALLINT), ("support_vnodes", SMALLINT),
-            ("status", Of::Text(10)), ("create_time", TIME), ("reboot_time", TIME), ("note", Of::Text(256)),
-        ],
-        vec![row],
-    )
-}
-
-pub(super) fn mnodes(store: &Store) -> Memory {
-    let row = vec![
-        Cell::Int(1),
-        Cell::text("localhost:6030"),
-        Cell::text("leader"),
-        Cell::text("ready"),
-        Cell::Time(store.created_ms()),
-    ];
-    let fields =
-        [("id", INT), ("endpoint", Of::Text(134)), ("role", Of::Text(12)), ("status", Of::Text(9)), ("create_time", TIME)];
-    memory(&fields, vec![row])
-}
-
-pub(super) fn users(store: &Store) -> Memory {
-    let row = |user: &std::sync::Arc<crate::database::User>| {
-        vec![
-            Cell::text(user.name.as_str()),
-            Cell::Int(i64::from(user.is_super)),
-            Cell::Int(1),
-            Cell::Int(1),
-            Cell::Time(user.created_ms),
-        ]
-    };
-    let fields =
-        [("name", Of::Text(24)), ("super", TINYINT), ("enable", TINYINT), ("sysinfo", TINYINT), ("create_time", TIME)];
-    memory(&fields, store.users().iter().map(row).collect())
-}
-
-pub(super) fn grants() -> Memory {
-    let values = [
-        ("version", 9, "community"), ("expire_time", 19, "unlimited"), ("service_time", 19, "limited"),
-        ("expired", 5, "false"), ("state", 9, "ungranted"), ("timeseries", 21, "unlimited"), ("dnodes", 10, "unlimited"),
-        ("cpu_cores", 13, "unlimited"),
-    ];
-    let fields: Vec<_> = values.iter().map(|(name, length, _)| (*name, Of::Text(*length))).collect();
-    memory(&fields, vec![values.iter().map(|(_, _, value)| Cell::text(*value)).collect()])
 }

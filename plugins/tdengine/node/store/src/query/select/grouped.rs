@@ -1,14 +1,20 @@
 //! SELECT with aggregates, GROUP BY, PARTITION BY or INTERVAL.
+//!
+//! Where a group holds whole tables, rows go to it range by range ([`fold`]): a run is sorted by time, so each window is
+//! one range of it. Only groups by columns look at every row.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use super::{Frame, Plan, scan, sorted_and_limited};
+use super::scan::{Frame, scan, tables, times};
+use super::{Plan, sorted_and_limited};
 use crate::error::Result;
 use crate::query::aggregate::{AggregateKind, State};
 use crate::query::bind::Bound;
 use crate::query::cell::Cell;
 use crate::query::eval::{Group, eval};
-use crate::query::relation::Row;
+use crate::query::fold::fold;
+use crate::query::relation::{Relation, Row};
 
 struct Collected {
     values: Vec<Cell>,
@@ -16,35 +22,69 @@ struct Collected {
     states: Vec<State>,
 }
 
+/// The groups so far, in the order of their first rows.
+struct Groups<'a> {
+    plan: &'a Plan,
+    list: Vec<Collected>,
+    places: HashMap<Vec<u8>, usize>,
+    key: Vec<u8>,
+}
+
+impl Groups<'_> {
+    /// The states of a group, new where nobody came to it before.
+    fn states(&mut self, values: &[Cell], window: Option<(i64, i64)>) -> &mut [State] {
+        self.key.clear();
+        values.iter().for_each(|value| value.key(&mut self.key));
+        if let Some((start, _)) = window {
+            self.key.extend_from_slice(&start.to_le_bytes());
+        }
+        let place = match self.places.get(&self.key) {
+            Some(place) => *place,
+            None => {
+                let states = self.plan.aggregates.iter().map(State::new).collect();
+                self.list.push(Collected { values: values.to_vec(), window, states });
+                self.places.insert(self.key.clone(), self.list.len() - 1);
+                self.list.len() - 1
+            }
+        };
+        &mut self.list[place].states
+    }
+}
+
 pub(super) fn run(plan: &Plan) -> Result<Vec<Vec<Cell>>> {
-    let mut groups: Vec<Collected> = Vec::new();
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
-    let states = || plan.aggregates.iter().map(State::new).collect::<Vec<_>>();
-    let per_table = plan.window.is_none() && plan.groups.iter().all(|(bound, _)| bound.is_of_table());
+    let mut groups = Groups { plan, list: Vec::new(), places: HashMap::new(), key: Vec::new() };
+    let per_table = plan.groups.iter().all(|(bound, _)| bound.is_of_table());
+    let values = |row: Row<'_>| -> Vec<Cell> {
+        plan.groups.iter().map(|(bound, _)| eval(bound, row, Group::default())).collect()
+    };
+    if counts(plan) && per_table && plan.window.is_none() {
+        if plan.groups.is_empty() {
+            groups.states(&[], None);
+        } else if let Relation::Stored(stored) = &plan.relation {
+            // A table without rows is a group too.
+            tables(plan, stored).for_each(|table| {
+                groups.states(&values(Row::Table { stored, table }), None);
+            });
+        }
+    }
     scan(plan, &mut |frame, ranges| {
-        if per_table && matches!(frame, Frame::Run { .. }) {
-            let values: Vec<Cell> =
-                plan.groups.iter().map(|(bound, _)| eval(bound, frame.row(0), Group::default())).collect();
-            let place = place_of(&mut places, &mut groups, values, None, &states);
-            add_ranges(plan, frame, ranges, &mut groups[place].states);
+        if let (true, Frame::Run { columns, .. }) = (per_table, frame) {
+            let values = values(frame.row(ranges[0].start));
+            for range in ranges {
+                for (window, part) in windows(plan, times(columns), range.clone()) {
+                    add_range(plan, frame, part, groups.states(&values, window));
+                }
+            }
             return Ok(false);
         }
         for at in ranges.iter().cloned().flatten() {
             let row = frame.row(at);
-            let values = plan.groups.iter().map(|(bound, _)| eval(bound, row, Group::default())).collect();
-            let window = plan.window.map(|(width, offset)| {
-                let start = (time_of(row) - offset).div_euclid(width) * width + offset;
-                (start, start + width)
-            });
-            let place = place_of(&mut places, &mut groups, values, window, &states);
-            add_row(plan, row, &mut groups[place].states);
+            let window = plan.window.map(|of| window_of(of, time_of(row)));
+            add_row(plan, row, groups.states(&values(row), window));
         }
         Ok(false)
     })?;
-    if groups.is_empty() && plan.groups.is_empty() && plan.window.is_none() && counts(plan) {
-        groups.push(Collected { values: Vec::new(), window: None, states: states() });
-    }
-    Ok(results(plan, groups))
+    Ok(results(plan, groups.list))
 }
 
 /// COUNT answers 0 for no rows; other aggregates answer no row.
@@ -52,22 +92,27 @@ fn counts(plan: &Plan) -> bool {
     plan.aggregates.iter().any(|aggregate| matches!(aggregate.kind, AggregateKind::Count | AggregateKind::Distinct))
 }
 
-fn place_of(
-    places: &mut HashMap<Vec<u8>, usize>,
-    groups: &mut Vec<Collected>,
-    values: Vec<Cell>,
-    window: Option<(i64, i64)>,
-    states: &dyn Fn() -> Vec<State>,
-) -> usize {
-    let mut key = Vec::new();
-    values.iter().for_each(|value| value.key(&mut key));
-    if let Some((start, _)) = window {
-        key.extend_from_slice(&start.to_le_bytes());
+/// Start and end of the window of a time.
+fn window_of((width, offset): (i64, i64), time: i64) -> (i64, i64) {
+    let start = (time - offset).div_euclid(width) * width + offset;
+    (start, start + width)
+}
+
+/// A range of sorted rows, cut where a window ends.
+fn windows(plan: &Plan, times: &[[u8; 8]], range: Range<usize>) -> Vec<(Option<(i64, i64)>, Range<usize>)> {
+    let Some(of) = plan.window else { return vec![(None, range)] };
+    let mut parts = Vec::new();
+    let mut start = range.start;
+    while start < range.end {
+        let window = window_of(of, i64::from_le_bytes(times[start]));
+        let rest = &times[start..range.end];
+        let end = start + rest.partition_point(|time| i64::from_le_bytes(*time) < window.1);
+        // A window that wraps around the end of time still takes its row.
+        let end = end.max(start + 1);
+        parts.push((Some(window), start..end));
+        start = end;
     }
-    *places.entry(key).or_insert_with(|| {
-        groups.push(Collected { values, window, states: states() });
-        groups.len() - 1
-    })
+    parts
 }
 
 fn time_of(row: Row<'_>) -> i64 {
@@ -86,22 +131,26 @@ fn add_row(plan: &Plan, row: Row<'_>, states: &mut [State]) {
     }
 }
 
-/// Rows that all belong to one group: counted at once where nothing has to be looked at.
-fn add_ranges(plan: &Plan, frame: &Frame<'_>, ranges: &[std::ops::Range<usize>], states: &mut [State]) {
-    let rows: usize = ranges.iter().map(std::ops::Range::len).sum();
+/// Rows that all belong to one group: by whole columns where an aggregate takes one, else row by row.
+fn add_range(plan: &Plan, frame: &Frame<'_>, range: Range<usize>, states: &mut [State]) {
     for (aggregate, state) in plan.aggregates.iter().zip(states) {
-        let all = match &aggregate.argument {
-            None => true,
-            // The timestamp is never NULL.
-            Some(Bound::Column(0)) => aggregate.kind == AggregateKind::Count && !aggregate.distinct,
-            Some(_) => false,
-        };
-        if all {
-            state.add_rows(rows as i64);
+        let Some(argument) = &aggregate.argument else {
+            state.add_rows(range.len() as i64);
             continue;
+        };
+        if let (Bound::Column(index), Frame::Run { columns, .. }) = (argument, frame) {
+            // A column that no row here ever assigned holds NULLs, which only `last_row` sees.
+            let Some(column) = &columns[*index] else {
+                if aggregate.kind == AggregateKind::LastRow {
+                    state.add(Cell::Null, time_of(frame.row(range.end - 1)));
+                }
+                continue;
+            };
+            if fold(state, column, times(columns), range.clone()) {
+                continue;
+            }
         }
-        let Some(argument) = &aggregate.argument else { continue };
-        for at in ranges.iter().cloned().flatten() {
+        for at in range.clone() {
             let row = frame.row(at);
             state.add(eval(argument, row, Group::default()), time_of(row));
         }

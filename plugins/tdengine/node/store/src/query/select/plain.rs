@@ -5,7 +5,8 @@ use std::ops::Range;
 use tdengine_wire::Precision;
 use tdengine_wire::block::BlockBuilder;
 
-use super::{Frame, Plan, copies, is_column, scan, sorted_and_limited};
+use super::scan::{Frame, scan, tables};
+use super::{Plan, copies, is_column, sorted_and_limited};
 use crate::error::Result;
 use crate::query::bind::Bound;
 use crate::query::cell::Cell;
@@ -14,8 +15,11 @@ use crate::query::output::{Blocks, of_cells};
 use crate::query::relation::{Relation, Row};
 use crate::result::{ResultField, ResultSet};
 
+/// A row with its sort keys.
+type Sortable = (Vec<Cell>, Vec<Cell>);
+
 pub(super) fn run(plan: &Plan, fields: Vec<ResultField>, precision: Precision) -> Result<ResultSet> {
-    if let Some(rows) = tables_alone(plan) {
+    if let Some(rows) = tables_alone(plan)? {
         return of_cells(fields, precision, sorted_and_limited(rows, plan));
     }
     // Rows of one table come in the order of time by themselves.
@@ -36,24 +40,23 @@ pub(super) fn run(plan: &Plan, fields: Vec<ResultField>, precision: Precision) -
     of_cells(fields, precision, sorted_and_limited(rows, plan))
 }
 
-/// DISTINCT over tags and names alone reads children, not rows: one without rows counts too.
-fn tables_alone(plan: &Plan) -> Option<Vec<(Vec<Cell>, Vec<Cell>)>> {
-    let Relation::Stored(stored) = &plan.relation else { return None };
-    let needs_table = |bound: &Bound| bound.is_of_table();
-    let all = plan.items.iter().map(|(bound, _)| bound).chain(&plan.condition).chain(plan.order.iter().map(|(b, _)| b));
-    if !plan.distinct || !stored.is_super || !all.clone().all(needs_table) {
-        return None;
+/// DISTINCT over tags and names alone reads tables, not rows. A table without rows counts only where names are asked for.
+fn tables_alone(plan: &Plan) -> Result<Option<Vec<Sortable>>> {
+    let Relation::Stored(stored) = &plan.relation else { return Ok(None) };
+    let items = plan.items.iter().map(|(bound, _)| bound);
+    let mut all = items.clone().chain(&plan.condition).chain(plan.order.iter().map(|(bound, _)| bound));
+    if !plan.distinct || !stored.is_super || !all.all(Bound::is_of_table) {
+        return Ok(None);
     }
-    let rows = stored.tables.iter().filter_map(|table| {
-        let row = Row::Table { stored, table };
-        let compute = |bound: &Bound| eval(bound, row, Group::default());
-        let passes = plan.condition.iter().all(|part| compute(part).is_true());
-        passes.then(|| {
-            let cells = plan.items.iter().map(|(bound, _)| compute(bound)).collect();
-            (cells, plan.order.iter().map(|(bound, _)| compute(bound)).collect())
-        })
-    });
-    Some(rows.collect())
+    let named = items.clone().any(|bound| *bound == Bound::TableName);
+    let mut rows = Vec::new();
+    for table in tables(plan, stored) {
+        if named || !table.table.rows.scan(&stored.columns)?.is_empty() {
+            let compute = |bound: &Bound| eval(bound, Row::Table { stored, table }, Group::default());
+            rows.push((items.clone().map(compute).collect(), plan.order.iter().map(|(bound, _)| compute(bound)).collect()));
+        }
+    }
+    Ok(Some(rows))
 }
 
 fn stream(plan: &Plan, fields: Vec<ResultField>, precision: Precision) -> Result<ResultSet> {
