@@ -71,8 +71,27 @@ impl Pair {
     pub fn start(&mut self) -> Result<()> {
         std::fs::write(self.file(), pipelines(&self.a, &self.b, &self.database))?;
         let file = self.file().display().to_string();
+        let before = self.log().len();
         self.run = Some(Process::start(&["run", &file], &self.folder.path().join("run.log"))?);
-        Ok(())
+        self.wait_until_reading(before)
+    }
+
+    /// Waits until both pipelines placed their lanes, which they log behind byte `before`.
+    fn wait_until_reading(&mut self, before: usize) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let log = self.log();
+            let placed = |name: &str| {
+                log[before..].lines().any(|line| line.contains("lane placed") && line.contains(name))
+            };
+            if placed("a-to-b") && placed("b-to-a") {
+                return Ok(());
+            }
+            if Instant::now() > deadline || !self.run().is_running() {
+                bail!("the pipelines do not read:\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn run(&mut self) -> &mut Process {

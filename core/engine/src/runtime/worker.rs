@@ -64,6 +64,9 @@ struct Feed {
     replays: Option<Replays>,
 }
 
+/// A sink that gets nothing is flushed this often, so that it can try again what it keeps for later.
+const IDLE_FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What may have been written before.
 #[derive(Default)]
 struct Replays {
@@ -109,23 +112,43 @@ impl Worker {
     async fn work(&mut self) -> Result<(), Failure> {
         let Some(mut sink) = self.connect().await? else { return Ok(()) };
         let mut feed = self.feed()?;
-        let mut next = feed.next().await?;
-        while let Some(items) = next {
+        let mut items = Vec::new();
+        loop {
             let queue = self.ends.queue.clone();
-            let write = async {
-                let written = self.write_items(&mut sink, items).await;
+            let fed = feed.next();
+            tokio::pin!(fed);
+            let mut early = None;
+            if !items.is_empty() {
+                // A write under way is not dropped when the next items cannot be stored: both go on until it is done.
+                let write = self.write_items(&mut sink, std::mem::take(&mut items));
+                tokio::pin!(write);
+                let written = loop {
+                    tokio::select! {
+                        written = &mut write => break written,
+                        next = &mut fed, if early.is_none() => early = Some(next),
+                    }
+                };
                 if written.is_err() {
                     // Nothing more is written: do not wait for it.
                     queue.close();
                 }
-                written
+                written?;
+            }
+            let next = match early {
+                Some(next) => next?,
+                None => loop {
+                    match tokio::time::timeout(IDLE_FLUSH_INTERVAL, &mut fed).await {
+                        Ok(next) => break next?,
+                        // A sink may have something of its own to try again.
+                        Err(_) => self.flush(&mut sink).await?,
+                    }
+                },
             };
-            // A write under way is not dropped when the next items cannot be stored: both are awaited.
-            let (written, fed) = tokio::join!(write, feed.next());
-            written?;
-            next = fed?;
+            match next {
+                Some(next) => items = next,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     fn feed(&self) -> Result<Feed, Failure> {
