@@ -1,5 +1,22 @@
 //! Changes of the log: schema changes and deletes, in the binary C layout and as JSON (PROTOCOL 9).
 
+mod json;
+mod model;
+mod raw;
+mod render;
+mod tags;
+
+pub use json::{
+    AlterJson, ChildJson, ColumnJson, MetaJson, TableKind, TagJson, parse_json, to_json, to_json_batch,
+};
+pub use model::{
+    AlterTable, CreateTable, Delete, DropTable, Meta, Stable, StableRequest, TableAction, TableBody, alter_type,
+    compression,
+};
+pub use raw::RawMeta;
+pub use render::{Rendering, render};
+pub use tags::{TagBlob, TagEntry, TagKey};
+
 /// Raw types of changes (PROTOCOL 9.2).
 pub mod kind {
     /// Several changes in one message; newer servers.
@@ -34,3 +51,6 @@ pub(crate) fn put_head(out: &mut Vec<u8>, vgroup_id: i32, body: impl FnOnce(&mut
     let length = (out.len() - start) as i32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ mod view;
 
 pub use build::{BlockParts, DataBuilder, encode_schema};
 pub use split::{create_batch, join, keep_tables, split};
+pub(crate) use build::put_schema;
+pub(crate) use view::decode_schema;
 pub use view::{BlockEntry, Blocks, DataView, Fields, Offset, Tail};
 
 /// Raw type of rows.
