@@ -34,10 +34,12 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// First wait before connecting again; it doubles up to the configured one.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 /// Tries of a statement that another transaction is in the way of, and the wait between.
-const TRIES: u32 = 20;
+const TRIES: u32 = 50;
 const TRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows that were not written in time are not made up for beyond this.
 const ARREARS_MAX: Duration = Duration::from_secs(1);
+/// Of CREATE DATABASE: somebody else is making it at this moment.
+const DATABASE_IS_BEING_MADE: u32 = 0x0396;
 /// Retention of the log of a database that is made here, in seconds.
 const WAL_RETENTION_SECONDS: u32 = 3_600;
 
@@ -206,7 +208,9 @@ impl Generator {
 async fn exec(connection: &Connection, sql: &str) -> Result<u64> {
     for _ in 1..TRIES {
         match connection.exec(sql).await {
-            Err(ClientError::Server { code, .. }) if is_transient(code) => tokio::time::sleep(TRY_INTERVAL).await,
+            Err(ClientError::Server { code, .. }) if is_transient(code) || code == DATABASE_IS_BEING_MADE => {
+                tokio::time::sleep(TRY_INTERVAL).await;
+            }
             other => return Ok(other?),
         }
     }
