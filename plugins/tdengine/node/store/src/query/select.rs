@@ -12,7 +12,7 @@ use tdengine_wire::block::BlockView;
 use tdengine_wire::{ColumnType, DataType};
 
 use super::aggregate::AggregateKind;
-use super::bind::{Binder, Bound};
+use super::bind::{BOOL, Binder, Bound};
 use super::cell::Cell;
 use super::relation::{Memory, Relation, Stored, StoredTable};
 use super::{database_of, output, system};
@@ -135,7 +135,14 @@ fn bind_item(binder: &mut Binder<'_>, item: &Item<'_>, items: &mut Vec<(Bound, R
         }
         return Ok(());
     }
-    let (bound, column_type) = binder.bind(&item.expr)?;
+    let (mut bound, column_type) = binder.bind(&item.expr)?;
+    if let Bound::Binary(..) = bound
+        && column_type == BOOL
+    {
+        // As a column, a comparison with NULL is false (recording b4).
+        let constant = |value| Bound::Constant(Cell::Bool(value));
+        bound = Bound::Case { branches: vec![(bound, constant(true))], otherwise: Some(Box::new(constant(false))) };
+    }
     let name = item.alias.clone().unwrap_or_else(|| shown_name(item));
     items.push((bound, ResultField::new(name, column_type)));
     Ok(())
@@ -163,7 +170,6 @@ fn many_columns(relation: &Relation, function: &str, arguments: &[Expr<'_>]) -> 
 fn shown_name(item: &Item<'_>) -> String {
     match &item.expr {
         Expr::Column { name, .. } => name.clone(),
-        Expr::Literal(tdengine_sql::ast::Literal::Text(text)) => tdengine_sql::ast::unescape(text).into_owned(),
         _ if item.text.eq_ignore_ascii_case("now") => "now()".to_owned(),
         _ => item.text.to_owned(),
     }

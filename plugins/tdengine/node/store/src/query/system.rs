@@ -277,8 +277,12 @@ fn column_row(table: &str, database: &str, kind: &str, field: &Field) -> Vec<Cel
         Cell::text(database),
         Cell::text(kind),
         Cell::text(field.name.as_str()),
-        Cell::text(field.column_type.to_string()),
-        Cell::Int(i64::from(field.column_type.query_length())),
+        match field.column_type.data_type {
+            data_type @ (DataType::Varbinary | DataType::Geometry) => Cell::text(data_type.name()),
+            _ => Cell::text(field.column_type.to_string()),
+        },
+        // Here, and nowhere else, with the prefix of a text.
+        Cell::Int(i64::from(field.column_type.bytes)),
         Cell::Null,
         Cell::Null,
         Cell::Null,

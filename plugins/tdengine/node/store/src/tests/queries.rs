@@ -5,8 +5,8 @@ mod recorded;
 use tdengine_wire::block::{BlockView, ColumnView};
 use tdengine_wire::value::Value;
 
-use super::open;
-use crate::{Outcome, ResultSet, ServerError, Session, Store};
+use super::config;
+use crate::{Outcome, ResultSet, ServerError, ServerVersion, Session, Store, StoreConfig};
 
 /// Statements, then queries with their answers; its head says how it was made.
 const ANSWERS: &str = include_str!("queries/answers.txt");
@@ -16,6 +16,11 @@ const ANSWERS: &str = include_str!("queries/answers.txt");
 struct Answer {
     columns: String,
     rows: Vec<String>,
+}
+
+/// A store that says the version of the server that was asked.
+fn open(dir: &std::path::Path) -> Store {
+    Store::open(StoreConfig { version: ServerVersion::V3_3_0_1, ..config(dir) }).unwrap()
 }
 
 fn rows_of(store: &Store, session: &mut Session, sql: &str) -> Result<ResultSet, ServerError> {
@@ -52,6 +57,7 @@ fn shown_row(columns: &[ColumnView<'_>], row: usize) -> String {
 fn shown(value: Value<'_>) -> String {
     match value {
         Value::Float(value) => value.to_string(),
+        Value::UInt(value) => value.to_string(),
         // The last digit depends on the order of additions.
         Value::Double(value) => format!("{value:.12e}").parse::<f64>().unwrap().to_string(),
         other => super::shown(other),
