@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
-use pipeline_tdengine::client::{Connection, Consumer, SocketLimits, Subscription};
+use pipeline_tdengine::client::{SocketLimits, Subscription};
+use pipeline_tdengine::transport::{Connection, Consumer};
 use pipeline_tdengine::dsn::Dsn;
 #[tokio::main]
 async fn main() {

@@ -29,8 +29,8 @@ pub enum Fit {
     Conflict(String),
 }
 
-/// The fit of a block, remembered per definition and schema.
-pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) -> Result<Arc<Fit>> {
+/// The fit of a block, remembered per definition and schema; and whether it was found just now.
+pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) -> Result<(Arc<Fit>, bool)> {
     let generation = target.shared.generation();
     if target.fits_generation != generation || target.fits.len() > FITS_MAX {
         target.fits.clear();
@@ -40,13 +40,14 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
     if let Some((definition, fit)) = target.fits.get(&key)
         && Arc::ptr_eq(definition, &table.definition)
     {
-        return Ok(fit.clone());
+        return Ok((fit.clone(), false));
     }
     let origin = target.origins.get(&table.group)?;
     let fields = block.fields().map_err(wire_error)?;
     let fit = Arc::new(compare(&fields, block.schema_version, origin.as_deref(), &table.definition));
+    target.is_server_cache_old = true;
     target.fits.insert(key, (table.definition.clone(), fit.clone()));
-    Ok(fit)
+    Ok((fit, true))
 }
 
 /// Fits remembered before they are forgotten.

@@ -68,6 +68,9 @@ async fn write_blocks(
     loop {
         let planned = plan(target, connection, header, blocks).await?;
         target.waits_since = None;
+        if target.marks {
+            target.renew_server_cache(connection).await?;
+        }
         let Err(error) = send(target, connection, blocks.len(), &planned, whole).await? else { return Ok(()) };
         let stale = error.code().is_some_and(|code| {
             matches!(reaction_to(code), CodeReaction::ApplyMetaFirst | CodeReaction::Reject)
@@ -176,11 +179,12 @@ async fn plan<'a>(
             missing(target, header, block)?;
             continue;
         };
-        let mut fit = fit_of(target, &table, block)?;
-        if matches!(*fit, Fit::Wait(_)) {
-            target.shared.group_changed(&table.group);
+        let (mut fit, is_new) = fit_of(target, &table, block)?;
+        // Before values are left out or wait, what is known of the table is read again.
+        if matches!(*fit, Fit::Wait(_)) || (is_new && *fit != Fit::Same) {
+            target.shared.reload(connection, &target.database, &table.group).await?;
             let Some(table) = target.find(connection, block.table).await? else { continue };
-            fit = fit_of(target, &table, block)?;
+            fit = fit_of(target, &table, block)?.0;
         }
         let names = match &*fit {
             Fit::Same => None,

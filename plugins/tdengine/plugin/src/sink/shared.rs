@@ -106,6 +106,17 @@ impl Shared {
         Ok(definition)
     }
 
+    /// Reads a definition again, for when what is known would leave values out: a user may have changed it here.
+    pub async fn reload(&self, connection: &Connection, database: &str, group: &str) -> Result<()> {
+        let found = metadata::describe(connection, database, group).await?.map(Arc::new);
+        let is_same = self.cache.read().definitions.get(group) == Some(&found);
+        if !is_same {
+            self.cache.write().definitions.insert(group.into(), found);
+            self.advance();
+        }
+        Ok(())
+    }
+
     async fn fill(&self, connection: &Connection, database: &str) -> Result<()> {
         if self.cache.read().is_filled {
             return Ok(());

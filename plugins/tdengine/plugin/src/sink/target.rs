@@ -35,6 +35,8 @@ pub struct Target {
     /// How blocks of a schema fit a definition; emptied when either may have changed.
     pub fits: HashMap<FitKey, (Arc<Definition>, Arc<Fit>)>,
     pub fits_generation: u64,
+    /// Whether definitions that the server's client library remembers may be older than those compared with.
+    pub is_server_cache_old: bool,
     pub statement_bytes_max: usize,
     pub announce_timeout: Duration,
     pub parked_interval: Duration,
@@ -68,6 +70,7 @@ impl Target {
             origins: Origins::new(context, namespace),
             fits: HashMap::new(),
             fits_generation: 0,
+            is_server_cache_old: true,
             statement_bytes_max: config.statement_bytes_max,
             announce_timeout: config.announce_timeout.0,
             parked_interval: config.parked_interval.0,
@@ -123,6 +126,20 @@ impl Target {
             }
         }
         connection.exec(sql).await.map(|_| ())
+    }
+
+    /// Raw rows are laid out by the definition that the adapter's client library remembers: with one from before an ALTER,
+    /// values of the new column vanish without an error (FACTS F26). It is made to forget before the first rows of a
+    /// schema that was not seen yet.
+    pub async fn renew_server_cache(&mut self, connection: &Connection) -> Result<(), ClientError> {
+        if !std::mem::take(&mut self.is_server_cache_old) {
+            return Ok(());
+        }
+        match connection.exec("reset query cache").await {
+            // A site without such a cache does not know the statement.
+            Ok(_) | Err(ClientError::Server { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes a raw change; one that another transaction is in the way of is tried again.
