@@ -191,7 +191,7 @@ mod tests {
         // A library that is on every machine that runs this test.
         let Some(path) = ["libc.so.6", "libSystem.B.dylib"].into_iter().find(|path| {
             // SAFETY: the C library is loaded already.
-            unsafe { Library::new(path) }.is_ok()
+            unsafe { Library::new(*path) }.is_ok()
         }) else {
             panic!("no C library")
         };
