@@ -105,3 +105,72 @@ fn queries_answer_as_a_real_server() {
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), wrong.len() + same, wrong.join("\n"));
     assert!(same > 150, "{same}");
 }
+
+#[test]
+fn reading_statements_answer_the_recorded_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let prepare = [
+        "create stable st(ts timestamp, a int, v varchar(4), n nchar(4)) tags(t int, tv varchar(4))",
+        "create table c1 using st tags(1,\"a\")",
+        "create table n1(ts timestamp, a int)",
+    ];
+    let mut session = super::run(&store, "re", &prepare);
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for line in super::recording("errors.jsonl") {
+        let sql = line["sql"].as_str().unwrap();
+        if !["sel", "sho", "des"].contains(&sql.get(..3).unwrap_or("")) {
+            continue;
+        }
+        checked += 1;
+        session.database = line["current_db"].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
+        let got = super::code(&store, &mut session, sql);
+        let expected = (line["code"].as_u64().unwrap() as u16, line["message"].as_str().unwrap().to_owned());
+        if got != expected {
+            wrong.push(format!("{sql}\n  expect {expected:?}\n  got    {got:?}"));
+        }
+    }
+    assert!(wrong.is_empty() && checked > 10, "{} of {checked} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn windows_of_many_rows_add_up() {
+    /// Where a window of three seconds begins.
+    const EPOCH: i64 = 1_700_000_001_000;
+    assert_eq!(EPOCH % 3_000, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut session = super::run(&store, "q", &["create stable m(ts timestamp, v int, d double) tags(n int)"]);
+    for table in 0..3 {
+        // Every seventh value is NULL; more rows than a run or a block holds.
+        let row = |at: i64| match at % 7 {
+            0 => format!("({}, null, null)", EPOCH + at),
+            _ => format!("({}, {}, 0.5)", EPOCH + at, at - 9_000),
+        };
+        let rows: String = (0..20_000).map(row).collect();
+        store.execute(&mut session, &format!("insert into t{table} using m tags({table}) values{rows}")).unwrap();
+    }
+    let answer = ask(
+        &store,
+        &mut session,
+        "select _wstart, tbname, count(*), count(v), sum(v), sum(v + 0), min(v), max(v), first(v), last(ts), sum(d) from m \
+         where n > 0 partition by tbname interval(3s) order by tbname, _wstart",
+    );
+    let mut expected = Vec::new();
+    for table in 1..3 {
+        for window in 0..7i64 {
+            let times = window * 3_000..20_000.min(window * 3_000 + 3_000);
+            let values: Vec<i64> = times.clone().filter(|at| at % 7 != 0).map(|at| at - 9_000).collect();
+            let (sum, count) = (values.iter().sum::<i64>(), values.len());
+            let (first, last) = (values[0], values[count - 1]);
+            expected.push(format!(
+                "{} | t{table} | {} | {count} | {sum} | {sum} | {first} | {last} | {first} | {} | {}",
+                EPOCH + times.start,
+                times.end - times.start,
+                EPOCH + times.end - 1,
+                count as f64 / 2.0
+            ));
+        }
+    }
+    assert_eq!(answer.rows, expected);
+}
