@@ -185,6 +185,7 @@ async fn plan<'a>(
             target.shared.reload(connection, &target.database, &table.group).await?;
             let Some(table) = target.find(connection, block.table).await? else { continue };
             fit = fit_of(target, &table, block)?.0;
+            tracing::debug!(table = block.table, version = block.schema_version, ?fit, "definition read again");
         }
         let names = match &*fit {
             Fit::Same => None,

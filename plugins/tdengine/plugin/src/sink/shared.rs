@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use pipeline_sdk::{Context, Result};
 
 use crate::transport::Connection;
+use crate::client::ClientError;
 use crate::metadata::{self, Definition};
 
 /// Definitions and locks of one target database.
@@ -106,8 +107,14 @@ impl Shared {
         Ok(definition)
     }
 
-    /// Reads a definition again, for when what is known would leave values out: a user may have changed it here.
+    /// Reads a definition again, for when what is known would leave values out: a user may have changed it here. DESCRIBE
+    /// is answered from what the adapter's client library remembers, so that is made to forget first.
     pub async fn reload(&self, connection: &Connection, database: &str, group: &str) -> Result<()> {
+        match connection.exec("reset query cache").await {
+            // A site without such a cache does not know the statement.
+            Ok(_) | Err(ClientError::Server { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let found = metadata::describe(connection, database, group).await?.map(Arc::new);
         let is_same = self.cache.read().definitions.get(group) == Some(&found);
         if !is_same {
