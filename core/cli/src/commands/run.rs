@@ -154,7 +154,7 @@ async fn watch(
     ticks.tick().await;
     let time_is_over = async {
         match run_for {
-            Some(run_for) => tokio::time::sleep(run_for.saturating_sub(begin.elapsed())).await,
+            Some(run_for) => tokio::time::sleep(run_for).await,
             None => std::future::pending().await,
         }
     };
