@@ -44,7 +44,7 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
     }
     let origin = target.origins.get(&table.group)?;
     let fields = block.fields().map_err(wire_error)?;
-    let fit = Arc::new(compare(&fields, block.schema_version, origin.as_deref(), &table.definition));
+    let fit = Arc::new(compare(&fields, origin.as_deref(), &table.definition));
     target.is_server_cache_old = true;
     target.fits.insert(key, (table.definition.clone(), fit.clone()));
     Ok((fit, true))
@@ -53,24 +53,21 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
 /// Fits remembered before they are forgotten.
 const FITS_MAX: usize = 4_096;
 
-/// Compares a block's columns, written under `version` of the source's schema, with the target's.
-fn compare(fields: &[Field], version: i32, origin: Option<&OriginStable>, target: &Definition) -> Fit {
-    let announced = origin.is_some_and(|origin| origin.column_version >= version);
+/// Compares a block's columns with the target's. Ids are never used again and only grow (FACTS F67), so one that the last
+/// known schema lacks was dropped since if it is not newer than all of them, else not announced yet. Blocks tell no
+/// version to go by: a real server writes 0.
+fn compare(fields: &[Field], origin: Option<&OriginStable>, target: &Definition) -> Fit {
     let mut names = Vec::with_capacity(fields.len());
     let mut same = true;
     for field in fields {
-        let name = match origin.filter(|origin| origin.column_version > version) {
-            // Names may have changed since; the id has not.
-            Some(origin) => match origin.columns.iter().find(|column| column.id == field.id) {
-                Some(column) => column.name.as_str(),
-                None => {
-                    same = false;
-                    names.push(None);
-                    continue;
-                }
-            },
-            None => field.name.as_str(),
-        };
+        let known = origin.and_then(|origin| origin.columns.iter().find(|column| column.id == field.id));
+        let announced = known.is_some();
+        if !announced && origin.is_some_and(|origin| field.id <= origin.newest_id) {
+            same = false;
+            names.push(None);
+            continue;
+        }
+        let name = known.map_or(field.name.as_str(), |column| column.name.as_str());
         let Some(column) = target.column(name) else {
             if !announced {
                 return Fit::Wait(format!("column `{name}`"));
@@ -84,7 +81,7 @@ fn compare(fields: &[Field], version: i32, origin: Option<&OriginStable>, target
             let (ours, theirs) = (field.column_type, column.column_type);
             return Fit::Conflict(format!("column `{name}` is {ours} at the source and {theirs} here"));
         }
-        if column.column_type.bytes < field.column_type.bytes && !announced {
+        if column.column_type.bytes < field.column_type.bytes && known.is_none_or(|known| known.bytes < field.column_type.bytes) {
             return Fit::Wait(format!("a wider column `{name}`"));
         }
         same &= name == field.name && column.column_type.bytes == field.column_type.bytes;
@@ -117,31 +114,34 @@ mod tests {
         Definition { columns, tags: Vec::new() }
     }
 
-    fn origin(version: i32, columns: &[Field]) -> OriginStable {
+    fn origin(newest_id: i16, columns: &[Field]) -> OriginStable {
         let columns = columns.iter().map(OriginField::from).collect();
-        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new() }
+        OriginStable { suid: 1, column_version: 1, tag_version: 1, columns, tags: Vec::new(), newest_id }
     }
 
     #[test]
     fn columns_match_by_id_and_rows_create_none() {
-        let (ts, wide) = (ColumnType::of(DataType::Timestamp), ColumnType::varchar(20));
-        let target = table(&[("ts", ts), ("a", int()), ("s", ColumnType::varchar(10))]);
+        let (ts, narrow, wide) = (ColumnType::of(DataType::Timestamp), ColumnType::varchar(10), ColumnType::varchar(20));
+        let target = table(&[("ts", ts), ("a", int()), ("s", narrow)]);
         let float = ColumnType::of(DataType::Float);
         let some = |names: &[&str]| Fit::ByName(names.iter().map(|name| (*name != "-").then(|| (*name).into())).collect());
-        for (what, fields, version, known, expect) in [
-            ("equal", vec![field(1, "ts", ts), field(2, "a", int())], 1, None, Fit::Same),
-            ("a subset in another order", vec![field(3, "s", ColumnType::varchar(10)), field(1, "ts", ts)], 1, None, Fit::Same),
-            ("not announced", vec![field(1, "ts", ts), field(9, "z", int())], 2, Some(1), Fit::Wait("column `z`".into())),
-            ("not announced, nothing known", vec![field(9, "z", int())], 1, None, Fit::Wait("column `z`".into())),
-            ("dropped since", vec![field(1, "ts", ts), field(9, "z", int())], 2, Some(3), some(&["ts", "-"])),
-            ("dropped and made again", vec![field(1, "ts", ts), field(8, "a", int())], 2, Some(3), some(&["ts", "-"])),
-            ("announced but dropped here", vec![field(1, "ts", ts), field(9, "z", int())], 3, Some(3), some(&["ts", "-"])),
-            ("same width, other type", vec![field(2, "a", float)], 1, None, Fit::Conflict("column `a` is FLOAT at the source and INT here".into())),
-            ("wider, not announced", vec![field(3, "s", wide)], 2, Some(1), Fit::Wait("a wider column `s`".into())),
-            ("wider, announced and refused", vec![field(3, "s", wide)], 3, Some(3), some(&["s"])),
+        let old = origin(4, &[field(1, "ts", ts), field(2, "a", int()), field(3, "s", narrow)]);
+        let new = origin(9, &[field(1, "ts", ts), field(5, "a", int()), field(3, "s", wide), field(9, "z", int())]);
+        let conflict = "column `a` is FLOAT at the source and INT here";
+        for (what, fields, known, expect) in [
+            ("equal", vec![field(1, "ts", ts), field(2, "a", int())], None, Fit::Same),
+            ("a subset in another order", vec![field(3, "s", narrow), field(1, "ts", ts)], Some(&old), Fit::Same),
+            ("not announced", vec![field(9, "z", int())], Some(&old), Fit::Wait("column `z`".into())),
+            ("not announced, nothing known", vec![field(9, "z", int())], None, Fit::Wait("column `z`".into())),
+            ("not announced, here already", vec![field(9, "a", int())], Some(&old), Fit::Same),
+            ("dropped since", vec![field(1, "ts", ts), field(6, "y", int())], Some(&new), some(&["ts", "-"])),
+            ("dropped and made again", vec![field(1, "ts", ts), field(2, "a", int())], Some(&new), some(&["ts", "-"])),
+            ("announced but not here", vec![field(1, "ts", ts), field(9, "z", int())], Some(&new), some(&["ts", "-"])),
+            ("same width, other type", vec![field(2, "a", float)], None, Fit::Conflict(conflict.into())),
+            ("wider, not announced", vec![field(3, "s", wide)], Some(&old), Fit::Wait("a wider column `s`".into())),
+            ("wider, announced and refused", vec![field(3, "s", wide)], Some(&new), some(&["s"])),
         ] {
-            let known = known.map(|version| origin(version, &[field(1, "ts", ts), field(2, "a", int()), field(3, "s", wide)]));
-            assert_eq!(compare(&fields, version, known.as_ref(), &target), expect, "{what}");
+            assert_eq!(compare(&fields, known, &target), expect, "{what}");
         }
     }
 }

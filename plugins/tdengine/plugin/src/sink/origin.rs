@@ -53,6 +53,9 @@ pub struct OriginStable {
     pub tag_version: i32,
     pub columns: Vec<OriginField>,
     pub tags: Vec<OriginField>,
+    /// The highest id ever seen, of columns dropped since too.
+    #[serde(default)]
+    pub newest_id: i16,
 }
 
 impl OriginStable {
@@ -180,7 +183,7 @@ mod tests {
     fn a_dropped_incarnation_stays_gone() {
         let context = Context::detached();
         let origins = Origins::new(&context, "power");
-        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![] };
+        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![], newest_id: 0 };
         origins.put("s", &stable).unwrap();
         assert!(origins.get("s").unwrap().unwrap().covers(2, 1));
         assert!(!origins.get("s").unwrap().unwrap().covers(1, 2));
