@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value as Json;
 use tdengine_wire::block::BlockView;
 use tdengine_wire::envelope::{BinaryReply, RawReply};
+use tdengine_wire::tmq::{DATA, DataView, METADATA};
 
 use crate::recording::Content;
 
@@ -167,4 +168,31 @@ fn text(block: &[u8]) -> String {
         format!("{}/{}: {values}", column.data_type(), column.column_type().bytes)
     });
     format!("{} rows, {} bytes, {}", view.rows(), block.len(), columns.collect::<Vec<_>>().join("; "))
+}
+
+/// Rows: byte for byte, but for the tail of creations. Creations and changes: their type and length; uids and times in
+/// them have a fixed width, and their content is compared as JSON by `fetch_json_meta`.
+fn same_raw(recorded: Option<(u16, &[u8])>, raw: Option<(u16, &[u8])>) -> Result<(), String> {
+    let (Some((recorded_type, recorded)), Some((raw_type, raw))) = (recorded, raw) else {
+        let same = recorded.is_none() == raw.is_none();
+        return if same { Ok(()) } else { Err("one has a body, the other has none".into()) };
+    };
+    if recorded_type != raw_type {
+        return Err(format!("raw type {raw_type}, recorded {recorded_type}"));
+    }
+    if !matches!(raw_type, DATA | METADATA) {
+        let lengths = (raw.len(), recorded.len());
+        return if lengths.0 == lengths.1 { Ok(()) } else { Err(format!("raw type {raw_type}: {lengths:?} bytes")) };
+    }
+    let rows = |body| -> tdengine_wire::Result<Vec<u8>> {
+        let view = DataView::parse(body)?;
+        let offsets = format!("{:?} {:?}", view.request_offset(), view.response_offset()).into_bytes();
+        view.blocks().try_fold(offsets, |mut all, entry| {
+            all.extend_from_slice(entry?.as_bytes());
+            Ok(all)
+        })
+    };
+    let parse = |body| rows(body).map_err(|error| error.to_string());
+    let same = parse(recorded)? == parse(raw)?;
+    if same { Ok(()) } else { Err(format!("raw type {raw_type}: other blocks or offsets, {} and {} bytes", raw.len(), recorded.len())) }
 }
