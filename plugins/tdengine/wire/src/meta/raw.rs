@@ -253,10 +253,6 @@ impl StableRequest {
             ..=0 => None,
             _ => Some(reader.cstr("comment")?.to_owned()),
         };
-        if comment.is_none() {
-            // An absent comment leaves its empty varint behind.
-            reader.u8("comment")?;
-        }
         reader.i32("statement length")?;
         let sql = String::from_utf8_lossy(reader.binary("statement")?).into_owned();
         Ok(Self { full_name, action, fields, ttl, comment, sql })
@@ -276,7 +272,7 @@ impl StableRequest {
             }
             out.put(&self.ttl.to_le_bytes());
             match &self.comment {
-                None => out.put(&[0; 5]),
+                None => out.put(&[0; 4]),
                 Some(comment) => {
                     out.put(&(comment.len() as i32).to_le_bytes());
                     out.put_cstr(comment);

@@ -9,7 +9,9 @@ const FLAG_JSON: u8 = 0x40;
 const FLAG_LARGE: u8 = 0x20;
 /// Flags, length, count and version.
 const HEAD_BYTES: usize = 9;
-/// Type code of a JSON null.
+/// Longest blob with an index of single bytes (recording c2).
+const SMALL_BYTES_MAX: usize = 127;
+/// Type code of a JSON null, which an empty value follows.
 const TYPE_NULL: u8 = 0;
 
 /// Tag values as a server packs them.
@@ -102,7 +104,7 @@ impl TagBlob {
             starts.push(values.len());
             entry.encode(&mut values);
         }
-        let is_large = starts.last().is_some_and(|last| *last > usize::from(u8::MAX)) || self.entries.len() > 255;
+        let is_large = HEAD_BYTES + starts.len() + values.len() > SMALL_BYTES_MAX;
         let length = HEAD_BYTES + starts.len() * if is_large { 2 } else { 1 } + values.len();
         let too_long = |_| WireError::unencodable("tags", format!("{length} bytes"));
         let length = u16::try_from(length).map_err(too_long)?;
@@ -148,7 +150,8 @@ impl TagEntry {
         };
         let code = reader.u8("tag type")?;
         if code == TYPE_NULL {
-            return Ok(Self { key, data_type: None, bytes: Vec::new() });
+            let bytes = reader.binary("tag null")?.to_vec();
+            return Ok(Self { key, data_type: None, bytes });
         }
         let data_type = DataType::from_code(code)?;
         let bytes = match data_type.width() {
@@ -165,8 +168,8 @@ impl TagEntry {
         }
         out.push(self.data_type.map_or(TYPE_NULL, DataType::code));
         match self.data_type {
-            Some(data_type) if data_type.is_variable() => out.put_binary(&self.bytes),
-            _ => out.put(&self.bytes),
+            Some(data_type) if !data_type.is_variable() => out.put(&self.bytes),
+            _ => out.put_binary(&self.bytes),
         }
     }
 }
