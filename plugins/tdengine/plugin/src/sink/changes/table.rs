@@ -18,6 +18,8 @@ pub async fn create_child(applying: &mut Applying<'_>, table: &CreateTable) -> R
     if target.origins.is_gone(stable, *suid)? {
         return Ok(());
     }
+    // A user may have dropped what is known here: what exists is asked for, not remembered.
+    target.shared.refresh_table(applying.connection, &target.database, &table.name).await?;
     if let Some(here) = target.find(applying.connection, &table.name).await? {
         if *here.group != **stable {
             stable::report_conflict(applying, &table.name, "it is no table of the same super table");
@@ -67,6 +69,7 @@ fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<
 
 pub async fn create_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
     let target = &mut *applying.target;
+    target.shared.refresh_table(applying.connection, &target.database, &table.name).await?;
     if target.find(applying.connection, &table.name).await?.is_some() {
         return Ok(());
     }
