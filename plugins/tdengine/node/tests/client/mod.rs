@@ -20,6 +20,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     req_id: u64,
+    last_message: Json,
     /// Table and rows of each block of the message that `drain` read last.
     pub last_rows: Vec<(String, i64)>,
 }
@@ -27,7 +28,7 @@ pub struct Client {
 impl Client {
     pub async fn open(node: &Node, path: &str) -> Self {
         let (socket, _) = connect_async(format!("ws://{}{path}", node.addr())).await.unwrap();
-        Self { socket, req_id: 0, last_rows: Vec::new() }
+        Self { socket, req_id: 0, last_message: json!(0), last_rows: Vec::new() }
     }
 
     pub async fn send(&mut self, action: &str, mut args: Json) {
@@ -125,11 +126,12 @@ impl Client {
     pub async fn drain(&mut self) -> Vec<Json> {
         let mut messages: Vec<Json> = Vec::new();
         loop {
-            let last = messages.last().map_or(json!(0), |message| message["message_id"].clone());
+            let last = self.last_message.clone();
             let message = self.ok("poll", json!({ "blocking_time": 0, "message_id": last })).await;
             if message["have_message"] == false {
                 return messages;
             }
+            self.last_message = message["message_id"].clone();
             if message["message_type"] != 2 {
                 self.last_rows = self.blocks(&message["message_id"]).await;
             }
