@@ -57,7 +57,8 @@ impl NativeConsumer {
         &self.topic
     }
 
-    /// Begins the next poll unless one is under way. It returns as soon as a message comes, or after `wait`.
+    /// Begins the next poll unless one is under way. A message that comes meanwhile may be seen
+    /// only at its end: libtaos looks about every min(`wait`, 1 s) (FACTS F43).
     pub fn start_poll(&mut self, wait: Duration) {
         if self.poll.is_none() {
             let consumer = self.consumer();
