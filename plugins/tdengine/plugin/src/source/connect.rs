@@ -159,6 +159,7 @@ impl Placing<'_> {
                 reader,
                 vgroup: vgroup.vgroup_id,
                 next: resume,
+                handed_out: resume,
                 sequence: 0,
                 committed,
                 wanted: None,

@@ -34,8 +34,10 @@ pub struct LaneState {
     pub lane: Lane,
     pub reader: Reader,
     pub vgroup: i32,
-    /// The next offset to be read as of what was handed to the engine.
+    /// The next offset to be read as of what was read here.
     pub next: i64,
+    /// The position of the last message that was handed out: entries that became none are behind it.
+    pub handed_out: i64,
     pub sequence: u64,
     /// Last committed upstream by us, or found there.
     pub committed: i64,

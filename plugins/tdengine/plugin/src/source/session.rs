@@ -17,6 +17,9 @@ use crate::metadata::Database;
 /// anyhow (FACTS F43).
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
+const META_ENTRIES_AT_ONCE: usize = 64;
+const META_REPLY_WAIT: Duration = Duration::from_millis(1);
 /// Between two looks at where a lane without messages is.
 const IDLE_LOOK: Duration = Duration::from_secs(10);
 /// Entries that are not ours to read (marked, subscriptions, commits) before a lane's position is moved over them.
@@ -88,18 +91,22 @@ impl Session {
     /// Waits for the next message of either consumer. The poll after it is sent at once, so that it is under way while
     /// this message is being written.
     async fn read(&mut self, wait: Duration) -> Result<()> {
-        let wait = wait.clamp(POLL_MIN, POLL_MAX);
+        // While the second consumer has more to bring, the first does not keep it waiting.
+        let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
+        let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
         if let Some(message) = self.main.poll(wait).await? {
             self.take(Reader::Main, message).await?;
             self.main.start_poll(wait);
         }
         if let Some(meta) = &mut self.meta {
             meta.start_poll(POLL_MAX);
-            if meta.has_reply() {
-                let message = meta.poll(POLL_MAX).await?;
-                if let Some(message) = message {
-                    self.take(Reader::Meta, message).await?;
-                }
+            for _ in 0..META_ENTRIES_AT_ONCE {
+                let Some(meta) = self.meta.as_mut().filter(|meta| meta.has_reply()) else { break };
+                let Some(message) = meta.poll(POLL_MAX).await? else { break };
+                // Entries that wait already are answered at once; after the last this returns soon, too.
+                meta.start_poll(POLL_MIN);
+                self.take(Reader::Meta, message).await?;
+                tokio::time::sleep(META_REPLY_WAIT).await;
             }
         }
         Ok(())
@@ -122,6 +129,9 @@ impl Session {
             self.stash.push_back(Message { header, payload });
         }
         lane.next = read.next;
+        if count > 0 {
+            lane.handed_out = read.next;
+        }
         Ok(())
     }
 
@@ -130,11 +140,12 @@ impl Session {
     async fn move_over_hidden_entries(&mut self) -> Result<()> {
         for (reader, vgroup, at) in self.positions().await? {
             let Some(lane) = self.lanes.get_mut(&(reader, vgroup)) else { continue };
-            if at < lane.next + IDLE_ENTRIES {
+            if at < lane.handed_out + IDLE_ENTRIES {
                 continue;
             }
             lane.sequence += 1;
             lane.next = at;
+            lane.handed_out = at;
             let mut header = Header::new(lane.lane.clone(), position(at, self.database.created));
             header.sequence = lane.sequence;
             let frame = Frame {
