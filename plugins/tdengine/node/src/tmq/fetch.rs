@@ -20,6 +20,8 @@ pub(super) struct Cursor {
     message_id: u64,
     /// Blocks that `fetch` named so far.
     named: usize,
+    /// Of the last `fetch`.
+    req_id: u64,
 }
 
 const NOT_DATA: &str = "message type is not data";
@@ -31,8 +33,9 @@ impl Socket {
         let blocks = blocks(&message)?;
         let mut state = self.state.lock();
         if state.cursor.message_id != message_id {
-            state.cursor = Cursor { message_id, named: 0 };
+            state.cursor = Cursor { message_id, ..Cursor::default() };
         }
+        state.cursor.req_id = call.req_id;
         let Some(block) = blocks.get(state.cursor.named) else {
             return call.json(&TmqFetchReply { message_id, completed: true, ..TmqFetchReply::default() });
         };
@@ -60,7 +63,9 @@ impl Socket {
         let state = self.state.lock();
         let named = if state.cursor.message_id == message_id { state.cursor.named } else { 0 };
         let block = named.checked_sub(1).and_then(|at| blocks.get(at)).ok_or_else(|| Fail::protocol("no fetch data"))?;
-        let (timing, req_id) = (call.timing(), Some(call.req_id));
+        // 3.3.2.3 repeats the id of the `fetch` before (recordings c2, c4).
+        let req_id = if self.shared.version.has_stmt2() { call.req_id } else { state.cursor.req_id };
+        let (timing, req_id) = (call.timing(), Some(req_id));
         let reply = BlockReply { timing, req_id, id: message_id, block: &block.block };
         Ok(Some(Frame::Binary(reply.encode().into())))
     }

@@ -34,7 +34,9 @@ pub fn statements(name: &str) -> Vec<String> {
         ]),
         "c2-data-ms-fetch" | "c2-data-ms-raw" | "c2-data-ms-rawdata" | "c2-fetch-errors" => data("rc2ms", "ms", 1),
         "c2-data-ns-fetch" | "c2-data-ns-rawdata" => data("rc2ns", "ns", 1_000_000),
-        "c3-meta" => lines(&["create database rc3 vgroups 1", "create topic t_rc3 with meta as database rc3"]),
+        "c3-meta" => {
+            lines(&["create database rc3 vgroups 1", "create topic t_rc3 with meta as database rc3", "use rc3"])
+        }
         "c4-offsets" => offsets(),
         "c6-redelivery" => lines(&[
             "create database e15 vgroups 1",
