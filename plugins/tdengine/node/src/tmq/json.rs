@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value as Json, json};
 use tdengine_wire::cursor::Reader;
+use tdengine_wire::meta::kind;
 use tdengine_wire::value::Value;
 use tdengine_wire::{ColumnType, DataType, Result, WireError};
 
@@ -13,16 +14,6 @@ use super::number::{exponent, through_double};
 
 /// Longest text of a deletion.
 const DELETE_BYTES_MAX: usize = 255;
-
-mod kind {
-    pub const CREATE_TABLE: u16 = 515;
-    pub const ALTER_TABLE: u16 = 517;
-    pub const DROP_TABLE: u16 = 519;
-    pub const CREATE_STABLE: u16 = 531;
-    pub const ALTER_STABLE: u16 = 533;
-    pub const DROP_STABLE: u16 = 535;
-    pub const DELETE: u16 = 579;
-}
 
 mod alter {
     pub const ADD_TAG: u8 = 1;

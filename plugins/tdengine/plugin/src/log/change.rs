@@ -7,16 +7,7 @@ use tdengine_wire::{ColumnType, DataType, Field, Result, WireError};
 
 use super::data::read_schema;
 
-/// Raw types of changes (PROTOCOL 9.2).
-pub mod kind {
-    pub const CREATE_TABLE: u16 = 515;
-    pub const ALTER_TABLE: u16 = 517;
-    pub const DROP_TABLE: u16 = 519;
-    pub const CREATE_STABLE: u16 = 531;
-    pub const ALTER_STABLE: u16 = 533;
-    pub const DROP_STABLE: u16 = 535;
-    pub const DELETE: u16 = 579;
-}
+pub use tdengine_wire::meta::kind;
 
 /// Bit of the source byte and of submit flags: written by a replica (PROTOCOL 10.1).
 pub const MARK: u8 = 8;
