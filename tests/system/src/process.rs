@@ -39,6 +39,10 @@ impl Process {
         Ok(Self { child, log: log.to_owned() })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
