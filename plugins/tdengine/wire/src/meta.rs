@@ -13,7 +13,7 @@ pub use model::{
     AlterTable, CreateTable, Delete, DropTable, Meta, Stable, StableRequest, TableAction, TableBody, alter_type,
     compression,
 };
-pub use raw::RawMeta;
+pub use raw::{RawMeta, with_head};
 pub use render::{Rendering, render};
 pub use tags::{TagBlob, TagEntry, TagKey};
 

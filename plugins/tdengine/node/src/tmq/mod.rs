@@ -6,9 +6,7 @@
 mod consumer;
 mod fetch;
 mod group;
-mod json;
 mod message;
-mod number;
 mod raw;
 mod subscribe;
 

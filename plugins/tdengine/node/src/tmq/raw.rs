@@ -4,20 +4,19 @@
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
+use tdengine_wire::meta::{
+    CreateTable, Meta as Change, RawMeta, Rendering, SOURCE_LOCAL, kind, render, to_json, to_json_batch,
+};
 use tdengine_wire::tmq::{BlockParts, DATA, DataBuilder, METADATA, Offset};
 
-use super::json;
 use super::message::{Block, Content, Message, Meta};
 use crate::error::Fail;
-
-/// Raw type of several changes in one body.
-const BATCH: u16 = 5;
 
 /// Raw type and body of a message.
 pub(super) fn encode(message: &Message) -> Result<(u16, Cow<'_, [u8]>), Fail> {
     match &message.content {
         Content::Meta(meta) => Ok((meta.raw_type, Cow::Borrowed(&meta.body))),
-        Content::Metas(metas) => Ok((BATCH, Cow::Owned(batch(metas)))),
+        Content::Metas(metas) => Ok((kind::BATCH, Cow::Owned(batch(metas)))),
         Content::Rows { blocks, created } => {
             let mut builder = DataBuilder::new(&Offset::Log(message.start), &Offset::Log(message.next));
             for Block { table, fields, schema_version, block } in blocks {
@@ -48,16 +47,17 @@ fn batch(metas: &[Meta]) -> Vec<u8> {
 
 /// The changes of a message as JSON: those of its own, or the creation of its tables; `None` when it has neither.
 pub(super) fn json(message: &Message, faithful: bool) -> Result<Option<Box<RawValue>>, Fail> {
-    let change = |meta: &Meta| json::change(meta.raw_type, &meta.body, faithful);
-    let value = match &message.content {
+    let rendering = if faithful { Rendering::Faithful } else { Rendering::Exact };
+    let change = |meta: &Meta| render(&RawMeta::decode(meta.raw_type, &meta.body)?.meta, rendering);
+    let text = match &message.content {
         Content::Rows { created, .. } if created.is_empty() => return Ok(None),
-        Content::Rows { created, .. } => json::creations(created.iter().map(|create| &create[..]), faithful)?,
-        Content::Meta(meta) => change(meta)?,
-        Content::Metas(metas) => {
-            let metas = metas.iter().map(change).collect::<Result<Vec<_>, _>>()?;
-            serde_json::json!({ "tmq_meta_version": "1.0", "metas": metas })
+        Content::Rows { created, .. } => {
+            let tables = created.iter().map(|request| CreateTable::decode(request)).collect::<Result<_, _>>()?;
+            to_json(&render(&Change::CreateTables { tables, source: SOURCE_LOCAL, rest: Vec::new() }, rendering)?)?
         }
+        Content::Meta(meta) => to_json(&change(meta)?)?,
+        Content::Metas(metas) => to_json_batch(&metas.iter().map(change).collect::<Result<Vec<_>, _>>()?)?,
     };
     let failed = |error: serde_json::Error| Fail::protocol(format!("the change does not serialize: {error}"));
-    serde_json::value::to_raw_value(&value).map(Some).map_err(failed)
+    RawValue::from_string(text).map(Some).map_err(failed)
 }

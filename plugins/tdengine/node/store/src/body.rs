@@ -1,303 +1,124 @@
-//! Bodies of meta entries in the C layout that a real server gives them (PROTOCOL 9.3), without the head of 8 bytes that
-//! an entry gets when it is read: so that a node and a real server can stand at either end of a replica.
+//! Changes as the wire library writes them: so that a node and a real server can stand at either end of a replica.
 
-pub(crate) mod read;
-mod tags;
 #[cfg(test)]
 mod tests;
 
-use tdengine_wire::Field;
-use tdengine_wire::cursor::Write as _;
+use tdengine_wire::meta::{
+    CreateTable, Meta, Stable as StableEntry, StableRequest, TableBody as BodyEntry, TagBlob, TagEntry, TagKey, alter_type,
+};
+use tdengine_wire::{DataType, Field};
 
 use crate::ddl::{AlterKind, ColumnSpec};
-use crate::error::Result;
-use crate::schema::{Schema, Stable};
+use crate::error::{Result, ServerError};
+use crate::schema::{Schema, Stable, TagValues};
 use crate::table::{TableBody, TableMeta};
+use crate::vgroup::{Effect, MetaRecord};
 
-pub(crate) use tags::tag_blob;
+/// Version of the tags in a blob, whatever that of the super table.
+const TAGS_VERSION: i32 = 1;
+/// Version of the compression of a normal table's columns.
+const NORMAL_COMPRESSION_VERSION: i32 = 0;
 
-pub(crate) const CREATE_TABLE: u16 = 515;
-pub(crate) const ALTER_TABLE: u16 = 517;
-pub(crate) const DROP_TABLE: u16 = 519;
-pub(crate) const CREATE_STABLE: u16 = 531;
-pub(crate) const ALTER_STABLE: u16 = 533;
-pub(crate) const DROP_STABLE: u16 = 535;
-pub(crate) const DELETE: u16 = 579;
-
-const KIND_CHILD: u8 = 2;
-const KIND_NORMAL: u8 = 3;
-
-/// The alter kinds of PROTOCOL 9.4.
-mod alter_type {
-    pub const ADD_TAG: u8 = 1;
-    pub const DROP_TAG: u8 = 2;
-    pub const RENAME_TAG: u8 = 3;
-    pub const SET_TAG: u8 = 4;
-    pub const ADD_COLUMN: u8 = 5;
-    pub const DROP_COLUMN: u8 = 6;
-    pub const MODIFY_COLUMN: u8 = 7;
-    pub const MODIFY_TAG: u8 = 8;
-    pub const OPTIONS: u8 = 9;
-    pub const RENAME_COLUMN: u8 = 10;
-    pub const COMPRESS_COLUMN: u8 = 13;
+/// The entry of a change that no other vgroup has to get.
+///
+/// # Errors
+/// 0x0118 when tag values pass 64 KiB.
+pub(crate) fn record(meta: &Meta, source: u8, suid: i64, effect: Effect) -> Result<MetaRecord> {
+    let body = meta.encode()?.into();
+    Ok(MetaRecord { change: 0, raw_type: meta.raw_type(), source, suid, effect, body })
 }
 
-/// What an ALTER STABLE entry keeps of the statement.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AlterRequest<'a> {
-    pub database: &'a str,
-    pub stable: &'a str,
-    pub kind: &'a AlterKind,
-    /// The text as it came, comments included (FACTS F60).
-    pub sql: &'a str,
+/// A super table; with the request that altered it in an ALTER STABLE.
+pub(crate) fn stable(stable: &Stable, source: u8, request: Option<&StableRequest>) -> StableEntry {
+    StableEntry {
+        name: stable.name.clone(),
+        suid: stable.suid,
+        rollup: 0,
+        columns: stable.columns.fields.clone(),
+        column_version: stable.columns.version,
+        tags: stable.tags.fields.clone(),
+        tag_version: stable.tags.version,
+        request: request.map(StableRequest::encode).unwrap_or_default(),
+        source,
+        compression: Some(compression(&stable.columns)),
+        compression_version: stable.columns.version,
+        rest: Vec::new(),
+    }
 }
 
-/// What an ALTER TABLE entry says.
-#[derive(Debug, Clone)]
-pub(crate) enum TableAction {
-    SetTag { field: Field, value: Option<Vec<u8>> },
-    AddColumn(Field),
-    DropColumn(Field),
-    ModifyColumn(Field),
-    RenameColumn { old: Field, to: String },
-    CompressColumn { field: Field, compression: u32 },
-    Options { ttl_days: Option<i32>, comment: Option<String> },
-}
-
-/// What a DELETE entry says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DeleteResult<'a> {
-    pub suid: i64,
-    pub uids: &'a [i64],
-    pub from: i64,
-    pub to: i64,
-    pub rows: u64,
-    pub table: &'a str,
-    /// Name of the timestamp column.
-    pub timestamp: &'a str,
-    pub time_ms: i64,
-    pub source: u8,
-}
-
-/// CREATE STABLE, or ALTER STABLE with the schema that it leads to.
-pub(crate) fn stable(stable: &Stable, source: u8, alter: Option<&AlterRequest<'_>>) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_cstr(&stable.name);
-        out.put(&stable.suid.to_le_bytes());
-        out.push(0);
-        put_schema(out, &stable.columns);
-        put_schema(out, &stable.tags);
-        match alter {
-            None => out.put(&0i32.to_le_bytes()),
-            Some(alter) => {
-                let request = alter_request(alter);
-                out.put(&(request.len() as i32).to_le_bytes());
-                out.put_binary(&request);
-            }
-        }
-        out.push(source);
-        out.push(1);
-        put_compression(out, &stable.columns, stable.columns.version);
-    });
-    Ok(out)
-}
-
-/// DROP STABLE.
-pub(crate) fn drop_stable(stable: &Stable) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_cstr(&stable.name);
-        out.put(&stable.suid.to_le_bytes());
-    });
-    out
-}
-
-/// One request of a CREATE TABLE batch, with its length.
-pub(crate) fn create_request(
+/// One table of a CREATE TABLE, with the names of the tags that were given.
+///
+/// # Errors
+/// 0x0118 when a JSON tag holds no object.
+pub(crate) fn create_table(
     meta: &TableMeta,
     stable: Option<&Stable>,
     tag_names: &[String],
     if_not_exists: bool,
-) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let blob = match (&meta.body, stable) {
-        (TableBody::Child { tags, .. }, Some(stable)) => tag_blob(&stable.tags.fields, tags)?,
-        _ => Vec::new(),
+) -> Result<CreateTable> {
+    let (body, compression) = match (&meta.body, stable) {
+        (TableBody::Child { suid, tags }, stable) => {
+            let fields = stable.map_or(&[][..], |stable| &stable.tags.fields);
+            let body = BodyEntry::Child {
+                stable: stable.map(|stable| stable.name.clone()).unwrap_or_default(),
+                suid: *suid,
+                tag_count: tag_names.len() as u8,
+                tags: tag_blob(fields, tags)?,
+                names: tag_names.to_vec(),
+            };
+            (body, None)
+        }
+        (TableBody::Normal { columns, .. }, _) => {
+            let body = BodyEntry::Normal { columns: columns.fields.clone(), version: columns.version };
+            (body, Some(compression(columns)))
+        }
     };
-    out.put_framed(|out| {
-        out.put_zigzag(i64::from(if_not_exists));
-        out.put_cstr(&meta.name);
-        out.put(&meta.uid.to_le_bytes());
-        out.put(&meta.created_ms.to_le_bytes());
-        out.put(&meta.ttl_days.to_le_bytes());
-        out.push(if stable.is_some() { KIND_CHILD } else { KIND_NORMAL });
-        match &meta.comment {
-            None => out.put(&(-1i32).to_le_bytes()),
-            Some(comment) => {
-                out.put(&(comment.len() as i32).to_le_bytes());
-                out.put_cstr(comment);
-            }
-        }
-        if let Some(stable) = stable {
-            out.put_cstr(&stable.name);
-            out.push(tag_names.len() as u8);
-            out.put(&stable.suid.to_le_bytes());
-            out.put_binary(&blob);
-            out.put(&(tag_names.len() as i32).to_le_bytes());
-            tag_names.iter().for_each(|name| out.put_cstr(name));
-        } else if let Some(columns) = meta.columns() {
-            put_schema(out, columns);
-        }
-        out.put(&0i32.to_le_bytes());
-        if let Some(columns) = meta.columns() {
-            put_compression(out, columns, 0);
-        }
-    });
-    Ok(out)
+    Ok(CreateTable {
+        flags: i32::from(if_not_exists),
+        name: meta.name.clone(),
+        uid: meta.uid,
+        created_ms: meta.created_ms,
+        ttl: meta.ttl_days,
+        comment: meta.comment.clone(),
+        body,
+        sql: Vec::new(),
+        compression,
+        compression_version: NORMAL_COMPRESSION_VERSION,
+        rest: Vec::new(),
+    })
 }
 
-/// CREATE TABLE with these requests.
-pub(crate) fn create_tables(requests: &[Vec<u8>], source: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_zigzag(requests.len() as i64);
-        requests.iter().for_each(|request| out.put(request));
-        out.push(source);
-    });
-    out
+fn compression(columns: &Schema) -> Vec<(i16, u32)> {
+    columns.fields.iter().zip(&columns.compression).map(|(field, word)| (field.id, *word)).collect()
 }
 
-/// DROP TABLE of these names and super table uids.
-pub(crate) fn drop_tables(tables: &[(&str, i64)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_zigzag(tables.len() as i64);
-        for (name, suid) in tables {
-            out.put_framed(|out| {
-                out.put_cstr(name);
-                out.put(&suid.to_le_bytes());
-                out.push(0);
-            });
-        }
-    });
-    out
-}
-
-/// ALTER TABLE.
-pub(crate) fn alter_table(name: &str, action: &TableAction, time_ms: i64, source: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_cstr(name);
-        put_action(out, action);
-        out.put(&time_ms.to_le_bytes());
-        out.push(source);
-    });
-    out
-}
-
-fn put_action(out: &mut Vec<u8>, action: &TableAction) {
-    let mut head = |action: u8, id: i16| {
-        out.push(action);
-        out.put(&i32::from(id).to_le_bytes());
+/// The values of a child's tags; NULLs are left out.
+///
+/// # Errors
+/// 0x0118 when a JSON tag holds no object.
+fn tag_blob(fields: &[Field], tags: &TagValues) -> Result<TagBlob> {
+    if let [field] = fields
+        && field.column_type.data_type == DataType::Json
+    {
+        let text = tags.bytes(field.id).filter(|text| !text.is_empty()).unwrap_or(b"{}");
+        return TagBlob::of_json(text).map_err(|_| ServerError::invalid_parameter("json tag is not an object"));
+    }
+    let entry = |field: &Field| {
+        let bytes = tags.bytes(field.id)?.to_vec();
+        Some(TagEntry { key: TagKey::Id(field.id), data_type: Some(field.column_type.data_type), bytes })
     };
-    match action {
-        TableAction::SetTag { field, value } => {
-            head(alter_type::SET_TAG, field.id);
-            out.put_cstr(&field.name);
-            out.push(u8::from(value.is_none()));
-            out.push(field.column_type.data_type.code());
-            if let Some(value) = value {
-                out.put_binary(value);
-            }
-        }
-        TableAction::AddColumn(field) => {
-            head(alter_type::ADD_COLUMN, 0);
-            out.put_cstr(&field.name);
-            out.push(field.column_type.data_type.code());
-            out.push(field.flags);
-            out.put_zigzag(i64::from(field.column_type.bytes));
-        }
-        TableAction::DropColumn(field) => {
-            head(alter_type::DROP_COLUMN, field.id);
-            out.put_cstr(&field.name);
-        }
-        TableAction::ModifyColumn(field) => {
-            head(alter_type::MODIFY_COLUMN, field.id);
-            out.put_cstr(&field.name);
-            out.push(field.column_type.data_type.code());
-            out.put_zigzag(i64::from(field.column_type.bytes));
-        }
-        TableAction::RenameColumn { old, to } => {
-            head(alter_type::RENAME_COLUMN, 0);
-            out.put_cstr(&old.name);
-            out.put_cstr(to);
-        }
-        TableAction::CompressColumn { field, compression } => {
-            head(alter_type::COMPRESS_COLUMN, field.id);
-            out.put_cstr(&field.name);
-            out.put(&compression.to_le_bytes());
-        }
-        TableAction::Options { ttl_days, comment } => {
-            head(alter_type::OPTIONS, 0);
-            out.push(u8::from(ttl_days.is_some()));
-            if let Some(ttl_days) = ttl_days {
-                out.put_zigzag(i64::from(*ttl_days));
-            }
-            out.put_zigzag(comment.as_ref().map_or(-1, |comment| comment.len() as i64));
-            if let Some(comment) = comment.as_ref().filter(|comment| !comment.is_empty()) {
-                out.put_cstr(comment);
-            }
-        }
-    }
+    Ok(TagBlob { version: TAGS_VERSION, is_json: false, entries: fields.iter().filter_map(entry).collect() })
 }
 
-/// DELETE.
-pub(crate) fn delete(result: &DeleteResult<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.put(&result.suid.to_le_bytes());
-    out.put_zigzag(result.uids.len() as i64);
-    result.uids.iter().for_each(|uid| out.put(&uid.to_le_bytes()));
-    out.put(&result.from.to_le_bytes());
-    out.put(&result.to.to_le_bytes());
-    out.put_zigzag(result.rows as i64);
-    out.put_cstr(result.table);
-    out.put_cstr(result.timestamp);
-    out.put(&result.time_ms.to_le_bytes());
-    out.push(result.source);
-    out
-}
-
-fn put_schema(out: &mut Vec<u8>, schema: &Schema) {
-    out.put_zigzag(schema.fields.len() as i64);
-    out.put_zigzag(i64::from(schema.version));
-    for field in &schema.fields {
-        out.push(field.column_type.data_type.code());
-        out.push(field.flags);
-        out.put_zigzag(i64::from(field.column_type.bytes));
-        out.put_zigzag(i64::from(field.id));
-        out.put_cstr(&field.name);
-    }
-}
-
-/// `version` is 0 for a normal table.
-fn put_compression(out: &mut Vec<u8>, schema: &Schema, version: i32) {
-    out.put_zigzag(schema.fields.len() as i64);
-    out.put_zigzag(i64::from(version));
-    for (field, compression) in schema.fields.iter().zip(&schema.compression) {
-        out.put_zigzag(i64::from(field.id));
-        out.put(&compression.to_le_bytes());
-    }
-}
-
-/// The request that the mnode got, as it stands inside an ALTER STABLE entry.
-fn alter_request(alter: &AlterRequest<'_>) -> Vec<u8> {
+/// The request that the mnode got, as it stands inside an ALTER STABLE entry; `sql` is the text as it came, comments
+/// included (FACTS F60).
+pub(crate) fn alter_request(database: &str, stable: &str, kind: &AlterKind, sql: &str) -> StableRequest {
     let plain = |name: &str| (0u8, 0i32, name.to_owned());
     let typed = |column: &ColumnSpec| {
         let column_type = column.column_type;
         (column_type.data_type.code(), column_type.bytes, column.name.clone())
     };
-    let (action, fields, comment) = match alter.kind {
+    let (action, fields, comment) = match kind {
         AlterKind::AddColumn(column) => (alter_type::ADD_COLUMN, vec![typed(column)], None),
         AlterKind::DropColumn(name) => (alter_type::DROP_COLUMN, vec![plain(name)], None),
         AlterKind::ModifyColumn { name, column_type } => {
@@ -313,25 +134,8 @@ fn alter_request(alter: &AlterRequest<'_>) -> Vec<u8> {
             (alter_type::MODIFY_TAG, vec![(column_type.data_type.code(), column_type.bytes, name.clone())], None)
         }
         AlterKind::RenameTag { from, to } => (alter_type::RENAME_TAG, vec![plain(from), plain(to)], None),
-        AlterKind::Options { comment, .. } => (alter_type::OPTIONS, Vec::new(), comment.as_deref()),
+        AlterKind::Options { comment, .. } => (alter_type::OPTIONS, Vec::new(), comment.clone()),
     };
-    let mut out = Vec::new();
-    out.put_framed(|out| {
-        out.put_cstr(&format!("1.{}.{}", alter.database, alter.stable));
-        out.push(action);
-        out.put(&(fields.len() as i32).to_le_bytes());
-        for (code, bytes, name) in &fields {
-            out.push(*code);
-            out.put(&bytes.to_le_bytes());
-            out.put_cstr(name);
-        }
-        out.put(&0i32.to_le_bytes());
-        out.put(&(comment.map_or(0, str::len) as i32).to_le_bytes());
-        if let Some(comment) = comment.filter(|comment| !comment.is_empty()) {
-            out.put_cstr(comment);
-        }
-        out.put(&(alter.sql.len() as i32).to_le_bytes());
-        out.put_binary(alter.sql.as_bytes());
-    });
-    out
+    let full_name = format!("1.{database}.{stable}");
+    StableRequest { full_name, action, fields, ttl: 0, comment, sql: sql.to_owned() }
 }

@@ -7,16 +7,14 @@ mod table;
 
 use std::sync::Arc;
 
-use crate::body;
+use tdengine_wire::meta::{Delete, Meta, RawMeta, Rendering, kind};
+use tdengine_wire::tmq::{DATA, METADATA};
+
 use crate::database::Database;
 use crate::error::{Result, ServerError};
 use crate::session::{MARK, Session};
 use crate::store::inner::Inner;
 use crate::write::current_database;
-
-/// Rows, and rows with the tables that they made.
-const DATA: u16 = 2;
-const METADATA: u16 = 4;
 
 /// One raw write.
 struct Raw<'a> {
@@ -32,30 +30,33 @@ pub(crate) fn apply(inner: &Inner, session: &Session, raw_type: u16, body: &[u8]
     let raw = Raw { inner, database: current_database(inner, session)? };
     match raw_type {
         DATA | METADATA => raw.data(raw_type, body),
-        body::CREATE_STABLE | body::ALTER_STABLE => raw.put_stable(&body::read::stable(body)?),
-        body::DROP_STABLE => raw.drop_stable(&body::read::drop_stable(body)?),
-        body::CREATE_TABLE => raw.create_tables(body::read::create_tables(body)?),
-        body::ALTER_TABLE => {
-            let (table, alter) = body::read::alter_table(body)?;
-            raw.alter_table(&table, alter)
+        kind::CREATE_STABLE..=kind::DROP_STABLE | kind::CREATE_TABLE..=kind::DROP_TABLE | kind::DELETE => {
+            raw.change(RawMeta::decode(raw_type, body)?.meta)
         }
-        body::DROP_TABLE => raw.drop_tables(&body::read::drop_tables(body)?),
-        body::DELETE => raw.delete(&body::read::delete(body)?),
         _ => Err(ServerError::invalid_parameter("Invalid parameters")),
     }
 }
 
 impl Raw<'_> {
+    fn change(&self, meta: Meta) -> Result<u64> {
+        match meta {
+            Meta::CreateStable(stable) | Meta::AlterStable(stable) => self.put_stable(&stable),
+            Meta::DropStable { name, .. } => self.drop_stable(&name),
+            Meta::CreateTables { tables, .. } => self.create_tables(tables),
+            Meta::AlterTable(alter) => self.alter_table(alter),
+            Meta::DropTables { tables, .. } => self.drop_tables(tables),
+            Meta::Delete(delete) => self.delete(&delete),
+        }
+    }
+
     /// The SQL that libtaos makes of a deletion, in 256 bytes with the NUL: what does not fit is gone (FACTS F68), and so
     /// is a condition on tags (FACTS F17).
-    fn delete(&self, delete: &body::read::RawDelete) -> Result<u64> {
-        let body::read::RawDelete { table, timestamp, from, to } = delete;
-        let sql = format!("delete from `{table}` where `{timestamp}` >= {from} and `{timestamp}` <= {to}");
-        let is_cut = sql.len() > DELETE_BYTES_MAX;
+    fn delete(&self, delete: &Delete) -> Result<u64> {
+        let (whole, cut) = (delete.sql(Rendering::Exact), delete.sql(Rendering::Faithful));
+        let is_cut = whole.len() > cut.len();
         if is_cut && self.is_strict() {
             return Err(ServerError::invalid_parameter("delete does not fit 255 bytes"));
         }
-        let cut = String::from_utf8_lossy(&sql.as_bytes()[..sql.len().min(DELETE_BYTES_MAX)]).into_owned();
         if is_cut {
             tracing::warn!(sql = %cut, "raw delete is cut as libtaos cuts it: its range is not that of the source");
         }
@@ -80,6 +81,3 @@ impl Raw<'_> {
         self.inner.config.mode == crate::config::Mode::Strict
     }
 }
-
-/// Bytes that fit the buffer of libtaos.
-const DELETE_BYTES_MAX: usize = 255;

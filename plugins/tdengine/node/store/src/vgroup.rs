@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tdengine_wire::meta::with_head;
 use tokio::sync::watch;
 
 use crate::entry::{Entry, EntryKind, SubmitTable};
@@ -222,22 +222,13 @@ impl Vgroup {
         match payload {
             Payload::Marker(_) => EntryKind::Marker,
             Payload::Meta(MetaRecord { raw_type, source, suid, body, .. }) => {
-                EntryKind::Meta { raw_type, source, suid, body: self.with_head(&body) }
+                EntryKind::Meta { raw_type, source, suid, body: with_head(self.id, &body).into() }
             }
             Payload::Submit(records) => {
                 let index = self.index();
                 EntryKind::Submit(records.into_iter().filter_map(|record| submit_table(&index, record)).collect())
             }
         }
-    }
-
-    /// Length of the whole and vgroup, then the struct (PROTOCOL 9.3).
-    fn with_head(&self, body: &Bytes) -> Bytes {
-        let mut out = Vec::with_capacity(body.len() + 8);
-        out.extend_from_slice(&(body.len() as i32 + 8).to_le_bytes());
-        out.extend_from_slice(&self.id.to_le_bytes());
-        out.extend_from_slice(body);
-        out.into()
     }
 
     /// Writes a snapshot of everything that is in the log now, then drops what retention no longer keeps.

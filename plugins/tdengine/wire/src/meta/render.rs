@@ -39,7 +39,7 @@ pub fn render(meta: &Meta, rendering: Rendering) -> Result<MetaJson> {
         Meta::DropTables { tables, .. } => {
             MetaJson::DropTables(tables.iter().map(|table| table.name.clone()).collect())
         }
-        Meta::Delete(delete) => MetaJson::Delete { sql: delete_sql(delete, rendering) },
+        Meta::Delete(delete) => MetaJson::Delete { sql: delete.sql(rendering) },
     })
 }
 
@@ -99,8 +99,11 @@ fn create_tables(tables: &[CreateTable], rendering: Rendering) -> MetaJson {
 /// Values and names belong together by their places in the two lists.
 fn tag_values(tags: &TagBlob, names: &[String], rendering: Rendering) -> Vec<TagJson> {
     if tags.is_json {
-        let number = |value| if rendering == Rendering::Faithful { cjson(value) } else { exact(value).to_string() };
-        let text = tags.json_text(number).filter(|_| !tags.entries.is_empty());
+        let text = match rendering {
+            Rendering::Faithful => tags.json_text(cjson),
+            Rendering::Exact => tags.exact_json(),
+        };
+        let text = text.filter(|_| !tags.entries.is_empty());
         let value = text.map_or(Json::Null, Json::from);
         return names.iter().take(1).map(|name| named(name, DataType::Json.code(), value.clone())).collect();
     }
@@ -234,13 +237,16 @@ fn set_value(value: Value<'_>, rendering: Rendering) -> String {
     }
 }
 
-fn delete_sql(delete: &Delete, rendering: Rendering) -> String {
-    let Delete { table, timestamp, from, to, .. } = delete;
-    let sql = format!("delete from `{table}` where `{timestamp}` >= {from} and `{timestamp}` <= {to}");
-    if rendering == Rendering::Exact || sql.len() <= DELETE_BYTES_MAX {
-        return sql;
+impl Delete {
+    /// The statement that libtaos makes of it: whole, or cut as its buffer of 256 bytes cuts it (FACTS F19, F68).
+    pub fn sql(&self, rendering: Rendering) -> String {
+        let Self { table, timestamp, from, to, .. } = self;
+        let sql = format!("delete from `{table}` where `{timestamp}` >= {from} and `{timestamp}` <= {to}");
+        if rendering == Rendering::Exact || sql.len() <= DELETE_BYTES_MAX {
+            return sql;
+        }
+        String::from_utf8_lossy(&sql.as_bytes()[..DELETE_BYTES_MAX]).into_owned()
     }
-    String::from_utf8_lossy(&sql.as_bytes()[..DELETE_BYTES_MAX]).into_owned()
 }
 
 fn exact(value: f64) -> Json {
@@ -286,4 +292,26 @@ fn exponent(value: f64) -> String {
     let Some((digits, exponent)) = text.split_once('e') else { return text };
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
     format!("{digits}e{sign}{exponent:0>2}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recording c3-meta.
+    #[test]
+    fn doubles_as_a_server_prints_them() {
+        let check = |value: f64, text: &str| {
+            assert_eq!(through_double(value), serde_json::from_str::<Json>(text).unwrap(), "{value}");
+        };
+        check(9_007_199_254_740_993i64 as f64, "9.00719925474099e+15");
+        check(i64::MIN as f64, "-9.2233720368547758e+18");
+        check(u64::MAX as f64, "1.8446744073709552e+19");
+        check(0.1, "0.1");
+        check(f64::from(0.1f32), "0.10000000149011612");
+        check(1.0, "1");
+        check(1_700_000_000_001.0, "1700000000001");
+        assert_eq!(exponent(0.3), "3.000000e-01");
+        assert_eq!(exponent(-1.5e300), "-1.500000e+300");
+    }
 }

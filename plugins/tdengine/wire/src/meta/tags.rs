@@ -3,7 +3,7 @@
 use crate::cursor::{Reader, Write};
 use crate::error::{Result, WireError};
 use crate::types::DataType;
-use crate::value::{Value, nchar_text};
+use crate::value::{Value, nchar_bytes, nchar_text};
 
 const FLAG_JSON: u8 = 0x40;
 const FLAG_LARGE: u8 = 0x20;
@@ -58,6 +58,29 @@ impl TagBlob {
     pub fn new(version: i32, mut entries: Vec<TagEntry>) -> Self {
         entries.sort_by_key(|entry| if let TagKey::Id(id) = entry.key { id } else { 0 });
         Self { version, is_json: false, entries }
+    }
+
+    /// A JSON tag. As a server packs it: every number a double, what is nested as its text (FACTS F22).
+    ///
+    /// # Errors
+    /// When the text is no JSON object.
+    pub fn of_json(text: &[u8]) -> Result<Self> {
+        use serde_json::Value as Json;
+        let object: serde_json::Map<String, Json> =
+            serde_json::from_slice(text).map_err(|error| WireError::invalid("JSON tag", error.to_string()))?;
+        let entry = |(name, value): (String, Json)| {
+            let (data_type, bytes) = match value {
+                Json::Null => (None, Vec::new()),
+                Json::Bool(value) => (Some(DataType::Bool), vec![u8::from(value)]),
+                Json::Number(number) => {
+                    (Some(DataType::Double), number.as_f64().unwrap_or(f64::NAN).to_le_bytes().to_vec())
+                }
+                Json::String(text) => (Some(DataType::Nchar), nchar_bytes(&text)),
+                nested => (Some(DataType::Nchar), nchar_bytes(&nested.to_string())),
+            };
+            TagEntry { key: TagKey::Name(name), data_type, bytes }
+        };
+        Ok(Self { version: 1, is_json: true, entries: object.into_iter().map(entry).collect() })
     }
 
     /// Reads a blob.
@@ -118,6 +141,15 @@ impl TagBlob {
         }
         out.put(&values);
         Ok(out)
+    }
+
+    /// The text of a JSON tag, whole numbers without a point; `None` for other tags.
+    pub fn exact_json(&self) -> Option<String> {
+        const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+        self.json_text(|value| match value.fract() == 0.0 && value.abs() <= EXACT_MAX {
+            true => (value as i64).to_string(),
+            false => serde_json::Number::from_f64(value).map_or_else(|| "null".to_owned(), |value| value.to_string()),
+        })
     }
 
     /// The text of a JSON tag, its numbers by `number`; `None` for other tags.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tdengine_wire::Field;
+use tdengine_wire::meta::kind::ALTER_STABLE;
 
 use super::{AlterKind, ColumnSpec, check, stable};
-use crate::body::{self, AlterRequest};
+use crate::body;
 use crate::catalog::Catalog;
 use crate::config::ServerVersion;
 use crate::database::{Database, TopicKind};
@@ -28,8 +29,8 @@ impl Inner {
             let old = catalog.stable(database.id, name).ok_or_else(ServerError::table_missing)?;
             check_topics(catalog, database, name, kind)?;
             let altered = altered(old, kind, self.config.version)?;
-            let request = AlterRequest { database: &database.name, stable: name, kind, sql };
-            stable::put(database, altered, body::ALTER_STABLE, source, Some(&request)).map(Some)
+            let request = body::alter_request(&database.name, name, kind, sql);
+            stable::put(database, altered, ALTER_STABLE, source, Some(&request)).map(Some)
         })
     }
 }

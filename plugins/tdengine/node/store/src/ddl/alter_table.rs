@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use tdengine_wire::Field;
+use tdengine_wire::meta::{AlterTable, Meta, TableAction};
 
 use super::{AlterKind, check};
-use crate::body::{self, TableAction};
+use crate::body;
 use crate::config::ServerVersion;
 use crate::database::Database;
 use crate::error::{Result, ServerError, code};
 use crate::schema::{Schema, Stable, TagValues, compression_default};
 use crate::store::inner::{Inner, now_ms};
 use crate::table::{TableBody, TableMeta};
-use crate::vgroup::{Effect, MetaRecord, Payload};
+use crate::vgroup::{Effect, Payload};
 use crate::write::child::put_tag;
 use crate::write::vgroup_of;
 
@@ -33,7 +34,7 @@ impl Inner {
                 }
                 (_, TableBody::Normal { columns, next_id }) => change(columns, next_id, kind, version)?,
             };
-            Ok((Some(entry(meta, &action, source)?), ()))
+            Ok((Some(entry(meta, action, source)?), ()))
         })
     }
 
@@ -62,7 +63,9 @@ impl Inner {
                 let mut values: TagValues = (**tags).clone();
                 put_tag(&mut values, &stable.tags, &tag, value.clone())?;
                 *tags = Arc::new(values);
-                Ok((Some(entry(meta, &TableAction::SetTag { field, value: value.clone() }, source)?), ()))
+                let data_type = field.column_type.data_type;
+                let action = TableAction::SetTag { name: tag.clone(), data_type, value: value.clone() };
+                Ok((Some(entry(meta, (field.id, action), source)?), ()))
             })?;
         }
         Ok(())
@@ -84,23 +87,30 @@ pub(crate) fn unknown_tag(name: &str) -> ServerError {
     ServerError::new(code::INVALID_ALTER, format!("Invalid tag name: {name}"))
 }
 
-fn entry(meta: TableMeta, action: &TableAction, source: u8) -> Result<Payload> {
-    let body = body::alter_table(&meta.name, action, now_ms(), source).into();
+/// `id` is that of the column or tag, 0 where it has none yet.
+fn entry(meta: TableMeta, (id, action): (i16, TableAction), source: u8) -> Result<Payload> {
+    let (name, column_id) = (meta.name.clone(), i32::from(id));
+    let alter = Meta::AlterTable(AlterTable { name, column_id, action, time_ms: now_ms(), source, rest: Vec::new() });
     let (suid, effect) = (meta.suid(), Effect::PutTables(vec![meta]));
-    Ok(Payload::Meta(MetaRecord { change: 0, raw_type: body::ALTER_TABLE, source, suid, effect, body }))
+    Ok(Payload::Meta(body::record(&alter, source, suid, effect)?))
 }
 
-fn options(meta: &mut TableMeta, ttl_days: Option<i32>, comment: Option<&str>) -> TableAction {
+fn options(meta: &mut TableMeta, ttl_days: Option<i32>, comment: Option<&str>) -> (i16, TableAction) {
     if let Some(ttl_days) = ttl_days {
         meta.ttl_days = ttl_days;
     }
     if let Some(comment) = comment {
         meta.comment = Some(comment.to_owned()).filter(|comment| !comment.is_empty());
     }
-    TableAction::Options { ttl_days, comment: comment.map(str::to_owned) }
+    (0, TableAction::Options { ttl: ttl_days, comment: comment.map(str::to_owned) })
 }
 
-fn change(columns: &mut Arc<Schema>, next_id: &mut i16, kind: &AlterKind, version: ServerVersion) -> Result<TableAction> {
+fn change(
+    columns: &mut Arc<Schema>,
+    next_id: &mut i16,
+    kind: &AlterKind,
+    version: ServerVersion,
+) -> Result<(i16, TableAction)> {
     let schema = Arc::make_mut(columns);
     let place_of = |schema: &Schema, name: &str| schema.position(name).ok_or_else(|| ServerError::invalid_column(name));
     let action = match kind {
@@ -115,7 +125,8 @@ fn change(columns: &mut Arc<Schema>, next_id: &mut i16, kind: &AlterKind, versio
             let compression = column.compression.over(compression_default(column.column_type.data_type));
             schema.compression.push(compression);
             check::changed_row(schema, check::ROW_BYTES_MAX)?;
-            TableAction::AddColumn(field)
+            let Field { name, column_type, flags, .. } = field;
+            (0, TableAction::AddColumn { name, data_type: column_type.data_type, flags, bytes: column_type.bytes })
         }
         AlterKind::DropColumn(name) => {
             let place = schema.position(name).filter(|place| *place > 0 && schema.fields.len() > 2);
@@ -123,28 +134,30 @@ fn change(columns: &mut Arc<Schema>, next_id: &mut i16, kind: &AlterKind, versio
             let refused = || ServerError::new(code::INVALID_DROP_COLUMN, "No columns can be dropped");
             let place = place.ok_or_else(refused)?;
             schema.compression.remove(place);
-            TableAction::DropColumn(schema.fields.remove(place))
+            let field = schema.fields.remove(place);
+            (field.id, TableAction::DropColumn { name: field.name })
         }
         AlterKind::ModifyColumn { name, column_type } => {
             let place = place_of(schema, name)?;
             check::modify(schema.fields[place].column_type, *column_type, version)?;
             schema.fields[place].column_type = *column_type;
             check::changed_row(schema, check::ROW_BYTES_MAX)?;
-            TableAction::ModifyColumn(schema.fields[place].clone())
+            let (id, name) = (schema.fields[place].id, name.clone());
+            (id, TableAction::ModifyColumn { name, data_type: column_type.data_type, bytes: column_type.bytes })
         }
         AlterKind::RenameColumn { from, to } => {
             let place = place_of(schema, from)?;
             if schema.position(to).is_some() {
                 return Err(check::duplicated());
             }
-            let old = schema.fields[place].clone();
             schema.fields[place].name = to.clone();
-            TableAction::RenameColumn { old, to: to.clone() }
+            (0, TableAction::RenameColumn { name: from.clone(), new_name: to.clone() })
         }
         AlterKind::CompressColumn { name, compression } => {
             let place = place_of(schema, name)?;
             schema.compression[place] = compression.over(schema.compression[place]);
-            TableAction::CompressColumn { field: schema.fields[place].clone(), compression: schema.compression[place] }
+            let (name, compression) = (name.clone(), schema.compression[place]);
+            (schema.fields[place].id, TableAction::Compress { name, compression })
         }
         _ => return Err(ServerError::new(code::INVALID_ALTER, "Invalid alter table statement")),
     };

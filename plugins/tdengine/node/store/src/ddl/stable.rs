@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tdengine_wire::Field;
+use tdengine_wire::meta::{Meta, StableRequest, kind};
 use tdengine_wire::types::flags;
 
 use super::{ColumnSpec, check};
@@ -59,7 +60,7 @@ impl Inner {
                 tags: Arc::new(Schema::of_tags(tags)),
                 comment: request.comment.clone(),
             };
-            put(database, stable, body::CREATE_STABLE, source, None).map(Some)
+            put(database, stable, kind::CREATE_STABLE, source, None).map(Some)
         })
     }
 
@@ -85,13 +86,14 @@ impl Inner {
                 return Err(ServerError::new(code::TOPIC_FIRST, "Topic must be dropped first"));
             }
             let change = Change::DropStable { database: database.id, name: name.to_owned() };
+            let entry = Meta::DropStable { name: name.to_owned(), suid: stable.suid, rest: Vec::new() };
             let entry = ChangeEntry {
                 vgroups: Vec::new(),
-                raw_type: body::DROP_STABLE,
+                raw_type: kind::DROP_STABLE,
                 source,
                 suid: stable.suid,
                 effect: Effect::DropStable { suid: stable.suid },
-                body: body::drop_stable(stable),
+                body: entry.encode()?,
             };
             Ok(Some((change, entry)))
         })
@@ -113,14 +115,18 @@ pub(crate) fn put(
     stable: Stable,
     raw_type: u16,
     source: u8,
-    alter: Option<&body::AlterRequest>,
+    request: Option<&StableRequest>,
 ) -> Result<(Change, ChangeEntry)> {
+    let body = match raw_type {
+        kind::ALTER_STABLE => Meta::AlterStable(body::stable(&stable, source, request)),
+        _ => Meta::CreateStable(body::stable(&stable, source, request)),
+    };
     let entry = ChangeEntry {
         vgroups: Vec::new(),
         raw_type,
         source,
         suid: stable.suid,
-        body: body::stable(&stable, source, alter)?,
+        body: body.encode()?,
         effect: Effect::PutStable(stable.clone()),
     };
     Ok((Change::PutStable { database: database.id, stable }, entry))

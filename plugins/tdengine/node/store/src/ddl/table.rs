@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tdengine_wire::meta::{CreateTable as CreateEntry, DropTable as DropEntry, Meta};
+
 use super::{ColumnSpec, check, stable};
 use crate::VgroupId;
 use crate::body;
@@ -11,7 +13,7 @@ use crate::error::{Result, ServerError, code};
 use crate::schema::Schema;
 use crate::store::inner::{Inner, new_uid, now_ms};
 use crate::table::{Table, TableBody, TableMeta};
-use crate::vgroup::{Effect, Index, MetaRecord, Payload};
+use crate::vgroup::{Effect, Index, Payload};
 use crate::write::child::NewChild;
 use crate::write::vgroup_of;
 
@@ -81,7 +83,7 @@ impl Inner {
             }
         }
         for (id, tables) in by_vgroup {
-            self.vgroup(id)?.write(|index| Ok((Some(plan_drop(index, &tables, source)), ())))?;
+            self.vgroup(id)?.write(|index| Ok((Some(plan_drop(index, &tables, source)?), ())))?;
         }
         Ok(())
     }
@@ -92,7 +94,7 @@ fn exists() -> ServerError {
 }
 
 fn plan(index: &Index, tables: &[CreateTable], source: u8) -> Result<Payload> {
-    let (mut requests, mut made): (Vec<Vec<u8>>, Vec<TableMeta>) = (Vec::new(), Vec::new());
+    let (mut requests, mut made): (Vec<CreateEntry>, Vec<TableMeta>) = (Vec::new(), Vec::new());
     let mut suid = None;
     for table in tables {
         let is_there = index.table(&table.name).is_some() || made.iter().any(|made| made.name == table.name);
@@ -103,12 +105,12 @@ fn plan(index: &Index, tables: &[CreateTable], source: u8) -> Result<Payload> {
             CreateKind::Child(child) => {
                 let stable = index.stable(child.stable.suid).ok_or_else(ServerError::table_missing)?;
                 let meta = child.meta(&table.name, new_uid());
-                let request = body::create_request(&meta, Some(stable), &child.tag_names, table.if_not_exists)?;
+                let request = body::create_table(&meta, Some(stable), &child.tag_names, table.if_not_exists)?;
                 (meta, request)
             }
             CreateKind::Normal { columns, ttl_days, comment } => {
                 let meta = normal(&table.name, columns, *ttl_days, comment.clone());
-                let request = body::create_request(&meta, None, &[], table.if_not_exists)?;
+                let request = body::create_table(&meta, None, &[], table.if_not_exists)?;
                 (meta, request)
             }
         };
@@ -119,9 +121,8 @@ fn plan(index: &Index, tables: &[CreateTable], source: u8) -> Result<Payload> {
         }
     }
     let effect = if made.is_empty() { Effect::Nothing } else { Effect::PutTables(made) };
-    let body = body::create_tables(&requests, source).into();
-    let suid = suid.unwrap_or(0);
-    Ok(Payload::Meta(MetaRecord { change: 0, raw_type: body::CREATE_TABLE, source, suid, effect, body }))
+    let entry = Meta::CreateTables { tables: requests, source, rest: Vec::new() };
+    Ok(Payload::Meta(body::record(&entry, source, suid.unwrap_or(0), effect)?))
 }
 
 fn normal(name: &str, columns: &[ColumnSpec], ttl_days: i32, comment: Option<String>) -> TableMeta {
@@ -138,12 +139,18 @@ fn normal(name: &str, columns: &[ColumnSpec], ttl_days: i32, comment: Option<Str
     }
 }
 
-fn plan_drop(index: &Index, tables: &[Arc<Table>], source: u8) -> Payload {
+fn plan_drop(index: &Index, tables: &[Arc<Table>], source: u8) -> Result<Payload> {
     // A table that somebody else dropped meanwhile is no error: it is gone.
     let tables: Vec<&Arc<Table>> = tables.iter().filter(|table| index.table_of(table.uid).is_some()).collect();
-    let named: Vec<(&str, i64)> = tables.iter().map(|table| (&*table.name, table.meta().suid())).collect();
+    let entry = |table: &&Arc<Table>| DropEntry {
+        name: table.name.to_string(),
+        suid: table.meta().suid(),
+        if_exists: 0,
+        rest: Vec::new(),
+    };
+    let entries: Vec<DropEntry> = tables.iter().map(entry).collect();
     let effect = Effect::DropTables(tables.iter().map(|table| table.uid).collect());
-    let suid = named.first().map_or(0, |(_, suid)| *suid);
-    let body = body::drop_tables(&named).into();
-    Payload::Meta(MetaRecord { change: 0, raw_type: body::DROP_TABLE, source, suid, effect, body })
+    let suid = entries.first().map_or(0, |entry| entry.suid);
+    let entry = Meta::DropTables { tables: entries, rest: Vec::new() };
+    Ok(Payload::Meta(body::record(&entry, source, suid, effect)?))
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tdengine_sql::ast::{Expr, Name};
+use tdengine_wire::meta::{Delete as DeleteEntry, Meta};
 
 use super::condition::Condition;
 use crate::body;
@@ -17,7 +18,7 @@ use crate::rows::Deleted;
 use crate::schema::Stable;
 use crate::store::inner::{Inner, now_ms};
 use crate::table::Table;
-use crate::vgroup::{Effect, Index, MetaRecord, Payload};
+use crate::vgroup::{Effect, Index, Payload};
 use crate::write::vgroup_of;
 
 /// Runs a DELETE and answers the number of rows.
@@ -114,19 +115,18 @@ fn plan(
     let (from, to) = total.map_or((from, to), |total| (total.first, total.last));
     let rows = total.map_or(0, |total| total.rows);
     let uids: Vec<i64> = tables.iter().map(|table| table.uid).collect();
-    let body = body::delete(&body::DeleteResult {
+    let entry = Meta::Delete(DeleteEntry {
         suid,
-        uids: &uids,
+        uids: uids.clone(),
         from,
         to,
-        rows,
-        table: delete.table,
-        timestamp,
+        affected: rows as i64,
+        table: delete.table.to_owned(),
+        timestamp: timestamp.to_owned(),
         time_ms: now_ms(),
         source: delete.source,
+        rest: Vec::new(),
     });
     let effect = if rows == 0 { Effect::Nothing } else { Effect::Delete { uids, from, to } };
-    let record =
-        MetaRecord { change: 0, raw_type: body::DELETE, source: delete.source, suid, effect, body: body.into() };
-    Ok((Some(Payload::Meta(record)), rows))
+    Ok((Some(Payload::Meta(body::record(&entry, delete.source, suid, effect)?)), rows))
 }

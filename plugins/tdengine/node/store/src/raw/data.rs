@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use tdengine_wire::Field;
 use tdengine_wire::block::BlockView;
-use tdengine_wire::tmq::{BlockEntry, DataView, Tail};
+use tdengine_wire::meta::{CreateTable, TableBody};
+use tdengine_wire::tmq::{BlockEntry, DataView, METADATA, Tail};
 
-use super::{METADATA, Raw, table};
-use crate::body::read::{self, RawCreate, RawCreateKind};
+use super::{Raw, table};
 use crate::error::{Result, ServerError, code};
 use crate::session::MARK;
 use crate::write::child::NewChild;
@@ -39,10 +39,10 @@ impl Raw<'_> {
         self.inner.write_rows(&self.database, writes)
     }
 
-    fn creates(&self, view: &DataView<'_>) -> Result<HashMap<String, RawCreate>> {
+    fn creates(&self, view: &DataView<'_>) -> Result<HashMap<String, CreateTable>> {
         let Tail::Creates(requests) = view.tail(METADATA)? else { return Err(ServerError::invalid_message()) };
         let request = |request: &&[u8]| {
-            let create = read::create(request)?;
+            let create = CreateTable::decode(request)?;
             Ok((create.name.clone(), create))
         };
         requests.iter().map(request).collect()
@@ -50,17 +50,20 @@ impl Raw<'_> {
 
     /// The child with the ids of tags as the source has them: where ids differ, values land in the wrong tags, without a
     /// word (FACTS F67).
-    fn new_child(&self, create: &RawCreate) -> Result<NewChild> {
-        let RawCreateKind::Child { stable, tag_names, tags, is_json } = &create.kind else {
+    fn new_child(&self, create: &CreateTable) -> Result<NewChild> {
+        let TableBody::Child { stable, tags, names, .. } = &create.body else {
             return Err(ServerError::invalid_message());
         };
         let stable = self.stable(stable).ok_or_else(ServerError::table_missing)?;
-        if self.is_strict() && tag_names.iter().any(|name| stable.tags.position(name).is_none()) {
+        if self.is_strict() && names.iter().any(|name| stable.tags.position(name).is_none()) {
             return Err(ServerError::new(code::INVALID_TAG, "a tag is missing at the target"));
         }
-        let tags = if *is_json { table::json_tags(&stable, tags) } else { table::by_id(&stable, tags, self.is_strict())? };
-        let (ttl_days, comment) = (create.ttl_days, create.comment.clone());
-        Ok(NewChild { stable, tag_names: tag_names.clone(), tags, ttl_days, comment })
+        let tags = match tags.is_json {
+            true => table::json_tags(&stable, tags),
+            false => table::by_id(&stable, &tags.entries, self.is_strict())?,
+        };
+        let (ttl_days, comment) = (create.ttl, create.comment.clone().filter(|comment| !comment.is_empty()));
+        Ok(NewChild { stable, tag_names: names.clone(), tags, ttl_days, comment })
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tdengine_wire::Field;
+use tdengine_wire::meta::{Stable as StableEntry, kind};
 use tdengine_wire::murmur;
 
 use super::Raw;
-use crate::body::{self, read::RawSchema, read::RawStable};
 use crate::ddl::stable::put;
 use crate::error::{Result, ServerError};
 use crate::schema::{Schema, Stable, compression_default, tag_flags};
@@ -18,28 +18,28 @@ const INVALID_SCHEMA_VERSION: u16 = 0x03C6;
 impl Raw<'_> {
     /// CREATE and ALTER STABLE alike: the uid is the source's plus the hash of the database's name. One that exists with
     /// another uid is left as it is, with success; one with that uid takes schemas that are one version newer (FACTS F9).
-    pub(super) fn put_stable(&self, raw: &RawStable) -> Result<u64> {
+    pub(super) fn put_stable(&self, raw: &StableEntry) -> Result<u64> {
         let suid = raw.suid.wrapping_add(i64::from(murmur::hash(self.database.name.as_bytes())));
         if self.inner.find_table(&self.database, &raw.name)?.is_some() {
             return Ok(0);
         }
         self.inner.change_stable(&self.database, &raw.name, |catalog| {
             let Some(old) = catalog.stable(self.database.id, &raw.name) else {
-                if (raw.columns.version, raw.tags.version) != (1, 1) {
+                if (raw.column_version, raw.tag_version) != (1, 1) {
                     tracing::info!(stable = %raw.name, "raw super table of a later version is ignored: it was dropped here");
                     return Ok(None);
                 }
-                return put(&self.database, created(raw, suid), body::CREATE_STABLE, MARK, None).map(Some);
+                return put(&self.database, created(raw, suid), kind::CREATE_STABLE, MARK, None).map(Some);
             };
             if old.suid != suid {
                 tracing::info!(stable = %raw.name, "raw super table with another uid is ignored, as a real server does");
                 let refused = ServerError::new(0x03C7, "Stable uid not match");
                 return if self.is_strict() { Err(refused) } else { Ok(None) };
             }
-            let steps = (raw.columns.version - old.columns.version, raw.tags.version - old.tags.version);
+            let steps = (raw.column_version - old.columns.version, raw.tag_version - old.tags.version);
             match steps {
                 (..=0, ..=0) => Ok(None),
-                (1, 0) | (0, 1) => put(&self.database, altered(old, raw), body::ALTER_STABLE, MARK, None).map(Some),
+                (1, 0) | (0, 1) => put(&self.database, altered(old, raw), kind::ALTER_STABLE, MARK, None).map(Some),
                 _ => Err(ServerError::new(INVALID_SCHEMA_VERSION, "Invalid schema version")),
             }
         })?;
@@ -53,11 +53,11 @@ impl Raw<'_> {
 }
 
 /// A new super table; ids are given anew, in order.
-fn created(raw: &RawStable, suid: i64) -> Stable {
+fn created(raw: &StableEntry, suid: i64) -> Stable {
     let mut next_id = 1;
-    let mut columns = renumbered(&raw.columns, &mut next_id, |_| None);
+    let mut columns = renumbered(&raw.columns, raw.column_version, &mut next_id, |_| None);
     columns.compression = compressions(raw, &columns, None);
-    let tags = renumbered(&raw.tags, &mut next_id, |_| None);
+    let tags = renumbered(&raw.tags, raw.tag_version, &mut next_id, |_| None);
     Stable {
         name: raw.name.clone(),
         suid,
@@ -70,18 +70,18 @@ fn created(raw: &RawStable, suid: i64) -> Stable {
 }
 
 /// The schema of `raw`; what has a name that is known keeps its id here.
-fn altered(old: &Stable, raw: &RawStable) -> Stable {
+fn altered(old: &Stable, raw: &StableEntry) -> Stable {
     let mut new = old.clone();
     let known = |schema: &Schema, field: &Field| schema.field(&field.name).map(|field| field.id);
-    let mut columns = renumbered(&raw.columns, &mut new.next_id, |field| known(&old.columns, field));
+    let mut columns = renumbered(&raw.columns, raw.column_version, &mut new.next_id, |field| known(&old.columns, field));
     columns.compression = compressions(raw, &columns, Some(old));
     new.columns = Arc::new(columns);
-    let tags = renumbered(&raw.tags, &mut new.next_id, |field| known(&old.tags, field));
+    let tags = renumbered(&raw.tags, raw.tag_version, &mut new.next_id, |field| known(&old.tags, field));
     new.tags = Arc::new(with_index(tags));
     new
 }
 
-fn renumbered(raw: &RawSchema, next_id: &mut i16, known: impl Fn(&Field) -> Option<i16>) -> Schema {
+fn renumbered(fields: &[Field], version: i32, next_id: &mut i16, known: impl Fn(&Field) -> Option<i16>) -> Schema {
     let mut give = |field: &Field| {
         let id = known(field).unwrap_or_else(|| {
             *next_id += 1;
@@ -89,8 +89,8 @@ fn renumbered(raw: &RawSchema, next_id: &mut i16, known: impl Fn(&Field) -> Opti
         });
         Field { id, ..field.clone() }
     };
-    let fields = raw.fields.iter().map(&mut give).collect();
-    Schema { version: raw.version, fields, compression: Vec::new() }
+    let fields = fields.iter().map(&mut give).collect();
+    Schema { version, fields, compression: Vec::new() }
 }
 
 fn with_index(mut tags: Schema) -> Schema {
@@ -98,10 +98,10 @@ fn with_index(mut tags: Schema) -> Schema {
     tags
 }
 
-fn compressions(raw: &RawStable, columns: &Schema, old: Option<&Stable>) -> Vec<u32> {
+fn compressions(raw: &StableEntry, columns: &Schema, old: Option<&Stable>) -> Vec<u32> {
     let of = |(place, field): (usize, &Field)| {
-        let source_id = raw.columns.fields[place].id;
-        let given = raw.compression.iter().find(|(id, _)| *id == source_id).map(|(_, compression)| *compression);
+        let source_id = raw.columns[place].id;
+        let given = raw.compression.iter().flatten().find(|(id, _)| *id == source_id).map(|(_, compression)| *compression);
         let kept = || {
             let old = old?;
             old.columns.compression.get(old.columns.position(&field.name)?).copied()

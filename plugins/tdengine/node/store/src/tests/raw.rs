@@ -180,9 +180,10 @@ fn tags_in_another_order_land_in_the_wrong_place() {
     };
     assert_eq!(target(open), "1,NULL,2");
     assert_eq!(target(strict), "1,3,2");
-    let swapped = crate::body::read::create(&auto_create.unwrap()).unwrap();
-    let crate::body::read::RawCreateKind::Child { tags, .. } = swapped.kind else { panic!("a child") };
-    assert_eq!(tags.iter().map(|tag| tag.id).collect::<Vec<_>>(), [3, 4, 5]);
+    let swapped = tdengine_wire::meta::CreateTable::decode(&auto_create.unwrap()).unwrap();
+    let tdengine_wire::meta::TableBody::Child { tags, .. } = swapped.body else { panic!("a child") };
+    let keys: Vec<_> = tags.entries.into_iter().map(|tag| tag.key).collect();
+    assert_eq!(keys, [3, 4, 5].map(tdengine_wire::meta::TagKey::Id));
 }
 
 /// FACTS F9 and PROTOCOL 10.4.

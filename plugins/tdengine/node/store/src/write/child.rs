@@ -45,7 +45,7 @@ impl NewChild {
     pub fn make(&self, index: &Index, name: &str) -> Result<(TableSchema, CreateRecord)> {
         let stable = index.stable(self.stable.suid).ok_or_else(ServerError::table_missing)?;
         let meta = self.meta(name, new_uid());
-        let body = body::create_request(&meta, Some(stable), &self.tag_names, false)?.into();
+        let body = body::create_table(&meta, Some(stable), &self.tag_names, false)?.encode()?.into();
         let kind = TableKind::Child;
         let schema = TableSchema { uid: meta.uid, kind, stable: Some(stable.name.clone()), ..stable.schema() };
         Ok((schema, CreateRecord { meta: Some(meta), body }))
@@ -61,7 +61,7 @@ impl NewChild {
             return Err(ServerError::new(code::STABLE_NOT_MATCHED, "Table already exists in other stables"));
         }
         let meta = self.meta(name, schema.uid);
-        let body = body::create_request(&meta, Some(&self.stable), &self.tag_names, false)?.into();
+        let body = body::create_table(&meta, Some(&self.stable), &self.tag_names, false)?.encode()?.into();
         Ok(CreateRecord { meta: None, body })
     }
 
