@@ -4,6 +4,7 @@
 //! [`token`], [`source`], [`sink`],
 //! [`site`]; [`meters`] makes data to try it with.
 
+mod batch;
 pub mod dsn;
 pub mod span;
 pub mod client;

@@ -158,6 +158,26 @@ pub async fn table(connection: &Connection, database: &str, name: &str) -> Resul
     }))
 }
 
+/// Those of the tables that exist, with their super table, empty for normal tables.
+pub async fn tables_named(
+    connection: &Connection,
+    database: &str,
+    names: &[&str],
+) -> Result<BTreeMap<String, String>> {
+    const NAMES_PER_QUERY: usize = 500;
+    let mut found = BTreeMap::new();
+    for chunk in names.chunks(NAMES_PER_QUERY) {
+        let list = chunk.iter().map(|name| literal(name)).collect::<Vec<_>>().join(",");
+        let sql = format!(
+            "select table_name, stable_name from information_schema.ins_tables where db_name = {} and table_name in ({list})",
+            literal(database)
+        );
+        let rows = connection.query(&sql).await?.texts()?;
+        found.extend(rows.into_iter().filter_map(|mut row| Some((row[0].take()?, row[1].take().unwrap_or_default()))));
+    }
+    Ok(found)
+}
+
 /// Every table of a database with its super table, empty for normal tables.
 pub async fn tables(connection: &Connection, database: &str) -> Result<BTreeMap<String, String>> {
     let sql = format!(

@@ -97,6 +97,10 @@ impl Message {
     }
 }
 
+/// What the first look at a log reads, and by how much each further one grows up to the limit.
+const READ_BYTES_FIRST: usize = 16 << 10;
+const READ_GROWTH: usize = 4;
+
 /// Reads on from `from` until a message is full, a change follows rows, or the log ends.
 ///
 /// # Errors
@@ -110,8 +114,11 @@ pub(crate) fn scan(
 ) -> Result<Scan, Fail> {
     let mut run = Run { store, topic, selection, filter: None, content: None, rows: 0 };
     let mut next = from;
+    // A change at once ends the message: little is read at first, and more where that was not enough.
+    let mut read_bytes = selection.read_bytes.min(READ_BYTES_FIRST);
     loop {
-        let entries = store.read_wal(vgroup, next, selection.read_bytes)?;
+        let entries = store.read_wal(vgroup, next, read_bytes)?;
+        read_bytes = (read_bytes * READ_GROWTH).min(selection.read_bytes);
         if entries.is_empty() {
             return Ok(Scan { content: run.content, next });
         }

@@ -174,6 +174,7 @@ async fn plan<'a>(
     blocks: &'a [Block<'a>],
 ) -> Result<Vec<Planned<'a>>> {
     let mut planned = Vec::with_capacity(blocks.len());
+    let mut groups = Vec::new();
     for block in blocks {
         let Some(table) = target.find(connection, block.table).await? else {
             missing(target, header, block)?;
@@ -204,12 +205,17 @@ async fn plan<'a>(
                     .hint("make the definitions equal at both sites, then retry"));
             }
         };
-        let rows = if header.replayed {
-            Some(replay::rows_to_write(target, connection, block, names.as_deref()).await?)
-        } else {
-            None
-        };
-        planned.push(Planned { block, names, rows });
+        groups.push(table.group);
+        planned.push(Planned { block, names, rows: None });
+    }
+    if header.replayed {
+        let candidates: Vec<replay::Candidate<'_>> = planned
+            .iter()
+            .zip(groups)
+            .map(|(one, group)| replay::Candidate { block: one.block, group, names: one.names.clone() })
+            .collect();
+        let rows = replay::rows_to_write(target, connection, &candidates).await?;
+        planned.iter_mut().zip(rows).for_each(|(one, rows)| one.rows = Some(rows));
     }
     Ok(planned)
 }

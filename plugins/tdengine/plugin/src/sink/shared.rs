@@ -173,14 +173,36 @@ impl Shared {
         self.advance();
     }
 
-    /// As [`Shared::forget`] for one table: looks it up at the target now.
-    pub async fn refresh_table(&self, connection: &Connection, database: &str, name: &str) -> Result<()> {
-        let found = metadata::table(connection, database, name).await?;
-        self.table_dropped(name);
-        if let Some(table) = found {
-            let group = if table.stable.is_empty() { name.to_owned() } else { table.stable };
-            self.group_changed(&group);
-            self.table_created(name, &group);
+    /// The super table of a table that is known, or itself for a normal one.
+    pub fn group_of(&self, name: &str) -> Option<Arc<str>> {
+        self.cache.read().tables.get(name).cloned()
+    }
+
+    /// As [`Shared::forget`] for some tables: looks them up at the target now.
+    pub async fn refresh_tables(&self, connection: &Connection, database: &str, names: &[&str]) -> Result<()> {
+        // Filled before it is corrected: else a later filling would bring back what was found gone.
+        self.fill(connection, database).await?;
+        let found = metadata::tables_named(connection, database, names).await?;
+        let mut cache = self.cache.write();
+        let mut is_news = false;
+        for name in names {
+            let group = found.get(*name).map(|stable| if stable.is_empty() { *name } else { stable.as_str() });
+            if cache.tables.get(*name).map(AsRef::as_ref) == group {
+                continue;
+            }
+            is_news = true;
+            cache.definitions.remove(*name);
+            match group {
+                Some(group) => {
+                    cache.definitions.remove(group);
+                    cache.tables.insert((*name).into(), group.into())
+                }
+                None => cache.tables.remove(*name),
+            };
+        }
+        drop(cache);
+        if is_news {
+            self.advance();
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Target {
         if let Some(found) = self.shared.table(connection, &self.database, table).await? {
             return Ok(Some(found));
         }
-        self.shared.refresh_table(connection, &self.database, table).await?;
+        self.shared.refresh_tables(connection, &self.database, &[table]).await?;
         self.shared.table(connection, &self.database, table).await
     }
 

@@ -10,6 +10,7 @@ use super::lane::Reader;
 use super::pending::PendingTokens;
 use super::{CHANGE_FORMAT, FRAME_FORMAT};
 use crate::client::Message as TmqMessage;
+use crate::batch;
 use crate::transport::Connection;
 use crate::errors::wire_error;
 use crate::log::change::{self, CreateTable, Stable, TableOf, kind};
@@ -66,11 +67,7 @@ impl Changes {
         let next = data.next_offset.unwrap_or(message.offset + 1);
         let mut messages = Vec::new();
         if reader == Reader::Main {
-            for request in &data.creates {
-                let table = change::parse_create(request).map_err(wire_error)?;
-                let body = batch_of_one(request, body);
-                messages.push(self.create(table, envelope(kind::CREATE_TABLE, &body), Json::Null).await?);
-            }
+            messages.extend(self.created_by_rows(&data.creates, body).await?);
             let raw = if data.creates.is_empty() { message.raw.clone() } else { data.to_data().into() };
             let (rows, tables) = (data.rows(), data.blocks.len() as u32);
             if rows > 0 || messages.is_empty() {
@@ -171,41 +168,81 @@ impl Changes {
         Ok(vec![self.stable(ChangeKind::AlterGroup, &stable, detail, raw, mark)])
     }
 
+    /// Rows that were written with `USING … TAGS` bring the creation of their table each time (FACTS F13): the first of each
+    /// table is enough, since nothing comes between the rows of one message.
+    async fn created_by_rows(&mut self, requests: &[&[u8]], body: &[u8]) -> Result<Vec<(Mark, Payload)>> {
+        let mut names = HashSet::new();
+        let mut created = Vec::new();
+        for request in requests {
+            let table = change::parse_create(request).map_err(wire_error)?;
+            if names.insert(table.name.clone()) {
+                created.push((table, *request));
+            }
+        }
+        self.created(created, body, Json::Null).await
+    }
+
     async fn creates(
         &mut self,
         tables: Vec<CreateTable>,
         message: &TmqMessage,
         detail: Json,
     ) -> Result<Vec<(Mark, Payload)>> {
-        if let [table] = tables.as_slice() {
-            return Ok(vec![self.create(table.clone(), message.raw.to_vec(), detail).await?]);
+        let requests = batch::requests(message.body()).map_err(wire_error)?;
+        self.created(tables.into_iter().zip(requests).collect(), message.body(), detail).await
+    }
+
+    /// One change for all tables; one for each where any was made by a replica.
+    async fn created(
+        &mut self,
+        tables: Vec<(CreateTable, &[u8])>,
+        body: &[u8],
+        detail: Json,
+    ) -> Result<Vec<(Mark, Payload)>> {
+        if tables.is_empty() {
+            return Ok(Vec::new());
         }
-        let requests = batch_requests(message.body()).map_err(wire_error)?;
+        let origin = |table: &CreateTable| {
+            Token::find(table.comment.as_bytes()).filter(|token| token.origin != self.cluster).map(|token| token.origin)
+        };
+        let origins: Vec<Option<String>> = tables.iter().map(|(table, _)| origin(table)).collect();
+        if origins.iter().all(Option::is_none) {
+            return Ok(vec![(Mark::Local, self.create(&tables, body, detail).await?)]);
+        }
         let mut messages = Vec::with_capacity(tables.len());
-        for (table, request) in tables.into_iter().zip(requests) {
-            let raw = envelope(kind::CREATE_TABLE, &batch_of_one(request, message.body()));
-            messages.push(self.create(table, raw, Json::Null).await?);
+        for (table, origin) in tables.iter().zip(origins) {
+            messages.push((mark_of(origin), self.create(std::slice::from_ref(table), body, Json::Null).await?));
         }
         Ok(messages)
     }
 
-    /// One table a change: each is applied by itself.
-    async fn create(&mut self, table: CreateTable, raw: Vec<u8>, detail: Json) -> Result<(Mark, Payload)> {
-        let token = Token::find(table.comment.as_bytes()).filter(|token| token.origin != self.cluster);
+    async fn create(&mut self, tables: &[(CreateTable, &[u8])], body: &[u8], detail: Json) -> Result<Payload> {
+        let requests: Vec<&[u8]> = tables.iter().map(|(_, request)| *request).collect();
+        let raw = envelope(kind::CREATE_TABLE, &batch::body_of(&requests, body));
         let mut change = self.build(ChangeKind::CreateTable, detail, raw.into());
         if change.detail.is_null() {
-            change.detail = neutral_create(&table);
+            let mut each = tables.iter().map(|(table, _)| neutral_create(table));
+            change.detail = match tables {
+                [_] => each.next().unwrap_or_default(),
+                _ => json!({ "type": "create", "createList": each.collect::<Vec<_>>() }),
+            };
         }
-        match &table.of {
-            TableOf::Stable { stable, .. } => change.group = Some(stable.as_str().into()),
-            TableOf::Normal { .. } => {
-                if let Json::Object(detail) = &mut change.detail {
-                    detail.insert("database".into(), self.create_database().await?.into());
-                }
+        let of_stable = |(table, _): &(CreateTable, &[u8])| match &table.of {
+            TableOf::Stable { stable, .. } => Some(stable.clone()),
+            TableOf::Normal { .. } => None,
+        };
+        let stables: HashSet<Option<String>> = tables.iter().map(of_stable).collect();
+        if stables.contains(&None) {
+            let statement = self.create_database().await?;
+            if let Json::Object(detail) = &mut change.detail {
+                detail.insert("database".into(), statement.into());
             }
         }
-        change.tables = vec![table.name.into()];
-        Ok((mark_of(token.map(|token| token.origin)), Payload::Change(change)))
+        if stables.len() == 1 {
+            change.group = stables.into_iter().next().flatten().map(Arc::from);
+        }
+        change.tables = tables.iter().map(|(table, _)| table.name.as_str().into()).collect();
+        Ok(Payload::Change(change))
     }
 
     fn drops(
@@ -296,33 +333,4 @@ fn neutral_create(table: &CreateTable) -> Json {
             json!({ "type": "create", "tableType": "normal", "tableName": table.name, "columns": columns })
         }
     }
-}
-
-/// The requests of a batch as they are.
-fn batch_requests(body: &[u8]) -> tdengine_wire::Result<Vec<&[u8]>> {
-    let mut reader = tdengine_wire::cursor::Reader::new(body);
-    reader.take(12, "message head and struct length")?;
-    let count = reader.zigzag("created tables")?;
-    (0..reader.count(count, 4, "created tables")?)
-        .map(|_| {
-            let length = reader.clone().i32("request length")?;
-            reader.take(4 + length.max(0) as usize, "request")
-        })
-        .collect()
-}
-
-/// A batch of one request: message head, struct length, count 1, the request, no source.
-fn batch_of_one(request: &[u8], of: &[u8]) -> Vec<u8> {
-    use tdengine_wire::cursor::Write as _;
-    let vgroup = if of.first().is_some_and(|first| *first >= 100) { &[0; 4][..] } else { &of[4..8] };
-    let length = 4 + 1 + request.len() + 1;
-    let mut body = Vec::with_capacity(8 + length);
-    body.put(&((8 + length) as i32).to_le_bytes());
-    body.put(vgroup);
-    body.put_framed(|body| {
-        body.put_zigzag(1);
-        body.put(request);
-        body.push(0);
-    });
-    body
 }

@@ -13,7 +13,7 @@ use pipeline_sdk::{Change, Error, Header, Result};
 use super::target::Target;
 use crate::transport::Connection;
 use crate::errors::wire_error;
-use crate::log::change::{Change as Entry, TableOf};
+use crate::log::change::Change as Entry;
 use crate::log::open_envelope;
 use crate::source::CHANGE_FORMAT;
 
@@ -40,15 +40,7 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
         Entry::CreateStable(stable) => stable::create(&mut applying, stable).await,
         Entry::AlterStable(stable) => stable::alter(&mut applying, stable).await,
         Entry::DropStable { name, suid } => stable::drop(&mut applying, &name, suid).await,
-        Entry::CreateTables(tables) => {
-            for created in tables {
-                match &created.of {
-                    TableOf::Stable { .. } => table::create_child(&mut applying, &created).await?,
-                    TableOf::Normal { .. } => table::create_normal(&mut applying, &created).await?,
-                }
-            }
-            Ok(())
-        }
+        Entry::CreateTables(tables) => table::create(&mut applying, &tables).await,
         Entry::AlterTable { name, action } => table::alter(&mut applying, &name, action).await,
         Entry::DropTables(_) => {
             for name in &change.tables {

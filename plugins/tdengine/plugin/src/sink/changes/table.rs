@@ -5,52 +5,108 @@ use tdengine_wire::escape::literal;
 
 use super::super::{parked, statement};
 use super::{Applying, stable};
+use crate::batch;
 use crate::client::ClientError;
-use crate::errors::{CodeReaction, reaction_to};
-use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf};
-use crate::log::change::alter_clause;
+use crate::errors::{CodeReaction, reaction_to, wire_error};
+use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf, Tag, alter_clause, kind};
+use crate::log::{envelope, open_envelope};
 use crate::metadata;
 
-/// A child: raw only where the ids of the tags are known to be equal (FACTS F67), else by SQL, its token the comment.
-pub async fn create_child(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
-    let TableOf::Stable { stable, suid, tags } = &table.of else { return Ok(()) };
+/// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
+/// known here. Raw, in one message, what can be: normal tables, and children where the ids of the tags are known to be equal
+/// (FACTS F67); else by SQL, its token the comment.
+pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Result<()> {
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let target = &mut *applying.target;
-    if target.origins.is_gone(stable, *suid)? {
-        return Ok(());
+    target.shared.refresh_tables(applying.connection, &target.database, &names).await?;
+    let (_, body) = open_envelope(applying.raw).map_err(wire_error)?;
+    let requests = batch::requests(body).map_err(wire_error)?;
+    let mut raw = Vec::new();
+    let mut created = Vec::new();
+    for (table, request) in tables.iter().zip(requests) {
+        let way = match &table.of {
+            TableOf::Stable { stable, suid, tags } => way_of_child(applying, table, stable, *suid, tags).await?,
+            TableOf::Normal { .. } => way_of_normal(applying, table).await?,
+        };
+        match way {
+            Way::None => continue,
+            Way::Raw => raw.push(request),
+            Way::Sql(sql) => tolerate(applying.target.exec(applying.connection, &sql).await, |code| code == 0x0603)?,
+        }
+        created.push(table);
     }
-    // A user may have dropped what is known here: what exists is asked for, not remembered.
-    target.shared.refresh_table(applying.connection, &target.database, &table.name).await?;
-    if let Some(here) = target.find(applying.connection, &table.name).await? {
-        if *here.group != **stable {
+    if !raw.is_empty() {
+        let raw = envelope(kind::CREATE_TABLE, &batch::body_of(&raw, body));
+        applying.target.write_raw(applying.connection, &raw).await?;
+    }
+    let target = &mut *applying.target;
+    target.waits_since = None;
+    target.context.count("changes_applied", created.len() as u64);
+    for table in created {
+        let group = match &table.of {
+            TableOf::Stable { stable, .. } => stable,
+            TableOf::Normal { .. } => &table.name,
+        };
+        target.shared.table_created(&table.name, group);
+    }
+    Ok(())
+}
+
+/// How a table is made.
+enum Way {
+    /// It is here, or is not to be.
+    None,
+    Raw,
+    Sql(String),
+}
+
+async fn way_of_child(
+    applying: &mut Applying<'_>,
+    table: &CreateTable,
+    stable: &str,
+    suid: i64,
+    tags: &[Tag],
+) -> Result<Way> {
+    let target = &mut *applying.target;
+    if target.origins.is_gone(stable, suid)? {
+        return Ok(Way::None);
+    }
+    if let Some(group) = target.shared.group_of(&table.name) {
+        if *group != *stable {
             stable::report_conflict(applying, &table.name, "it is no table of the same super table");
         }
-        return Ok(());
+        return Ok(Way::None);
     }
     let Some(definition) = target.shared.definition(applying.connection, &target.database, stable).await? else {
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
-        return Ok(());
+        return Ok(Way::None);
     };
     if let Some(missing) = tags.iter().find(|tag| definition.tag(&tag.name).is_none()) {
         wait_for_tag(applying, stable, &missing.name)?;
     }
-    if applying.target.marks && stable::tag_ids_are_equal(applying, stable, *suid).await? {
-        applying.target.write_raw(applying.connection, applying.raw).await?;
-    } else {
-        let target = &mut *applying.target;
-        let mut known = table.clone();
-        if let TableOf::Stable { tags, .. } = &mut known.of {
-            tags.retain(|tag| definition.tag(&tag.name).is_some());
-        }
-        let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
-        let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
-        let sql = statement::create_table(target, &known, first_tag, comment.as_deref());
-        tolerate(target.exec(applying.connection, &sql).await, |code| code == 0x0603)?;
+    if applying.target.marks && stable::tag_ids_are_equal(applying, stable, suid).await? {
+        return Ok(Way::Raw);
     }
-    applying.target.waits_since = None;
-    applying.target.context.count("changes_applied", 1);
-    applying.target.shared.table_created(&table.name, stable);
-    Ok(())
+    let target = &mut *applying.target;
+    let mut known = table.clone();
+    if let TableOf::Stable { tags, .. } = &mut known.of {
+        tags.retain(|tag| definition.tag(&tag.name).is_some());
+    }
+    let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
+    let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
+    Ok(Way::Sql(statement::create_table(target, &known, first_tag, comment.as_deref())))
+}
+
+async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<Way> {
+    let target = &mut *applying.target;
+    if target.shared.group_of(&table.name).is_some() {
+        return Ok(Way::None);
+    }
+    if target.marks {
+        return Ok(Way::Raw);
+    }
+    Ok(Way::Sql(statement::create_table(target, table, "", None)))
 }
 
 /// A tag that is not here waits for the entry that announces it, unless that was applied: then it was dropped here.
@@ -67,23 +123,6 @@ fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<
     Err(Error::retry(message).code("tdengine.not-announced"))
 }
 
-pub async fn create_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<()> {
-    let target = &mut *applying.target;
-    target.shared.refresh_table(applying.connection, &target.database, &table.name).await?;
-    if target.find(applying.connection, &table.name).await?.is_some() {
-        return Ok(());
-    }
-    if target.marks {
-        target.write_raw(applying.connection, applying.raw).await?;
-    } else {
-        let sql = statement::create_table(target, table, "", None);
-        tolerate(target.exec(applying.connection, &sql).await, |code| code == 0x0603)?;
-    }
-    target.context.count("changes_applied", 1);
-    target.shared.table_created(&table.name, &table.name);
-    Ok(())
-}
-
 /// Tag values and columns of normal tables: raw is right even where tag ids differ (FACTS F63). Comments and times to
 /// live stay a site's own (FACTS F11).
 pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Result<()> {
@@ -96,7 +135,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         return Ok(());
     };
     let clause = alter_clause(applying.raw, &|column| here.definition.column(column).map(|column| column.column_type));
-    let Some(clause) = clause.map_err(crate::errors::wire_error)? else { return Ok(()) };
+    let Some(clause) = clause.map_err(wire_error)? else { return Ok(()) };
     let result = if target.marks {
         target.write_raw(applying.connection, applying.raw).await
     } else {
