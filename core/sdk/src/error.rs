@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Code of a source's error at connect: what it found is not what the positions were stored of (made anew, restored, another one).
+/// A person may then ask to forget the positions; any other error they cannot answer so.
+pub const SOURCE_REPLACED: &str = "source.replaced";
+
 /// What the host should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

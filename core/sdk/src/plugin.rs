@@ -200,5 +200,10 @@ fn component<C: DeserializeOwned + JsonSchema + 'static>(
 }
 
 fn read_config<C: DeserializeOwned>(config: serde_json::Value) -> Result<C> {
-    serde_json::from_value(config).map_err(|error| Error::fatal(error.to_string()).code("config"))
+    serde_path_to_error::deserialize(config).map_err(|error| {
+        let path = error.path().to_string();
+        let wrong = Error::fatal(error.into_inner().to_string()).code("config");
+        // A lone dot is the configuration as a whole.
+        if path == "." { wrong } else { wrong.path(path) }
+    })
 }

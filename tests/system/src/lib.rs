@@ -5,10 +5,12 @@
 
 mod pair;
 mod process;
+mod scene;
 mod site;
 mod watch;
 
-pub use pair::{Pair, pipelines, start_node};
+pub use pair::{Pair, free_port, pipelines, start_node, start_node_with, wait_for_node};
 pub use process::{Process, binary};
+pub use scene::{Outcome, Scene};
 pub use site::Site;
-pub use watch::{insert_line, messages_at};
+pub use watch::{insert_bytes, insert_line, messages_at};

@@ -1,6 +1,6 @@
 //! Two sites and the pipelines between them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -158,22 +158,42 @@ impl Pair {
 }
 
 /// A free port. Another process may take it before the node does; the node's start would then fail and say so.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Starts an embedded node and waits until it answers.
-pub fn start_node(folder: &std::path::Path, address: Option<&str>) -> Result<(Site, Process)> {
+pub fn start_node(folder: &Path, address: Option<&str>) -> Result<(Site, Process)> {
+    start_node_with(folder, address, "", &[])
+}
+
+/// As [`start_node`], with further lines of its configuration and variables of its environment.
+pub fn start_node_with(
+    folder: &Path,
+    address: Option<&str>,
+    settings: &str,
+    environment: &[(&str, String)],
+) -> Result<(Site, Process)> {
     std::fs::create_dir_all(folder)?;
     let address = match address {
         Some(address) => address.to_owned(),
         None => format!("127.0.0.1:{}", free_port()?),
     };
+    let (file, log) = (folder.join("node.toml").display().to_string(), folder.join("node.log"));
     let data = folder.join("data").display().to_string();
-    let mut process =
-        Process::start(&["node", "--listen", &address, "--data", &data], &folder.join("node.log"))?;
-    let site = Site::new(address);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let process = if settings.is_empty() {
+        Process::start_with(&["node", "--listen", &address, "--data", &data], environment, &log)?
+    } else {
+        let service = format!("[service.node]\ntype = \"tdengine-node\"\nlisten = \"{address}\"\ndata = \"data\"\n{settings}\n");
+        std::fs::write(&file, service)?;
+        Process::start_with(&["run", &file], environment, &log)?
+    };
+    wait_for_node(Site::new(address), process)
+}
+
+/// Waits until a node answers.
+pub fn wait_for_node(site: Site, mut process: Process) -> Result<(Site, Process)> {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !site.answers() {
         if Instant::now() > deadline || !process.is_running() {
             bail!("the node does not answer:\n{}", process.output());

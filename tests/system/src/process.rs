@@ -27,15 +27,20 @@ impl Process {
     }
 
     pub fn start_with(arguments: &[&str], environment: &[(&str, String)], log: &Path) -> Result<Self> {
+        let mut command = Command::new(binary());
+        command.args(arguments).envs(environment.iter().map(|(name, value)| (*name, value)));
+        Self::spawn(command, log)
+    }
+
+    /// Starts any command with its output in `log`.
+    pub fn spawn(mut command: Command, log: &Path) -> Result<Self> {
         let file = std::fs::File::options().create(true).append(true).open(log)?;
-        let child = Command::new(binary())
-            .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (*name, value)))
+        let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .context("pipeline does not start")?;
+            .with_context(|| format!("{command:?} does not start"))?;
         Ok(Self { child, log: log.to_owned() })
     }
 

@@ -204,7 +204,9 @@ fn unknown_type(component: &Component, catalog: &dyn Catalog) -> Problem {
     match of_kind(kind).next() {
         Some(_) => problem.suggest(name, of_kind(kind)),
         None => {
-            let hint = format!("no plugin with a {kind} was found; `pipeline plugin list` shows where they are looked for");
+            let hint = format!(
+                "no plugin with a {kind} was found; `pipeline plugin list` shows where they are looked for, `--plugin-path` adds a folder"
+            );
             problem.hint(hint)
         }
     }

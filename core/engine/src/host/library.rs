@@ -17,6 +17,8 @@ use super::{LoadOptions, stale};
 const RTLD_NODELETE: c_int = 0x1000;
 /// Offset of the machine word in an ELF header, and its values.
 const ELF_MACHINE_AT: usize = 18;
+const ELF_CLASS_AT: usize = 4;
+const ELF_CLASS_64: u8 = 2;
 const ELF_MACHINES: [(&str, u16); 4] = [("x86_64", 62), ("aarch64", 183), ("riscv64", 243), ("x86", 3)];
 
 pub(super) struct Opened {
@@ -30,8 +32,12 @@ pub(super) struct Opened {
 /// Not readable, not an ELF library of this machine, older than its sources, not a plugin, another version of the boundary.
 pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened> {
     let bytes = std::fs::read(path)
-        .map_err(|error| Error::fatal(format!("cannot read the library: {error}")).code("plugin.unreadable"))?;
+        .map_err(|error| {
+            let unreadable = Error::fatal(format!("cannot read the library: {error}")).code("plugin.unreadable");
+            unreadable.hint("the file must exist and be readable; `cargo build` makes it anew")
+        })?;
     check_machine(&bytes)?;
+    check_whole(&bytes)?;
     if !options.accept_stale {
         stale::check(path)?;
     }
@@ -58,6 +64,27 @@ fn check_machine(bytes: &[u8]) -> Result<()> {
         return not(format!("the library is built for {theirs}, this machine is {here}"));
     }
     Ok(())
+}
+
+/// Refuses a library that was cut off: opening one makes the system touch memory behind the file's end, which ends the process.
+fn check_whole(bytes: &[u8]) -> Result<()> {
+    let number = |at: usize, width: usize| -> u64 {
+        let bytes = bytes.get(at..at + width).unwrap_or_default();
+        bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    };
+    // The program headers of a 64-bit ELF file: where they are, how long each is, how many; in each, offset and length in the file.
+    let (first, width, count) = (number(32, 8) as usize, number(54, 2) as usize, number(56, 2) as usize);
+    let ends = (0..count).map(|index| first.saturating_add(index * width)).map(|at| {
+        let segment = number(at.saturating_add(8), 8).saturating_add(number(at.saturating_add(32), 8));
+        segment.max(at.saturating_add(width) as u64)
+    });
+    let needed = ends.max().filter(|_| bytes.get(ELF_CLASS_AT) == Some(&ELF_CLASS_64)).unwrap_or_default();
+    if needed <= bytes.len() as u64 {
+        return Ok(());
+    }
+    Err(Error::fatal(format!("the library is cut off: it has {} bytes of {needed}", bytes.len()))
+        .code("plugin.cut")
+        .hint("build it anew, or copy it again"))
 }
 
 /// A copy under the library's hash; an equal one that is there already is used. Written aside and renamed, so that a half-written

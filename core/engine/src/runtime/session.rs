@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Lane, Message, Position, Source};
+use pipeline_sdk::{Checkpoint, Lane, Message, Position, SOURCE_REPLACED, Source};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -102,13 +102,21 @@ async fn connect(task: &Task, source: &mut Box<dyn Source>) -> Result<(String, C
         Some(identity) => task.run.store.checkpoint(&task.key, identity).map_err(Failure::Fatal)?,
         None => Checkpoint::default(),
     };
-    let connected = call("the source's connect", limit, source.connect(&checkpoint)).await.map_err(Failure::of)?;
-    let identity = connected.identity.unwrap_or_default();
-    if let Some(stored) = stored.filter(|stored| *stored != identity) {
-        task.accept_other_source(&stored, &identity).await.map_err(Failure::Fatal)?;
+    let mut connected = call("the source's connect", limit, source.connect(&checkpoint)).await;
+    let replaced = match (&connected, &stored) {
+        (Ok(found), Some(stored)) => {
+            let found = found.identity.as_deref().unwrap_or_default();
+            (found != stored).then(|| format!("the source is `{found}` now, positions are stored for `{stored}`"))
+        }
+        (Err(error), _) if error.code == SOURCE_REPLACED => Some(error.message.clone()),
+        _ => None,
+    };
+    if let Some(why) = replaced {
+        task.accept_other_source(why).await.map_err(Failure::Fatal)?;
         checkpoint = Checkpoint::default();
-        call("the source's connect", limit, source.connect(&checkpoint)).await.map_err(Failure::of)?;
+        connected = call("the source's connect", limit, source.connect(&checkpoint)).await;
     }
+    let identity = connected.map_err(Failure::of)?.identity.unwrap_or_default();
     Ok((identity, checkpoint))
 }
 

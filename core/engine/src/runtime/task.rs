@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Result};
+use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Result, SOURCE_REPLACED};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -281,14 +281,15 @@ impl Task {
         Ok(())
     }
 
-    /// The source is not who it was when positions were stored.
-    pub async fn accept_other_source(&self, stored: &str, found: &str) -> Result<()> {
+    /// The source is not what it was when positions were stored.
+    pub async fn accept_other_source(&self, why: String) -> Result<()> {
         if !self.run.options.accept_new_sources {
-            return Err(Error::fatal(format!("the source is `{found}` now, positions are stored for `{stored}`"))
-                .code("engine.other-source")
-                .hint("check the address; if the source was replaced on purpose, run once with `--accept-new-sources`"));
+            return Err(Error::fatal(why).code(SOURCE_REPLACED).hint(
+                "check the address; if the source was replaced on purpose, compare and repair the sites, then run once with \
+                 `--accept-new-sources`",
+            ));
         }
-        tracing::warn!(task = %self.key, stored, found, "positions of another source are forgotten, as asked for");
+        tracing::warn!(task = %self.key, why, "positions of another source are forgotten, as asked for");
         self.run.store.commit(vec![Change::Forget { task: self.key.clone() }]).await
     }
 

@@ -7,7 +7,7 @@ use pipeline_sdk::Error;
 
 pub(super) fn io(path: &Path, error: &std::io::Error) -> Error {
     let (code, hint) = match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             ("state.full", "make room on the disk; nothing was lost: the run goes on from the last stored position")
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

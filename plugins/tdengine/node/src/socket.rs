@@ -86,7 +86,8 @@ async fn read<P: Protocol>(mut stream: SplitStream<WebSocket>, idle: Duration, p
     loop {
         let message = match tokio::time::timeout(idle, stream.next()).await {
             Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(error))) => return tracing::debug!(%error, "socket lost"),
+            // Also a message beyond `limits.message-bytes`, whose sender is told nothing.
+            Ok(Some(Err(error))) => return tracing::info!(%error, "socket lost"),
             Ok(None) => return,
             Err(_) => return tracing::info!(seconds = idle.as_secs(), "socket silent, dropped"),
         };

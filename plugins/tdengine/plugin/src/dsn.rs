@@ -136,10 +136,11 @@ fn decode(text: &str) -> Result<String> {
 }
 
 impl TryFrom<String> for Dsn {
-    type Error = Error;
+    type Error = String;
 
-    fn try_from(text: String) -> Result<Self> {
-        Self::parse(&text)
+    /// The error as a text, since that is all that serde passes on.
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).map_err(|error| format!("{}; {}", error.message, error.hint.unwrap_or_default()))
     }
 }
 

@@ -29,12 +29,14 @@ pub fn reaction_to(code: u32) -> CodeReaction {
             CodeReaction::Reconnect
         }
         // Conflicting transactions, a consumer not ready, a group being re-balanced, a consumer closing.
-        0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
+        // The disk is full: somebody may make room.
+        0x012b | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
         // Table, super table or its column is missing; schema older than the rows; INSERT, SELECT, vnode.
         0x2603 | 0x0618 | 0x2662 | 0x0362 | 0x061d | 0x0129 => CodeReaction::ApplyMetaFirst,
         // Invalid parameter or message, value too long or out of range, name too long, literal wrong.
         0x0118 | 0x0115 | 0x2653 | 0x060b | 0x0200 | 0x0216 | 0x2617 | 0x2642 | 0x264b => CodeReaction::Reject,
-        0x03c4 | 0x03ed => CodeReaction::Park,
+        // The last is of a column of a normal table, seen on 3.3.0.1.
+        0x03c4 | 0x03ed | 0x0527 => CodeReaction::Park,
         _ => CodeReaction::Fatal,
     }
 }
@@ -50,6 +52,8 @@ fn hint(code: u32) -> Option<&'static str> {
     Some(match code {
         0x0357 | 0x0351 => "check user and password of the address",
         0x0388 | 0x0383 => "create the database, or allow the sink to (create-database = true)",
+        0x012b => "make room on the disk of that server; it is tried again until `retry-attempts-max`",
+        0x2653 => "a column is narrower here than at the source: widen it (a topic here that selects it forbids that), then run again",
         0x03e1 => "the topic was dropped while in use; restart the task to make it again",
         0x4004 => "the cluster has no topic left (20 by default): drop unused ones or raise tmqMaxTopicNum",
         0x0303 | 0x2644 => "grant the user what a replica needs: create topic, subscribe, read and write",
@@ -72,11 +76,17 @@ impl From<ClientError> for Error {
             ClientError::Unreachable { .. } => (Reaction::Disconnected, "tdengine.unreachable".into()),
             ClientError::Closed { .. } => (Reaction::Disconnected, "tdengine.closed".into()),
             ClientError::TimedOut { .. } => (Reaction::Disconnected, "tdengine.timeout".into()),
+            ClientError::TooLarge { .. } => (Reaction::Fatal, "tdengine.too-large".into()),
             ClientError::Wire(_) => (Reaction::Fatal, "tdengine.wire".into()),
             ClientError::Unexpected { .. } => (Reaction::Fatal, "tdengine.unexpected".into()),
         };
         let mut made = Error::new(reaction, error.to_string()).code(code);
-        made.hint = error.code().and_then(hint).map(str::to_owned);
+        made.hint = match &error {
+            ClientError::TooLarge { .. } => Some("raise `message-bytes-max` of the source"),
+            ClientError::Unreachable { .. } => Some("check the address, and whether the server runs and lets this machine in"),
+            other => other.code().and_then(hint),
+        }
+        .map(str::to_owned);
         made
     }
 }

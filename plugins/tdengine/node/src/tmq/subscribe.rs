@@ -67,7 +67,8 @@ impl Subscription {
     }
 }
 
-/// Engine 3.3.0.1 behind adapter 3.3.2.3: `config` is ignored, only the string "1" excludes.
+/// Engine 3.3.0.1 behind adapter 3.3.2.3: `config` is ignored, only the string "1" excludes. Older ones stand behind an adapter
+/// of their own age, which takes the request for exclusion and ignores it (FACTS F5).
 fn legacy(subscribe: &Subscribe, version: ServerVersion) -> Result<Subscription, Fail> {
     if subscribe.enable_batch_meta.is_some() && !version.has_batch_meta() {
         return Err(Fail::new(0xfffe, "Unknown error 65534"));
@@ -88,7 +89,7 @@ fn legacy(subscribe: &Subscribe, version: ServerVersion) -> Result<Subscription,
         auto_commit: auto_commit(text(&subscribe.auto_commit), text(&subscribe.auto_commit_interval_ms))
             .ok_or_else(|| Fail::protocol("fail"))?,
         with_table_name: text(&subscribe.with_table_name).as_deref() != Some("false"),
-        excluded: excluded.is_some_and(|number| number != 0),
+        excluded: version >= ServerVersion::V3_3_0_1 && excluded.is_some_and(|number| number != 0),
         batch_meta: subscribe.enable_batch_meta.as_ref().is_some_and(|scalar| truth(scalar.as_text()) == Some(true)),
         rows_min: None,
         poll_interval_max: POLL_INTERVAL_MAX,
@@ -243,6 +244,7 @@ mod tests {
         check(r#""msg_consume_excluded":1"#, None, Some(true));
         check(r#""config":{"msg.consume.excluded":"1"}"#, Some(false), Some(true));
         check(r#""msg_consume_excluded":"1","config":{"msg.consume.excluded":"0"}"#, Some(true), Some(false));
+        assert_eq!(excluded(r#""msg_consume_excluded":"1""#, "3.3.0.0"), Some(false), "an adapter too old for exclusion");
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub(crate) mod topic;
 
 use tdengine_wire::ColumnType;
 
+use crate::catalog::Catalog;
+use crate::database::{Database, TopicKind};
+
 /// A column or tag as a statement gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ColumnSpec {
@@ -49,4 +52,17 @@ pub(crate) enum AlterKind {
     ModifyTag { name: String, column_type: ColumnType },
     RenameTag { from: String, to: String },
     Options { ttl_days: Option<i32>, comment: Option<String> },
+}
+
+/// A topic with a query keeps what it uses of a table as it is (FACTS F69).
+fn is_used_by_topic(catalog: &Catalog, database: &Database, table: &str, kind: &AlterKind) -> bool {
+    let touched = match kind {
+        AlterKind::DropColumn(name) | AlterKind::DropTag(name) => name,
+        AlterKind::ModifyColumn { name, .. } | AlterKind::ModifyTag { name, .. } => name,
+        AlterKind::RenameTag { from, .. } | AlterKind::RenameColumn { from, .. } => from,
+        _ => return false,
+    };
+    catalog.topics.values().filter(|topic| topic.database == database.name).any(|topic| {
+        matches!(&topic.kind, TopicKind::Select { table: of, columns } if of == table && columns.contains(touched))
+    })
 }

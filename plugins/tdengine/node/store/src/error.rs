@@ -33,6 +33,7 @@ pub mod code {
     pub const GROUP_USED: u16 = 0x03EC;
     pub const TOPIC_FIRST: u16 = 0x03ED;
     pub const VNODE_CLOSED: u16 = 0x0503;
+    pub const COLUMN_SUBSCRIBED: u16 = 0x0527;
     pub const INVALID_TABLE_ACTION: u16 = 0x0524;
     pub const TABLE_EXISTS: u16 = 0x0603;
     pub const TIMESTAMP_OUT_OF_RANGE: u16 = 0x060B;
@@ -123,8 +124,9 @@ impl ServerError {
 impl From<std::io::Error> for ServerError {
     /// A full disk is 0x012B, so that a client knows that the write can be tried again; anything else 0x0503.
     fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
         match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 Self::new(code::NO_DISK_SPACE, "Out of disk space")
             }
             _ => Self::new(code::VNODE_CLOSED, format!("Vnode is closed or removed: {error}")),

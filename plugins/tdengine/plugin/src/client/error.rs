@@ -24,6 +24,9 @@ pub enum ClientError {
     Closed { place: String, action: String, why: String },
     #[error("{place}: {action} got no reply within {timeout:?}")]
     TimedOut { place: String, action: String, timeout: Duration },
+    /// More than this side takes; the connection is gone with it.
+    #[error("{place}: {action}: a message of {bytes} bytes came, {limit} are taken at most")]
+    TooLarge { place: String, action: String, bytes: usize, limit: usize },
     #[error("unreadable bytes from the server: {0}")]
     Wire(#[from] WireError),
     #[error("{action}: {why}")]

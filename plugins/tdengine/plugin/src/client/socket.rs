@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tdengine_wire::envelope::{Action, BinaryRequest, Reply, request_text};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::error::{ClientError, Result};
@@ -23,6 +24,8 @@ use crate::dsn::Dsn;
 
 /// Ids of requests start beyond any result id, which the old `fetch_block` reply is matched by (PROTOCOL 2.2).
 const FIRST_REQUEST_ID: u64 = 1 << 40;
+/// A request from this size on is named where the connection ends under it.
+const LARGE_BYTES: usize = 64 << 10;
 /// First word of the newer binary replies (PROTOCOL 3.1).
 const NEW_STYLE: [u8; 8] = [0xff; 8];
 
@@ -81,13 +84,45 @@ struct Shared {
 struct Waiting {
     replies: HashMap<u64, oneshot::Sender<RawReply>>,
     /// Why the connection ended.
-    closed: Option<String>,
+    closed: Option<End>,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug)]
+enum End {
+    Lost(String),
+    /// A message came that is larger than [`SocketLimits::message_bytes_max`].
+    TooLarge { bytes: usize, limit: usize },
+}
+
+impl End {
+    fn of(error: &tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+                Self::TooLarge { bytes: *size, limit: *max_size }
+            }
+            other => Self::Lost(without_url(other)),
+        }
+    }
+
+    fn error(self, place: &str, action: &str) -> ClientError {
+        match self {
+            Self::Lost(why) => ClientError::closed(place, action, why),
+            Self::TooLarge { bytes, limit } => {
+                ClientError::TooLarge { place: place.into(), action: action.into(), bytes, limit }
+            }
+        }
+    }
 }
 
 impl Shared {
     fn close(&self, why: impl Into<String>) {
+        self.end(End::Lost(why.into()));
+    }
+
+    fn end(&self, end: End) {
         let mut waiting = self.waiting.lock();
-        waiting.closed.get_or_insert_with(|| why.into());
+        waiting.closed.get_or_insert(end);
         // Dropping the senders wakes whoever waits.
         waiting.replies.clear();
     }
@@ -171,21 +206,22 @@ impl Socket {
     }
 
     async fn exchange(&self, id: u64, request: Message, action: &'static str, timeout: Duration) -> Result<RawReply> {
+        let bytes = request.len();
         let slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let (sender, receiver) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting.lock();
-            if let Some(why) = &waiting.closed {
-                return Err(ClientError::closed(&self.place, action, why.clone()));
+            if let Some(end) = &waiting.closed {
+                return Err(end.clone().error(&self.place, action));
             }
             waiting.replies.insert(id, sender);
         }
         if self.outgoing.send(request).await.is_err() {
-            return Err(self.closed(action));
+            return Err(self.closed_under(action, bytes));
         }
         let reply = match tokio::time::timeout(timeout, receiver).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_)) => Err(self.closed(action)),
+            Ok(Err(_)) => Err(self.closed_under(action, bytes)),
             Err(_) => {
                 self.shared.close(format!("{action} got no reply within {timeout:?}"));
                 Err(ClientError::timed_out(&self.place, action, timeout))
@@ -195,9 +231,20 @@ impl Socket {
         reply
     }
 
+    /// Why the connection ended under a request. A server that takes no message that large says nothing and goes.
+    fn closed_under(&self, action: &'static str, bytes: usize) -> ClientError {
+        match self.closed(action) {
+            ClientError::Closed { place, action, why } if bytes >= LARGE_BYTES => {
+                let why = format!("{why} while {bytes} bytes were sent to it: does it take messages that large?");
+                ClientError::Closed { place, action, why }
+            }
+            other => other,
+        }
+    }
+
     fn closed(&self, action: &'static str) -> ClientError {
-        let why = self.shared.waiting.lock().closed.clone();
-        ClientError::closed(&self.place, action, why.unwrap_or_else(|| "the connection ended".into()))
+        let end = self.shared.waiting.lock().closed.clone();
+        end.unwrap_or_else(|| End::Lost("the connection ended".into())).error(&self.place, action)
     }
 }
 
@@ -231,7 +278,7 @@ async fn write_requests(
             _ = pings.tick() => Message::Ping(Bytes::from_static(b"pipeline")),
         };
         if let Err(error) = sink.send(message).await {
-            shared.close(without_url(&error));
+            shared.end(End::of(&error));
             return;
         }
     }
@@ -241,17 +288,17 @@ async fn write_requests(
 }
 
 async fn read_replies(mut stream: SplitStream<Stream>, shared: Arc<Shared>) {
-    let why = loop {
+    let end = loop {
         match stream.next().await {
             Some(Ok(Message::Text(text))) => deliver(&shared, id_of_text(&text), RawReply::Text(text)),
             Some(Ok(Message::Binary(bytes))) => deliver(&shared, id_of_binary(&bytes), RawReply::Binary(bytes)),
-            Some(Ok(Message::Close(_))) | None => break "the server closed the connection".to_owned(),
+            Some(Ok(Message::Close(_))) | None => break End::Lost("the server closed the connection".into()),
             // Pings are answered by tungstenite at the next read.
             Some(Ok(_)) => {}
-            Some(Err(error)) => break without_url(&error),
+            Some(Err(error)) => break End::of(&error),
         }
     };
-    shared.close(why);
+    shared.end(end);
 }
 
 fn deliver(shared: &Shared, id: Option<u64>, reply: RawReply) {
@@ -275,8 +322,8 @@ fn id_of_binary(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Errors of tungstenite name the URL in some cases, and a URL may hold a token.
-fn without_url(error: &tokio_tungstenite::tungstenite::Error) -> String {
-    use tokio_tungstenite::tungstenite::Error as E;
+fn without_url(error: &tungstenite::Error) -> String {
+    use tungstenite::Error as E;
     match error {
         E::Url(_) => "the address cannot be used".into(),
         E::Http(response) => format!("HTTP status {}", response.status().as_u16()),

@@ -158,10 +158,10 @@ pub fn alter_clause(raw: &[u8], type_of: &dyn Fn(&str) -> Option<ColumnType>) ->
         6 => Some(format!("drop column {}", identifier(reader.cstr("column name")?))),
         7 => {
             let name = reader.cstr("column name")?;
-            let bytes = reader.zigzag32("column bytes")?;
-            type_of(name).filter(|column_type| column_type.bytes < bytes).map(|column_type| {
-                format!("modify column {} {}", identifier(name), ColumnType { bytes, ..column_type })
-            })
+            let data_type = DataType::from_code(reader.u8("column type")?)?;
+            let wider = ColumnType { data_type, bytes: reader.zigzag32("column bytes")? };
+            let is_wider = |here: &ColumnType| here.data_type == data_type && here.bytes < wider.bytes;
+            type_of(name).filter(is_wider).map(|_| format!("modify column {} {wider}", identifier(name)))
         }
         10 => {
             let (from, to) = (identifier(reader.cstr("column name")?), identifier(reader.cstr("new name")?));

@@ -23,8 +23,10 @@ pub enum Fit {
     Same,
     /// For each column its name at the target, `None` for one that is left out because it was dropped since.
     ByName(Vec<Option<String>>),
-    /// The log has not announced it yet.
+    /// A column that the log has not announced yet.
     Wait(String),
+    /// A column whose widening the log has not announced yet.
+    WaitWider(String),
     /// It can never fit.
     Conflict(String),
 }
@@ -82,7 +84,7 @@ fn compare(fields: &[Field], origin: Option<&OriginStable>, target: &Definition)
             return Fit::Conflict(format!("column `{name}` is {ours} at the source and {theirs} here"));
         }
         if column.column_type.bytes < field.column_type.bytes && known.is_none_or(|known| known.bytes < field.column_type.bytes) {
-            return Fit::Wait(format!("a wider column `{name}`"));
+            return Fit::WaitWider(format!("a wider column `{name}`"));
         }
         same &= name == field.name && column.column_type.bytes == field.column_type.bytes;
         names.push(Some(name.to_owned()));
@@ -138,7 +140,7 @@ mod tests {
             ("dropped and made again", vec![field(1, "ts", ts), field(2, "a", int())], Some(&new), some(&["ts", "-"])),
             ("announced but not here", vec![field(1, "ts", ts), field(9, "z", int())], Some(&new), some(&["ts", "-"])),
             ("same width, other type", vec![field(2, "a", float)], None, Fit::Conflict(conflict.into())),
-            ("wider, not announced", vec![field(3, "s", wide)], Some(&old), Fit::Wait("a wider column `s`".into())),
+            ("wider, not announced", vec![field(3, "s", wide)], Some(&old), Fit::WaitWider("a wider column `s`".into())),
             ("wider, announced and refused", vec![field(3, "s", wide)], Some(&new), some(&["s"])),
         ] {
             assert_eq!(compare(&fields, known, &target), expect, "{what}");

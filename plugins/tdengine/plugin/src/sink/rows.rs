@@ -22,6 +22,8 @@ use crate::log::open_envelope;
 /// A block with what is written of it.
 struct Planned<'a> {
     block: &'a Block<'a>,
+    /// Of the message's rows the first that is in the block.
+    first_row: usize,
     /// Names at the target, `None` for a column that is left out; absent where the bytes go as they are.
     names: Option<Vec<Option<String>>>,
     /// Rows to write, absent for all.
@@ -45,7 +47,7 @@ pub async fn write_rows(target: &mut Target, connection: &Connection, header: &H
             continue;
         }
         let batch = rows.batch.slice(first, end - first);
-        let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch).await?;
+        let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch, first).await?;
         builder.push(&run.table, &block, precision, &fields, 0);
     }
     if builder.is_empty() {
@@ -76,12 +78,19 @@ async fn write_blocks(
             matches!(reaction_to(code), CodeReaction::ApplyMetaFirst | CodeReaction::Reject)
         });
         if !stale || is_second_try {
-            return Err(Error::from(error).context(format!("rows of lane {} at {}", header.lane, header.position)));
+            let tables = tables_of(target, blocks);
+            return Err(Error::from(error).context(format!("rows of {tables}, lane {} at {}", header.lane, header.position)));
         }
         // What is known of the target may be old: look again, once.
         is_second_try = true;
         target.shared.forget();
     }
+}
+
+/// For a person: the first table, and how many more.
+fn tables_of(target: &Target, blocks: &[Block<'_>]) -> String {
+    let first = blocks.first().map_or_else(String::new, |block| target.qualified(block.table));
+    if blocks.len() > 1 { format!("{first} and {} tables more", blocks.len() - 1) } else { first }
 }
 
 async fn send(
@@ -114,6 +123,8 @@ async fn send(
 /// A block as it is written.
 pub struct Rebuilt<'a> {
     pub table: &'a str,
+    /// Of the message's rows the first that is in the block.
+    pub first_row: usize,
     pub bytes: Cow<'a, [u8]>,
     pub precision: tdengine_wire::Precision,
     /// Named as the target names them.
@@ -142,7 +153,7 @@ fn rebuilt<'a>(planned: &[Planned<'a>]) -> Result<Vec<Rebuilt<'a>>> {
             fields = kept.collect();
         }
         let (precision, schema_version) = (block.precision, block.schema_version);
-        all.push(Rebuilt { table: block.table, bytes, precision, fields, schema_version });
+        all.push(Rebuilt { table: block.table, first_row: one.first_row, bytes, precision, fields, schema_version });
     }
     Ok(all)
 }
@@ -175,14 +186,17 @@ async fn plan<'a>(
 ) -> Result<Vec<Planned<'a>>> {
     let mut planned = Vec::with_capacity(blocks.len());
     let mut groups = Vec::new();
+    let mut rows_before = 0;
     for block in blocks {
+        let first_row = rows_before;
+        rows_before += block.rows;
         let Some(table) = target.find(connection, block.table).await? else {
             missing(target, header, block)?;
             continue;
         };
         let (mut fit, is_new) = fit_of(target, &table, block)?;
         // Before values are left out or wait, what is known of the table is read again.
-        if matches!(*fit, Fit::Wait(_)) || (is_new && *fit != Fit::Same) {
+        if matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_)) || (is_new && *fit != Fit::Same) {
             target.shared.reload(connection, &target.database, &table.group).await?;
             let Some(table) = target.find(connection, block.table).await? else { continue };
             fit = fit_of(target, &table, block)?.0;
@@ -197,7 +211,8 @@ async fn plan<'a>(
                 }
                 Some(names.clone())
             }
-            Fit::Wait(what) => Some(wait(target, header, &table, block, what)?),
+            Fit::Wait(what) => Some(wait(target, header, &table, block, what, "its values are left out")?),
+            Fit::WaitWider(what) => Some(wait(target, header, &table, block, what, "what is too long for it is refused")?),
             Fit::Conflict(why) => {
                 let message = format!("rows of `{}`.`{}` cannot be written: {why}", target.database, block.table);
                 return Err(Error::rejected(message)
@@ -206,7 +221,7 @@ async fn plan<'a>(
             }
         };
         groups.push(table.group);
-        planned.push(Planned { block, names, rows: None });
+        planned.push(Planned { block, first_row, names, rows: None });
     }
     if header.replayed {
         let candidates: Vec<replay::Candidate<'_>> = planned
@@ -244,18 +259,26 @@ fn wait(
     table: &shared::Target,
     block: &Block<'_>,
     what: &str,
+    otherwise: &str,
 ) -> Result<Vec<Option<String>>> {
     let place = format!("`{}`.`{}`", target.database, block.table);
-    if !is_overdue(target) {
-        let message = format!("rows of {place} have {what}, which the log has not announced yet");
-        return Err(Error::retry(message).code("tdengine.not-announced"));
+    let key = (table.group.clone(), what.to_owned());
+    if !target.never_announced.contains(&key) {
+        if !is_overdue(target) {
+            let message = format!("rows of {place} have {what}, which the log has not announced yet");
+            return Err(Error::retry(message).code("tdengine.not-announced").hint("it is waited for, up to `announce-timeout`"));
+        }
+        let message = format!("{what} of {place} was never announced; {otherwise}");
+        let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
+        target.context.incident("left-out", message, detail);
+        target.never_announced.insert(key);
     }
-    let message = format!("{what} of {place} was never announced; its values are left out");
-    let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
-    target.context.incident("left-out", message, detail);
     let fields = block.fields().map_err(wire_error)?;
     let known = |field: Field| table.definition.column(&field.name).map(|column| column.name.clone());
-    Ok(fields.into_iter().map(known).collect())
+    let names: Vec<Option<String>> = fields.into_iter().map(known).collect();
+    let left_out = names.iter().filter(|name| name.is_none()).count();
+    target.context.count("values_left_out", (left_out * block.rows) as u64);
+    Ok(names)
 }
 
 fn is_overdue(target: &mut Target) -> bool {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use pipeline_sdk::Result;
-use tdengine_wire::ColumnType;
+use pipeline_sdk::{Error, Result};
+use tdengine_wire::{ColumnType, DataType};
 use tdengine_wire::block::BlockView;
 use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::value::{Value, nchar_text};
@@ -21,6 +21,7 @@ pub async fn insert(
     connection: &Connection,
     blocks: &[Rebuilt<'_>],
 ) -> Result<Result<(), ClientError>> {
+    check_texts(target, blocks)?;
     let mut text = String::with_capacity(target.statement_bytes_max);
     let mut row_text = String::new();
     for block in blocks {
@@ -55,6 +56,37 @@ pub async fn insert(
 }
 
 const INSERT: &str = "insert into";
+
+/// A statement is text: bytes that are none would arrive as other ones. Only raw writes, those of a replica, carry them.
+fn check_texts(target: &Target, blocks: &[Rebuilt<'_>]) -> Result<()> {
+    let mut rows = Vec::new();
+    let mut first = None;
+    for block in blocks {
+        let view = BlockView::parse(&block.bytes).map_err(wire_error)?;
+        for (column, field) in view.columns().iter().zip(&block.fields) {
+            if !matches!(column.column_type().data_type, DataType::Varchar | DataType::Json) {
+                continue;
+            }
+            for row in (0..view.rows()).filter(|row| !is_text(&column.value(*row))) {
+                first.get_or_insert_with(|| format!("column {} of {}", identifier(&field.name), target.qualified(block.table)));
+                rows.push((block.first_row + row) as u64);
+            }
+        }
+    }
+    let Some(place) = first else { return Ok(()) };
+    rows.sort_unstable();
+    rows.dedup();
+    let message = format!("{place} has values that are no UTF-8 ({} rows), which a statement cannot carry", rows.len());
+    let error = Error { rows, ..Error::rejected(message) };
+    Err(error.code("tdengine.no-text").hint("correct them at the source, keep them as dead letters (`on-error`), or use VARBINARY"))
+}
+
+fn is_text(value: &Value<'_>) -> bool {
+    match value {
+        Value::Varchar(bytes) | Value::Json(bytes) => std::str::from_utf8(bytes).is_ok(),
+        _ => true,
+    }
+}
 
 fn insert_head(target: &Target, block: &Rebuilt<'_>) -> String {
     let columns: Vec<String> = block.fields.iter().map(|field| identifier(&field.name)).collect();

@@ -1,6 +1,6 @@
 //! One database at the target, as one lane of the sink sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub struct Target {
     pub parked_interval: Duration,
     /// Since when this lane waits for an entry that announces a column or table.
     pub waits_since: Option<Instant>,
+    /// What was waited for in vain, by super table or normal table: it is not waited for again.
+    pub never_announced: HashSet<(Arc<str>, String)>,
     pub last_parked_try: Instant,
     /// The super table that was last found never altered here, as of a generation.
     pub unaltered: Option<String>,
@@ -75,6 +77,7 @@ impl Target {
             announce_timeout: config.announce_timeout.0,
             parked_interval: config.parked_interval.0,
             waits_since: None,
+            never_announced: HashSet::new(),
             last_parked_try: Instant::now(),
             unaltered: None,
             origin: context.place.source_identity.clone().unwrap_or_default(),

@@ -67,7 +67,7 @@ struct Seen {
 impl Seen {
     fn judge(&self, dsn: &Dsn) -> Result<()> {
         if self.marked {
-            return Err(Error::fatal(format!("{dsn} shows a consumer that excludes them rows that a replica wrote"))
+            return Err(Error::fatal(format!("{dsn} gives a consumer that asks to leave them out rows that a replica wrote"))
                 .code("tdengine.exclusion")
                 .hint("a replica needs taosadapter 3.3.2.3 or newer: older ones accept msg_consume_excluded and ignore it"));
         }
@@ -120,9 +120,10 @@ async fn prepare(dsn: &Dsn, limits: SocketLimits) -> Result<Connection> {
 async fn write_marked(connection: &Connection, nonce: &str) -> Result<()> {
     let fields = [("ts", ColumnType::of(DataType::Timestamp)), ("nonce", ColumnType::varchar(NONCE_WIDTH))];
     let mut block = BlockBuilder::new(fields.map(|(_, column_type)| column_type));
-    let now_ms = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_millis() as i64);
+    // The server's clock, not this machine's: a server refuses times that are too old for it.
+    let now = connection.query("select cast(now() as bigint)").await?.texts()?;
+    let now_ms = now.first().and_then(|row| row[0].as_deref()?.parse().ok());
+    let now_ms = now_ms.ok_or_else(|| Error::fatal(format!("{} does not tell the time", connection.place())))?;
     block.column(0).push_i64(now_ms).map_err(crate::errors::wire_error)?;
     block.column(1).push_str(nonce).map_err(crate::errors::wire_error)?;
     let block = block.encode(VERSION_QUERY).map_err(crate::errors::wire_error)?;

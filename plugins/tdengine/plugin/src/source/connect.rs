@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pipeline_sdk::describe::TELLS_REPLICATED;
-use pipeline_sdk::{Checkpoint, Context, Error, Result};
+use pipeline_sdk::{Checkpoint, Context, Error, Result, SOURCE_REPLACED};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
 use tdengine_wire::escape::{identifier, literal};
 
@@ -30,6 +30,10 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
             .code("tdengine.database")
             .hint("create it, or name another one in `databases`"));
     };
+    // Every one: a database made anew has other vgroups, whose lanes have no position yet.
+    for stored in from.lanes.values() {
+        offset_of(stored, database, found.created)?;
+    }
     let replica = context.negotiated(TELLS_REPLICATED);
     let mut subscribers = vec![(Reader::Main, names::topic(&config.topic_prefix, database), "with meta")];
     if replica && config.follow_schemaless {
@@ -180,8 +184,8 @@ impl Placing<'_> {
         if resume > log.end {
             let message = format!("lane {lane} of `{}` is to resume at {resume}, beyond its log's end", self.database);
             return Err(Error::fatal(format!("{message} {}", log.end))
-                .code("tdengine.beyond")
-                .hint("the site lost data or was restored; compare and repair the sites, then start afresh (--from)"));
+                .code(SOURCE_REPLACED)
+                .hint("the site lost data or was restored"));
         }
         if resume >= log.begin {
             return Ok(resume);
@@ -196,7 +200,8 @@ impl Placing<'_> {
         self.context.incident("hole", message.clone(), detail);
         match self.config.on_hole {
             OnHole::Continue => Ok(log.begin),
-            OnHole::Stop => Err(Error::fatal(message).code("tdengine.hole").path("on-hole").hint(
+            // The configuration says so: a stop by policy, not a failure.
+            OnHole::Stop => Err(Error::rejected(message).code("tdengine.hole").path("on-hole").hint(
                 "compare and repair the sites; on-hole = \"continue\" goes on behind it; a longer wal_retention_period avoids it",
             )),
         }

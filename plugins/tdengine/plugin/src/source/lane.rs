@@ -1,7 +1,7 @@
 //! One lane: a vgroup as one of the two consumers sees it, and its positions.
 
 use bytes::Bytes;
-use pipeline_sdk::{Error, Lane, Position, Result};
+use pipeline_sdk::{Error, Lane, Position, Result, SOURCE_REPLACED};
 
 /// Which consumer a lane belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,9 +63,8 @@ pub fn offset_of(position: &Position, database: &str, database_created: i64) -> 
         _ => return Err(Error::fatal(format!("a stored position of `{database}` is not one of this source"))),
     };
     if created != database_created {
-        return Err(Error::fatal(format!("database `{database}` was dropped and made again since the last checkpoint"))
-            .code("tdengine.incarnation")
-            .hint("compare and repair the sites, then start this task afresh (--from)"));
+        let message = format!("database `{database}` is not the one that positions are stored for: it was made anew, or this is another cluster");
+        return Err(Error::fatal(message).code(SOURCE_REPLACED));
     }
     Ok(offset)
 }
@@ -82,7 +81,7 @@ mod tests {
         assert_eq!(lane_of(&Lane::new("x")), None);
         let place = position(41, 7);
         assert_eq!(offset_of(&place, "d", 7).unwrap(), 41);
-        assert_eq!(offset_of(&place, "d", 8).unwrap_err().code, "tdengine.incarnation");
+        assert_eq!(offset_of(&place, "d", 8).unwrap_err().code, SOURCE_REPLACED);
         assert!(offset_of(&Position::from_number(1), "d", 7).is_err());
     }
 }

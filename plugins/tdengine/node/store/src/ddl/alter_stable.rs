@@ -7,9 +7,8 @@ use tdengine_wire::meta::kind::ALTER_STABLE;
 
 use super::{AlterKind, ColumnSpec, check, stable};
 use crate::body;
-use crate::catalog::Catalog;
 use crate::config::ServerVersion;
-use crate::database::{Database, TopicKind};
+use crate::database::Database;
 use crate::error::{Result, ServerError, code};
 use crate::schema::{Schema, Stable, compression_default, tag_flags};
 use crate::store::inner::Inner;
@@ -27,7 +26,9 @@ impl Inner {
     ) -> Result<()> {
         self.change_stable(database, name, |catalog| {
             let old = catalog.stable(database.id, name).ok_or_else(ServerError::table_missing)?;
-            check_topics(catalog, database, name, kind)?;
+            if super::is_used_by_topic(catalog, database, name, kind) {
+                return Err(ServerError::new(code::FIELD_USED_BY_TOPIC, "Field used by topic"));
+            }
             let altered = altered(old, kind, self.config.version)?;
             let request = body::alter_request(&database.name, name, kind, sql);
             stable::put(database, altered, ALTER_STABLE, source, Some(&request)).map(Some)
@@ -146,18 +147,4 @@ fn drop_column(stable: &mut Stable, name: &str) -> Result<()> {
     schema.fields.remove(place);
     schema.compression.remove(place);
     Ok(())
-}
-
-/// A topic with a query keeps what it uses as it is (FACTS F69).
-fn check_topics(catalog: &Catalog, database: &Database, stable: &str, kind: &AlterKind) -> Result<()> {
-    let touched = match kind {
-        AlterKind::DropColumn(name) | AlterKind::DropTag(name) => name,
-        AlterKind::ModifyColumn { name, .. } | AlterKind::ModifyTag { name, .. } => name,
-        AlterKind::RenameTag { from, .. } => from,
-        _ => return Ok(()),
-    };
-    let used = catalog.topics.values().filter(|topic| topic.database == database.name).any(|topic| {
-        matches!(&topic.kind, TopicKind::Select { table, columns } if table == stable && columns.contains(touched))
-    });
-    if used { Err(ServerError::new(code::FIELD_USED_BY_TOPIC, "Field used by topic")) } else { Ok(()) }
 }

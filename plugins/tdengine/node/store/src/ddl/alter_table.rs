@@ -24,6 +24,10 @@ impl Inner {
     /// Alters a child or a normal table.
     pub fn alter_table(&self, database: &Database, name: &str, kind: &AlterKind, source: u8) -> Result<()> {
         let version = self.config.version;
+        // A real server says so of normal tables with another code than of super tables.
+        if super::is_used_by_topic(&self.catalog.read(), database, name, kind) {
+            return Err(ServerError::new(code::COLUMN_SUBSCRIBED, "Table column is subscribed"));
+        }
         self.vgroup(vgroup_of(database, name))?.write(|index| {
             let table = index.table(name).ok_or_else(ServerError::table_missing)?;
             let mut meta = (*table.meta()).clone();

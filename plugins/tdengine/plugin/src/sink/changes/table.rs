@@ -1,9 +1,9 @@
 //! Tables: children and normal ones. Raw where that is right, else SQL with a token.
 
 use pipeline_sdk::{Error, Result};
-use tdengine_wire::escape::literal;
+use tdengine_wire::escape::{identifier, literal};
 
-use super::super::{parked, statement};
+use super::super::{parked, shared, statement};
 use super::{Applying, stable};
 use crate::batch;
 use crate::client::ClientError;
@@ -101,6 +101,9 @@ async fn way_of_child(
 async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<Way> {
     let target = &mut *applying.target;
     if target.shared.group_of(&table.name).is_some() {
+        if let Some(here) = target.find(applying.connection, &table.name).await? {
+            join(applying, table, &here).await?;
+        }
         return Ok(Way::None);
     }
     if target.marks {
@@ -121,6 +124,45 @@ fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<
     target.shared.group_changed(stable);
     let message = format!("tag `{tag}` of `{}`.`{stable}` has not been announced yet", target.database);
     Err(Error::retry(message).code("tdengine.not-announced"))
+}
+
+/// A normal table that is here already: what the other site's has and this one lacks is added, as with super tables. As plain SQL:
+/// the other site finds it done. A creation that is read again adds nothing, since columns may have been dropped here meanwhile.
+async fn join(applying: &mut Applying<'_>, table: &CreateTable, here: &shared::Target) -> Result<()> {
+    let TableOf::Normal { columns } = &table.of else { return Ok(()) };
+    if applying.header.replayed {
+        return Ok(());
+    }
+    let (name, target) = (applying.target.qualified(&table.name), &mut *applying.target);
+    for column in columns {
+        let (quoted, wanted) = (identifier(&column.name), column.column_type);
+        let sql = match here.definition.column(&column.name).map(|it| it.column_type) {
+            None => format!("alter table {name} add column {quoted} {wanted}"),
+            Some(found) if found.data_type != wanted.data_type => {
+                let why = format!("column `{}` is {wanted} at the source and {found} here", column.name);
+                stable::report_conflict(applying, &table.name, &why);
+                return Ok(());
+            }
+            Some(found) if found.is_variable() && found.bytes < wanted.bytes => {
+                format!("alter table {name} modify column {quoted} {wanted}")
+            }
+            Some(_) => continue,
+        };
+        match target.exec(applying.connection, &sql).await {
+            Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+                parked::park(target, applying.connection, &table.name, &sql, code, &message).await?;
+            }
+            other => tolerate(other, is_done_already)?,
+        }
+        target.context.count("changes_applied", 1);
+    }
+    target.shared.group_changed(&table.name);
+    Ok(())
+}
+
+/// The column exists, does not, or is that wide.
+fn is_done_already(code: u32) -> bool {
+    matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618)
 }
 
 /// Tag values and columns of normal tables: raw is right even where tag ids differ (FACTS F63). Comments and times to
@@ -147,8 +189,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
             let sql = format!("alter table {} {clause}", target.qualified(name));
             parked::park(target, applying.connection, name, &sql, code, &message).await?;
         }
-        // The column exists, does not, or is that wide: done already.
-        other => tolerate(other, |code| matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618))?,
+        other => tolerate(other, is_done_already)?,
     }
     target.context.count("changes_applied", 1);
     if *here.group == *name {
