@@ -1,5 +1,6 @@
 //! From a message of the log to messages of the pipeline: decoding, stamping, and what only the source can look up.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::lane::Reader;
 use super::pending::PendingTokens;
+use super::tag_names::TagNames;
 use super::{CHANGE_FORMAT, FRAME_FORMAT};
 use crate::client::Message as TmqMessage;
 use crate::batch;
@@ -35,6 +37,7 @@ pub struct Changes {
     pub pending: PendingTokens,
     /// Super tables of the database, by name: a DELETE names a child or a super table without saying which.
     stables: HashSet<String>,
+    tag_names: TagNames,
     /// The statement that makes the database anew, asked for once.
     create_database: Option<String>,
 }
@@ -48,6 +51,7 @@ impl Changes {
             sql,
             pending,
             stables: HashSet::new(),
+            tag_names: TagNames::default(),
             create_database: None,
         }
     }
@@ -57,7 +61,15 @@ impl Changes {
         if !matches!(message.raw_type, RAW_DATA | RAW_METADATA) {
             let messages = match (reader, message.raw_type) {
                 (Reader::Main, _) | (Reader::Meta, kind::ALTER_STABLE) => self.change(reader, lane, message).await?,
-                // The main consumer brings everything else.
+                // The main consumer brings everything else; what a replica made here is to be known, too.
+                (Reader::Meta, kind::CREATE_STABLE) => {
+                    if let Some(change::Change::CreateStable(stable)) =
+                        change::Change::parse(message.raw_type, body).map_err(wire_error)?
+                    {
+                        self.tag_names.learn(&stable);
+                    }
+                    Vec::new()
+                }
                 (Reader::Meta, _) => Vec::new(),
             };
             return Ok(Read { next: message.offset, messages });
@@ -93,6 +105,7 @@ impl Changes {
         Ok(match parsed {
             change::Change::CreateStable(stable) => {
                 self.stables.insert(stable.name.clone());
+                self.tag_names.learn(&stable);
                 let mut detail = detail;
                 if let Json::Object(detail) = &mut detail {
                     detail.insert("database".into(), self.create_database().await?.into());
@@ -109,7 +122,10 @@ impl Changes {
                 change.group = Some(name.into());
                 vec![(mark, Payload::Change(change))]
             }
-            change::Change::CreateTables(tables) => self.creates(tables, message, detail).await?,
+            change::Change::CreateTables(tables) => {
+                let requests = batch::requests(message.body()).map_err(wire_error)?;
+                self.created(tables.into_iter().zip(requests).collect(), message.body()).await?
+            }
             change::Change::AlterTable { name, action } => {
                 let token = Token::find(&raw).filter(|token| token.origin != self.cluster);
                 if i64::from(action) == change::ALTER_OPTIONS {
@@ -155,6 +171,7 @@ impl Changes {
         raw: bytes::Bytes,
     ) -> Result<Vec<(Mark, Payload)>> {
         self.stables.insert(stable.name.clone());
+        self.tag_names.learn(&stable);
         // We never write this kind raw: a marked one is a schemaless write's (FACTS F10), and only the second consumer
         // sees it. The unmarked ones come through the first.
         if reader == Reader::Meta && !stable.is_marked {
@@ -179,17 +196,7 @@ impl Changes {
                 created.push((table, *request));
             }
         }
-        self.created(created, body, Json::Null).await
-    }
-
-    async fn creates(
-        &mut self,
-        tables: Vec<CreateTable>,
-        message: &TmqMessage,
-        detail: Json,
-    ) -> Result<Vec<(Mark, Payload)>> {
-        let requests = batch::requests(message.body()).map_err(wire_error)?;
-        self.created(tables.into_iter().zip(requests).collect(), message.body(), detail).await
+        self.created(created, body).await
     }
 
     /// One change for all tables; one for each where any was made by a replica.
@@ -197,37 +204,41 @@ impl Changes {
         &mut self,
         tables: Vec<(CreateTable, &[u8])>,
         body: &[u8],
-        detail: Json,
     ) -> Result<Vec<(Mark, Payload)>> {
         if tables.is_empty() {
             return Ok(Vec::new());
         }
+        let mut corrected = Vec::with_capacity(tables.len());
+        for (mut table, request) in tables {
+            let request = self.tag_names.correct(&self.sql, &self.database, &mut table, request).await?;
+            corrected.push((table, request));
+        }
+        let tables = corrected;
         let origin = |table: &CreateTable| {
             Token::find(table.comment.as_bytes()).filter(|token| token.origin != self.cluster).map(|token| token.origin)
         };
         let origins: Vec<Option<String>> = tables.iter().map(|(table, _)| origin(table)).collect();
         if origins.iter().all(Option::is_none) {
-            return Ok(vec![(Mark::Local, self.create(&tables, body, detail).await?)]);
+            return Ok(vec![(Mark::Local, self.create(&tables, body).await?)]);
         }
         let mut messages = Vec::with_capacity(tables.len());
         for (table, origin) in tables.iter().zip(origins) {
-            messages.push((mark_of(origin), self.create(std::slice::from_ref(table), body, Json::Null).await?));
+            messages.push((mark_of(origin), self.create(std::slice::from_ref(table), body).await?));
         }
         Ok(messages)
     }
 
-    async fn create(&mut self, tables: &[(CreateTable, &[u8])], body: &[u8], detail: Json) -> Result<Payload> {
-        let requests: Vec<&[u8]> = tables.iter().map(|(_, request)| *request).collect();
+    async fn create(&mut self, tables: &[(CreateTable, Cow<'_, [u8]>)], body: &[u8]) -> Result<Payload> {
+        let requests: Vec<&[u8]> = tables.iter().map(|(_, request)| &**request).collect();
         let raw = envelope(kind::CREATE_TABLE, &batch::body_of(&requests, body));
+        // The server's own JSON may name the tags wrongly, too.
+        let mut each = tables.iter().map(|(table, _)| neutral_create(table));
+        let detail = match tables {
+            [_] => each.next().unwrap_or_default(),
+            _ => json!({ "type": "create", "createList": each.collect::<Vec<_>>() }),
+        };
         let mut change = self.build(ChangeKind::CreateTable, detail, raw.into());
-        if change.detail.is_null() {
-            let mut each = tables.iter().map(|(table, _)| neutral_create(table));
-            change.detail = match tables {
-                [_] => each.next().unwrap_or_default(),
-                _ => json!({ "type": "create", "createList": each.collect::<Vec<_>>() }),
-            };
-        }
-        let of_stable = |(table, _): &(CreateTable, &[u8])| match &table.of {
+        let of_stable = |(table, _): &(CreateTable, Cow<'_, [u8]>)| match &table.of {
             TableOf::Stable { stable, .. } => Some(stable.clone()),
             TableOf::Normal { .. } => None,
         };

@@ -15,6 +15,7 @@ pub(crate) mod decode;
 mod lane;
 mod pending;
 mod session;
+mod tag_names;
 
 pub use config::{CHANGE_FORMAT, FRAME_FORMAT, OnHole, StartFrom, TmqConfig};
 pub(crate) use lane::position;

@@ -1,0 +1,168 @@
+//! Which tag a value belongs to, in the creation of a child.
+//!
+//! An entry holds values by tag id and, beside them, names in the order of the user's statement: `USING s (b, a) TAGS (2, 1)`
+//! gives a's value the name b (seen on 3.3.0.1, in the raw form and in JSON). The names are those of the values, so both are
+//! brought into the order of ids: from the schemas that the log showed, else from DESCRIBE, which lists tags by id.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use pipeline_sdk::Result;
+use tdengine_wire::cursor::Write as _;
+
+use crate::log::change::{CreateTable, Stable, TableOf};
+use crate::metadata;
+use crate::transport::Connection;
+
+/// Super tables whose tags are known; forgotten when there are more.
+const STABLES_MAX: usize = 10_000;
+
+/// What is known of the tags of super tables.
+#[derive(Default)]
+pub struct TagNames {
+    /// By incarnation, as the last entry of the log showed them: id and name.
+    logged: HashMap<i64, Vec<(i16, String)>>,
+    /// By name, in the order of ids, as they are now; `None` for one that is gone.
+    described: HashMap<String, Option<Vec<String>>>,
+}
+
+impl TagNames {
+    /// Takes in an entry that shows a super table's schema.
+    pub fn learn(&mut self, stable: &Stable) {
+        if self.logged.len() >= STABLES_MAX {
+            self.logged.clear();
+        }
+        let tags = stable.tags.iter().map(|tag| (tag.id, tag.name.clone())).collect();
+        self.logged.insert(stable.suid, tags);
+        self.described.remove(&stable.name);
+    }
+
+    /// Gives each value of a child its tag's name, in the table and in its request.
+    pub async fn correct<'a>(
+        &mut self,
+        sql: &Connection,
+        database: &str,
+        table: &mut CreateTable,
+        request: &'a [u8],
+    ) -> Result<Cow<'a, [u8]>> {
+        let TableOf::Stable { stable, suid, tags } = &mut table.of else { return Ok(Cow::Borrowed(request)) };
+        if tags.len() < 2 {
+            return Ok(Cow::Borrowed(request));
+        }
+        let ids: Vec<i16> = tags.iter().map(|tag| tag.id).collect();
+        let before: Vec<String> = tags.iter().map(|tag| tag.name.clone()).collect();
+        let logged = self.logged.get(suid).and_then(|known| by_id(known, &ids));
+        let names = match logged {
+            Some(names) => names,
+            None => match self.described(sql, database, stable).await?.and_then(|order| by_order(order, &before)) {
+                Some(names) => names,
+                None => {
+                    tracing::warn!(table = table.name, "tags were renamed or dropped since: names are taken as they come");
+                    return Ok(Cow::Borrowed(request));
+                }
+            },
+        };
+        if names == before {
+            return Ok(Cow::Borrowed(request));
+        }
+        tags.iter_mut().zip(&names).for_each(|(tag, name)| tag.name.clone_from(name));
+        Ok(renamed(request, &before, &names))
+    }
+
+    async fn described(&mut self, sql: &Connection, database: &str, stable: &str) -> Result<Option<&[String]>> {
+        if !self.described.contains_key(stable) {
+            if self.described.len() >= STABLES_MAX {
+                self.described.clear();
+            }
+            let found = metadata::describe(sql, database, stable).await?;
+            let names = found.map(|found| found.tags.into_iter().map(|tag| tag.name).collect());
+            self.described.insert(stable.to_owned(), names);
+        }
+        Ok(self.described[stable].as_deref())
+    }
+}
+
+fn by_id(known: &[(i16, String)], ids: &[i16]) -> Option<Vec<String>> {
+    ids.iter().map(|id| known.iter().find(|(known, _)| known == id).map(|(_, name)| name.clone())).collect()
+}
+
+/// The names in the order of the list, `None` where it lacks one.
+fn by_order(order: &[String], names: &[String]) -> Option<Vec<String>> {
+    let mut places: Vec<usize> =
+        names.iter().map(|name| order.iter().position(|other| other == name)).collect::<Option<_>>()?;
+    places.sort_unstable();
+    Some(places.into_iter().map(|place| order[place].clone()).collect())
+}
+
+/// The request with its names, which stand together behind the values, in another order.
+fn renamed<'a>(request: &'a [u8], before: &[String], after: &[String]) -> Cow<'a, [u8]> {
+    let list = |names: &[String]| {
+        let mut bytes = (names.len() as i32).to_le_bytes().to_vec();
+        names.iter().for_each(|name| bytes.put_cstr(name));
+        bytes
+    };
+    let (before, after) = (list(before), list(after));
+    let Some(at) = request.windows(before.len()).rposition(|window| window == before) else {
+        return Cow::Borrowed(request);
+    };
+    let mut request = request.to_vec();
+    request.splice(at..at + before.len(), after);
+    Cow::Owned(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::change::parse_create;
+    use tdengine_wire::{ColumnType, DataType, Field};
+
+    /// `create table t2 using m (c, b, a) tags ('ccc', 2, 1)` and `t3 using m (b, a, c) tags (2, NULL, 'ccc')`, as a
+    /// server 3.3.0.1 wrote them.
+    const REQUESTS: [&str; 2] = [
+        "5a0000000003743200c731606330224a4cfc360623a20100000000000002ffffffff026d0003379f888beb45d0581e001e0003000100000000\
+         060c0604010000000804020000000a0803636363030000000263000262000261 00",
+        "500000000003743300c831706330224a4c0b370623a20100000000000002ffffffff026d0003379f888beb45d05817001700020001000000000608\
+         04020000000a0803636363020000000262000263 00",
+    ];
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn values_get_the_names_of_their_ids() {
+        let int = ColumnType::of(DataType::Int);
+        let known: Vec<(i16, String)> = [(3, "a"), (4, "b"), (5, "c")].map(|(id, name)| (id, name.to_owned())).into();
+        let order: Vec<String> = known.iter().map(|(_, name)| name.clone()).collect();
+        for (request, expect) in REQUESTS.iter().zip([&["a", "b", "c"][..], &["b", "c"]]) {
+            let mut request = bytes(request);
+            let length = (request.len() - 4) as i32;
+            request[..4].copy_from_slice(&length.to_le_bytes());
+            let TableOf::Stable { tags, .. } = parse_create(&request).unwrap().of else { panic!() };
+            let ids: Vec<i16> = tags.iter().map(|tag| tag.id).collect();
+            let before: Vec<String> = tags.iter().map(|tag| tag.name.clone()).collect();
+            assert_eq!(by_id(&known, &ids).unwrap(), expect);
+            assert_eq!(by_order(&order, &before).unwrap(), expect);
+            let corrected = renamed(&request, &before, &by_id(&known, &ids).unwrap());
+            let TableOf::Stable { tags, .. } = parse_create(&corrected).unwrap().of else { panic!() };
+            assert_eq!(tags.iter().map(|tag| tag.name.as_str()).collect::<Vec<_>>(), expect);
+        }
+        assert_eq!(by_id(&known, &[9]), None);
+        assert_eq!(by_order(&order, &["z".to_owned()]), None);
+        let mut names = TagNames::default();
+        let tags = vec![Field::new("a", int, 3)];
+        let stable = Stable {
+            name: "m".into(),
+            suid: 7,
+            column_version: 1,
+            columns: Vec::new(),
+            tag_version: 1,
+            tags,
+            statement: Vec::new(),
+            is_marked: false,
+        };
+        names.learn(&stable);
+        assert_eq!(names.logged[&7], [(3, "a".to_owned())]);
+    }
+}
