@@ -115,12 +115,19 @@ impl Plugin {
         }
     }
 
-    pub fn source<C: SourceConfig>(mut self) -> Self {
-        let mut component = component::<C>(C::describe(), Kind::Source, C::lint, |config, context| {
-            config.build(context).map(Instance::Source)
+    pub fn source<C: SourceConfig>(self) -> Self {
+        self.source_with::<C>(|config| config)
+    }
+
+    /// As [`Plugin::source`]; `prepare` completes what was read with what no file can hold, such as a network.
+    pub fn source_with<C: SourceConfig>(mut self, prepare: impl Fn(C) -> C + Clone + Send + Sync + 'static) -> Self {
+        let prepared = prepare.clone();
+        let mut component = component::<C>(C::describe(), Kind::Source, C::lint, move |config, context| {
+            prepared(config).build(context).map(Instance::Source)
         });
-        component.discover = Some(Arc::new(|config| {
-            Box::pin(async move { read_config::<C>(config)?.discover().await })
+        component.discover = Some(Arc::new(move |config| {
+            let prepare = prepare.clone();
+            Box::pin(async move { prepare(read_config::<C>(config)?).discover().await })
         }));
         component.decode = Some(Arc::new(C::decode));
         self.components.push(component);
@@ -134,9 +141,14 @@ impl Plugin {
         self
     }
 
-    pub fn sink<C: SinkConfig>(mut self) -> Self {
-        self.components.push(component::<C>(C::describe(), Kind::Sink, C::lint, |config, context| {
-            config.build(context).map(Instance::Sink)
+    pub fn sink<C: SinkConfig>(self) -> Self {
+        self.sink_with::<C>(|config| config)
+    }
+
+    /// As [`Plugin::sink`]; `prepare` as in [`Plugin::source_with`].
+    pub fn sink_with<C: SinkConfig>(mut self, prepare: impl Fn(C) -> C + Send + Sync + 'static) -> Self {
+        self.components.push(component::<C>(C::describe(), Kind::Sink, C::lint, move |config, context| {
+            prepare(config).build(context).map(Instance::Sink)
         }));
         self
     }
@@ -183,7 +195,7 @@ fn component<C: DeserializeOwned + JsonSchema + 'static>(
     mut description: ComponentDescription,
     kind: Kind,
     lint: fn(&C) -> Vec<Error>,
-    build: fn(C, Context) -> Result<Instance>,
+    build: impl Fn(C, Context) -> Result<Instance> + Send + Sync + 'static,
 ) -> Component {
     assert_eq!(description.kind, kind, "{}: registered as {kind}", description.type_name);
     description.schema = schemars::SchemaGenerator::default().into_root_schema_for::<C>().to_value();

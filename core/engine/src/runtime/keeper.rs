@@ -89,6 +89,8 @@ impl Keeper {
         loop {
             let due = self.committed_at + interval;
             tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(due), if !self.is_committed => self.commit(None).await,
                 notice = self.notices.recv() => {
                     let Some(notice) = notice else { return };
                     let mut told = self.note(notice);
@@ -104,7 +106,6 @@ impl Keeper {
                         self.commit(Some(done)).await;
                     }
                 }
-                () = tokio::time::sleep_until(due), if !self.is_committed => self.commit(None).await,
             }
         }
     }

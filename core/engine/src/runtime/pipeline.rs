@@ -95,6 +95,7 @@ impl Pipeline {
             let Some(wait) = wait else { return Ok(()) };
             let (stop, has_tasks) = (self.run.stop.clone(), !self.started.is_empty());
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
                 () = self.all_over(), if has_tasks => return Ok(()),

@@ -165,6 +165,7 @@ impl Task {
             };
             self.note_lost(&error);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(delay) => {}
                 () = self.stop.cancelled() => return self.set_state(TaskState::Stopped),
             }

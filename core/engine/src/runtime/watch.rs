@@ -67,6 +67,7 @@ impl<F: Future> Future for Watched<F> {
 pub(super) async fn monitor(run: Arc<Shared>) {
     loop {
         tokio::select! {
+            biased;
             () = run.stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }

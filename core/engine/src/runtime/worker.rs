@@ -124,6 +124,7 @@ impl Worker {
                 tokio::pin!(write);
                 let written = loop {
                     tokio::select! {
+                        biased;
                         written = &mut write => break written,
                         next = &mut fed, if early.is_none() => early = Some(next),
                     }
@@ -206,6 +207,7 @@ impl Worker {
             }
             self.task.note_trouble(&error);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(delay) => {}
                 () = self.ends.queue.closed() => return Ok(None),
                 // Nothing was written: what was read is read again at the next start.

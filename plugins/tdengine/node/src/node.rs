@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use tdengine_store::{ServerVersion, Session, Store};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -53,6 +54,16 @@ pub(crate) struct Shared {
     pub tokens: Tokens,
     /// Requests that could not be read, for the admin address.
     pub malformed: AtomicU64,
+    place: Place,
+}
+
+/// Where requests work against the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// On threads that may wait for the disk.
+    Threads,
+    /// On the thread of whoever serves the connection, one after another.
+    Here,
 }
 
 impl std::fmt::Debug for Shared {
@@ -68,34 +79,45 @@ impl Node {
     /// When the configuration is wrong, a port is taken, or the data is damaged or used by another process.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         config.check()?;
-        let version = config.version()?;
         let listener = listen(config.listen_address()?).await?;
         let admin = match config.admin_address()? {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        let store = open_store(&config).await?;
-        let stopped = CancellationToken::new();
-        let shared = Arc::new(Shared {
-            version,
-            faults: Faults::default(),
-            groups: Groups::new(store.clone(), config.member_lost(), stopped.clone()),
-            store,
-            connections: Arc::new(Semaphore::new(config.limits.connections)),
-            stopped,
-            killed: AtomicBool::new(false),
-            tokens: Tokens::default(),
-            malformed: AtomicU64::new(0),
-            config,
-        });
-        let local = |listener: &TcpListener| listener.local_addr().map_err(|source| no_address(source));
-        let address = local(&listener)?;
-        let admin_address = admin.as_ref().map(local).transpose()?;
+        let (address, admin_address) = (local(&listener)?, admin.as_ref().map(local).transpose()?);
+        let shared = Shared::open(config, Place::Threads).await?;
+        let no_delay = |stream: &mut tokio::net::TcpStream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+        };
+        let mut listeners = vec![run(listener.tap_io(no_delay), server::router(shared.clone()), &shared)];
+        listeners.extend(admin.map(|admin| run(admin.tap_io(no_delay), admin::router(shared.clone()), &shared)));
+        Ok(Self::new(address, admin_address, shared, listeners))
+    }
+
+    /// Serves a listener of the caller's, without an admin address, and does all work in place: one thread, and so one order
+    /// of everything. For simulations.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, or the data is damaged or in use.
+    pub async fn start_in_place<L: Listener<Addr = SocketAddr>>(config: Config, listener: L) -> Result<Self, NodeError> {
+        config.check()?;
+        let address = listener.local_addr().map_err(no_address)?;
+        let shared = Shared::open(config, Place::Here).await?;
+        let listeners = vec![run(listener, server::router(shared.clone()), &shared)];
+        Ok(Self::new(address, None, shared, listeners))
+    }
+
+    fn new(
+        address: SocketAddr,
+        admin_address: Option<SocketAddr>,
+        shared: Arc<Shared>,
+        listeners: Vec<JoinHandle<()>>,
+    ) -> Self {
         tracing::warn!("{BANNER}");
         tracing::info!(%address, version = %shared.version, data = %shared.config.data.display(), "node listens");
-        let mut listeners = vec![run(listener, server::router(shared.clone()), &shared)];
-        listeners.extend(admin.map(|admin| run(admin, admin::router(shared.clone()), &shared)));
-        Ok(Self { address, admin_address, shared, listeners })
+        Self { address, admin_address, shared, listeners }
     }
 
     /// Where clients connect.
@@ -113,9 +135,29 @@ impl Node {
         &self.shared.store
     }
 
+    /// Ends as a killed process does: drops every socket, flushes nothing, and returns when the data can be opened again.
+    pub async fn kill(mut self) {
+        self.shared.kill();
+        self.release().await;
+    }
+
     /// Drops every socket and waits until the listeners are gone and the data is closed.
     pub async fn stop(mut self) {
         self.shared.stopped.cancel();
+        self.release().await;
+        let store = self.shared.store.clone();
+        let closed = self.shared.blocking(move |_| {
+            let flushed = store.flush();
+            store.close();
+            Ok(flushed?)
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(?error, "the data could not be flushed; its logs hold what was answered");
+        }
+    }
+
+    /// Waits until nothing but this value holds the data.
+    async fn release(&mut self) {
         for mut listener in std::mem::take(&mut self.listeners) {
             if tokio::time::timeout(STOP_WAIT, &mut listener).await.is_err() {
                 listener.abort();
@@ -126,15 +168,6 @@ impl Node {
         let deadline = Instant::now() + STOP_WAIT;
         while Arc::strong_count(&self.shared) > 1 && Instant::now() < deadline {
             tokio::time::sleep(STOP_LOOK).await;
-        }
-        let store = self.shared.store.clone();
-        let closed = tokio::task::spawn_blocking(move || {
-            let flushed = store.flush();
-            store.close();
-            flushed
-        });
-        if let Ok(Err(error)) = closed.await {
-            tracing::error!(%error, "the data could not be flushed; its logs hold what was answered");
         }
     }
 
@@ -155,6 +188,25 @@ impl Drop for Node {
 }
 
 impl Shared {
+    /// Opens the data.
+    async fn open(config: Config, place: Place) -> Result<Arc<Self>, NodeError> {
+        let (version, store) = (config.version()?, open_store(&config, place).await?);
+        let stopped = CancellationToken::new();
+        Ok(Arc::new(Self {
+            version,
+            faults: Faults::default(),
+            groups: Groups::new(store.clone(), config.member_lost(), stopped.clone()),
+            store,
+            connections: Arc::new(Semaphore::new(config.limits.connections)),
+            stopped,
+            killed: AtomicBool::new(false),
+            tokens: Tokens::default(),
+            malformed: AtomicU64::new(0),
+            place,
+            config,
+        }))
+    }
+
     /// Ends the node as a crash would: no reply, no flush.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
@@ -194,6 +246,9 @@ impl Shared {
         work: impl FnOnce(&Self) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, Fail> {
         let shared = self.clone();
+        if self.place == Place::Here {
+            return work(&shared);
+        }
         match tokio::task::spawn_blocking(move || work(&shared)).await {
             Ok(result) => result,
             Err(error) => {
@@ -213,13 +268,16 @@ fn no_address(source: std::io::Error) -> NodeError {
     NodeError::Listen { address: "its own address".into(), source }
 }
 
-fn run(listener: TcpListener, router: Router, shared: &Arc<Shared>) -> JoinHandle<()> {
+fn local(listener: &TcpListener) -> Result<SocketAddr, NodeError> {
+    listener.local_addr().map_err(no_address)
+}
+
+fn run<L>(listener: L, router: Router, shared: &Arc<Shared>) -> JoinHandle<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
     let stopped = shared.stopped.clone();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-    });
     tokio::spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
         if let Err(error) = served.await {
@@ -228,9 +286,12 @@ fn run(listener: TcpListener, router: Router, shared: &Arc<Shared>) -> JoinHandl
     })
 }
 
-async fn open_store(config: &Config) -> Result<Store, NodeError> {
+async fn open_store(config: &Config, place: Place) -> Result<Store, NodeError> {
     let (folder, store) = (config.data.clone(), config.store()?);
     let failed = |why: String| NodeError::Data { folder: folder.clone(), why };
+    if place == Place::Here {
+        return Store::open(store).map_err(|error| failed(error.to_string()));
+    }
     match tokio::task::spawn_blocking(move || Store::open(store)).await {
         Ok(Ok(store)) => Ok(store),
         Ok(Err(error)) => Err(failed(error.to_string())),

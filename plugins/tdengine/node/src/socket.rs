@@ -63,6 +63,7 @@ pub(crate) async fn serve<P: Protocol>(shared: Arc<Shared>, socket: WebSocket, p
     };
     let protocol = Arc::new(protocol);
     tokio::select! {
+        biased;
         () = read(stream, idle, &protocol, &line) => {}
         () = gone.cancelled() => {}
     }
@@ -113,6 +114,7 @@ async fn start(request: impl Future<Output = Option<Reply>> + Send + 'static, li
     tokio::spawn(async move {
         let _place = place;
         tokio::select! {
+            biased;
             reply = request => line.answer(reply).await,
             () = line.shared.stopped.cancelled() => {}
         }
@@ -164,6 +166,7 @@ async fn write(
             _ = ping.tick() => Message::Ping(Bytes::new()),
         };
         let sent = tokio::select! {
+            biased;
             sent = sink.send(message) => sent,
             () = gone.cancelled() => return,
         };

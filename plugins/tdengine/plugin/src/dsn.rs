@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 use pipeline_sdk::{Error, Result};
@@ -12,6 +13,8 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
+
+use crate::network::{Network, Tcp};
 
 /// Port of the WebSocket and REST endpoint (taosadapter).
 pub const PORT_WEB_SOCKET: u16 = 6041;
@@ -39,6 +42,7 @@ pub struct Dsn {
     pub database: Option<String>,
     password: SecretString,
     parameters: BTreeMap<String, SecretString>,
+    network: Arc<dyn Network>,
 }
 
 impl Dsn {
@@ -76,7 +80,17 @@ impl Dsn {
             password: SecretString::from(password.unwrap_or_else(|| "taosdata".into())),
             database: (!database.is_empty()).then_some(database),
             parameters: parameters_of(&url)?,
+            network: Arc::new(Tcp),
         })
+    }
+
+    /// The same site, reached over another network.
+    pub fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network, ..self }
+    }
+
+    pub(crate) fn network(&self) -> &dyn Network {
+        &*self.network
     }
 
     /// For the one place where it goes onto the wire.

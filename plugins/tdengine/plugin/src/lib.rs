@@ -7,6 +7,7 @@
 mod batch;
 pub mod dsn;
 pub mod span;
+pub mod network;
 pub mod client;
 pub mod native;
 pub mod transport;
@@ -20,13 +21,22 @@ pub mod sink;
 pub mod site;
 pub mod meters;
 
+use std::sync::Arc;
+
+use network::{Network, Tcp};
 use pipeline_sdk::{Plugin, ReplicaDescription};
 
 /// The plugin.
 pub fn plugin() -> Plugin {
+    plugin_over(Arc::new(Tcp))
+}
+
+/// The plugin, whose source and sink reach their sites over `network`.
+pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
+    let of_sinks = network.clone();
     Plugin::new("tdengine", env!("CARGO_PKG_VERSION"), "TDengine: rows and changes through TMQ, both ways")
-        .source::<source::TmqConfig>()
-        .sink::<sink::TdengineConfig>()
+        .source_with(move |config: source::TmqConfig| config.over(network.clone()))
+        .sink_with(move |config: sink::TdengineConfig| config.over(of_sinks.clone()))
         .site::<site::TdengineSiteConfig>()
         .service::<meters::MetersConfig>()
         .replica(ReplicaDescription {

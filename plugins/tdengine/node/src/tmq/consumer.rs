@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tdengine_store::{Store, VgroupId};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
+use tokio::time::Instant;
 
 use super::group::{Lane, Membership};
 use super::message::{Message, Selection, scan};

@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use tdengine_store::database::Consumer;
 use tdengine_store::{Store, VgroupId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Fail;
@@ -143,6 +144,7 @@ impl Groups {
         let groups = self.clone();
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(groups.lost_after) => groups.leave(&membership),
                 () = groups.stopped.cancelled() => {}
             }

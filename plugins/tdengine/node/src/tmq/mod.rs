@@ -11,7 +11,7 @@ mod raw;
 mod subscribe;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -22,6 +22,7 @@ use tdengine_wire::envelope::{
     Assignment, AssignmentReply, Commit, CommitOffset, Committed, CommittedReply, ListTopicsReply, MessageReply, Poll,
     PollReply, Position, PositionReply, Request, Seek, Subscribe, TopicVgroup, VersionReply,
 };
+use tokio::time::Instant;
 
 use self::consumer::{Consumer, look_again};
 pub(crate) use self::group::Groups;
@@ -154,7 +155,7 @@ impl Socket {
             None => return call.json(&PollReply::default()),
         };
         if pauses {
-            tokio::time::sleep_until(deadline.into()).await;
+            tokio::time::sleep_until(deadline).await;
             return call.json(&PollReply::default());
         }
         match self.wait_for_message(deadline).await? {
@@ -207,6 +208,7 @@ impl Socket {
                 }
             };
             tokio::select! {
+                biased;
                 _ = appended => {}
                 () = tokio::time::sleep(look_again(left)) => {}
             }

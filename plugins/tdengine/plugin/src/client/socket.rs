@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use parking_lot::Mutex;
 use tdengine_wire::envelope::{Action, BinaryRequest, Reply, request_text};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -21,6 +20,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::error::{ClientError, Result};
 use crate::dsn::Dsn;
+use crate::network::ByteStream;
 
 /// Ids of requests start beyond any result id, which the old `fetch_block` reply is matched by (PROTOCOL 2.2).
 const FIRST_REQUEST_ID: u64 = 1 << 40;
@@ -62,7 +62,7 @@ pub enum RawReply {
     Binary(Bytes),
 }
 
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Stream = WebSocketStream<MaybeTlsStream<Box<dyn ByteStream>>>;
 
 /// The handle. Dropping it closes the connection.
 #[derive(Debug)]
@@ -141,7 +141,10 @@ impl Socket {
             .max_message_size(Some(limits.message_bytes_max))
             .max_frame_size(Some(limits.message_bytes_max));
         let url = dsn.web_socket_url(path);
-        let opening = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
+        let opening = async {
+            let stream = dsn.network().connect(&dsn.host, dsn.port).await?;
+            tokio_tungstenite::client_async_tls_with_config(url, stream, Some(config), None).await
+        };
         let (stream, _) = tokio::time::timeout(limits.connect_timeout, opening)
             .await
             .map_err(|_| ClientError::unreachable(&place, format!("no answer within {:?}", limits.connect_timeout)))?
@@ -271,6 +274,7 @@ async fn write_requests(
     pings.tick().await;
     loop {
         let message = tokio::select! {
+            biased;
             request = requests.recv() => match request {
                 Some(request) => request,
                 None => break,

@@ -77,6 +77,10 @@ fn request_timeout() -> Span {
 }
 
 impl TdengineConfig {
+    pub(crate) fn over(self, network: std::sync::Arc<dyn crate::network::Network>) -> Self {
+        Self { dsn: self.dsn.over(network), ..self }
+    }
+
     pub(crate) fn limits(&self) -> SocketLimits {
         SocketLimits { request_timeout: self.request_timeout.0, ..SocketLimits::default() }
     }

@@ -1,11 +1,10 @@
 //! Changes that the target refuses because something of a user's is in the way: a topic that selects the column, say
 //! (0x03C4, 0x03ED; FACTS F69). They are kept, shown, and tried again; rows go on by name meanwhile.
 
-use std::time::Instant;
-
 use pipeline_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::target::Target;
 use crate::client::ClientError;

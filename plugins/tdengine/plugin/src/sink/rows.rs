@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::time::Instant;
 
 use pipeline_sdk::{Error, Frame, Header, Result, Rows};
 use serde_json::json;
 use tdengine_wire::Field;
 use tdengine_wire::block::{BlockBuilder, BlockView, VERSION_TMQ};
+use tokio::time::Instant;
 
 use super::decide::{Fit, fit_of};
 use super::target::Target;

@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_sdk::{Context, Error, Header, Message, Payload, Result};
 use tdengine_wire::escape::{identifier, qualified};
+use tokio::time::Instant;
 
 use super::decide::Fit;
 use super::origin::Origins;

@@ -3,7 +3,7 @@
 mod digest;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_sdk::site::Digest;
 use pipeline_sdk::{ComponentDescription, Context, Error, Kind, LaneProgress, Result, Site, SiteConfig, async_trait};
@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tdengine_wire::escape::{identifier, literal};
+use tokio::time::Instant;
 
 use crate::client::{ClientError, SocketLimits, Subscription};
 use crate::transport::{Connection, Consumer};

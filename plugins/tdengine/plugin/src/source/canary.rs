@@ -4,12 +4,13 @@
 //! Adapters before 3.3.2.3 accept the request for exclusion and ignore it (FACTS F4, F5), so it is tried at every connect:
 //! a marked row, then an unmarked control, in a small database of ours; only the control may arrive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::block::{BlockBuilder, VERSION_QUERY};
 use tdengine_wire::envelope::WriteField;
 use tdengine_wire::{ColumnType, DataType};
+use tokio::time::Instant;
 
 use crate::client::{SocketLimits, Subscription};
 use crate::transport::{Connection, Consumer};
@@ -17,7 +18,6 @@ use crate::dsn::Dsn;
 use crate::names::CANARY_DATABASE;
 use crate::log::change::kind;
 use crate::token::Token;
-
 
 /// How long the control row may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(15);

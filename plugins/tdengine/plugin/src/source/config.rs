@@ -119,6 +119,10 @@ fn assignment_timeout() -> Span {
 }
 
 impl TmqConfig {
+    pub(crate) fn over(self, network: std::sync::Arc<dyn crate::network::Network>) -> Self {
+        Self { dsn: self.dsn.over(network), ..self }
+    }
+
     pub(crate) fn limits(&self) -> SocketLimits {
         SocketLimits {
             message_bytes_max: self.message_bytes_max,

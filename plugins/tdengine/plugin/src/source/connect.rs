@@ -1,12 +1,13 @@
 //! Getting a source to where it can read: identity, proof of exclusion, topics, lanes placed at their checkpoints.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::{Checkpoint, Context, Error, Result, SOURCE_REPLACED};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
 use tdengine_wire::escape::{identifier, literal};
+use tokio::time::Instant;
 
 use super::lane::{LaneState, Reader, lane_name, offset_of};
 use super::pending::PendingTokens;

@@ -1,9 +1,10 @@
 //! A connected source: polling, handing out messages, committing, and telling how far it is.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, LaneProgress, Message, Payload, Polled, Result};
+use tokio::time::Instant;
 
 use super::changes::Changes;
 use super::lane::{LaneState, Reader, lane_of, offset_of, position};

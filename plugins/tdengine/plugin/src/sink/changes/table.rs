@@ -116,7 +116,7 @@ async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Resu
 fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<()> {
     let target = &mut *applying.target;
     let announced = target.origins.get(stable)?.is_some_and(|origin| origin.tags.iter().any(|known| known.name == tag));
-    let since = target.waits_since.get_or_insert_with(std::time::Instant::now);
+    let since = target.waits_since.get_or_insert_with(tokio::time::Instant::now);
     if announced || since.elapsed() > target.announce_timeout {
         target.context.count("values_left_out", 1);
         return Ok(());

@@ -1,0 +1,110 @@
+//! The simulation: two embedded nodes and two symmetric pipelines, the real engine and plugins, over a network in memory with time
+//! that stands still while anybody works. Everything that happens is drawn from a seed, so that a failing seed fails again:
+//! `PIPELINE_SEED=N cargo test -p pipeline-simulation` replays it (`PIPELINE_LOG=debug` shows what the parts log).
+//!
+//! Read in this order: [`fabric`], [`world`], [`model`], [`operation`], [`script`], [`site`], [`check`].
+
+mod fabric;
+mod world;
+mod model;
+mod operation;
+mod script;
+mod site;
+mod check;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use check::Violation;
+use script::Menu;
+use world::Trace;
+
+/// Seeds that once found a defect: each is run in every tier.
+const REGRESSIONS: [u64; 0] = [];
+
+const MENU: Menu = Menu { rounds_max: 1, operations_max: 6, faults_max: 0 };
+
+/// Seeds of this run: `PIPELINE_SIMULATION_SEEDS`, else by the tier that `PIPELINE_TEST_TIER` names.
+fn seeds() -> u64 {
+    if let Some(seeds) = number("PIPELINE_SIMULATION_SEEDS") {
+        return seeds;
+    }
+    match std::env::var("PIPELINE_TEST_TIER").as_deref() {
+        Ok("full") => 100_000,
+        Ok("ci") => 1_000,
+        _ => 20,
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text:?}")))
+}
+
+/// Runs one seed on the calling thread.
+fn run(seed: u64) -> Result<u64, (Violation, Arc<Trace>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime of one thread");
+    let trace = Arc::new(Trace::default());
+    let shared = trace.clone();
+    let outcome = runtime.block_on(async move {
+        let run = tokio::spawn(async move { script::run(seed, MENU, &shared).await });
+        run.await.unwrap_or_else(|error| Err(Violation::new("panic", error.to_string())))
+    });
+    outcome.map_err(|violation| (violation, trace))
+}
+
+fn show(seed: u64, violation: &Violation, trace: &Trace) -> String {
+    let trace: String = trace.lines().iter().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "seed {seed} breaks `{}`: {}\n{trace}replay: PIPELINE_SEED={seed} cargo test -p pipeline-simulation",
+        violation.invariant, violation.text
+    )
+}
+
+#[test]
+fn every_seed_keeps_every_invariant() {
+    if let Some(seed) = number("PIPELINE_SEED") {
+        let filter = std::env::var("PIPELINE_LOG").unwrap_or_else(|_| "off".into());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        match run(seed) {
+            Ok(packets) => println!("seed {seed} keeps every invariant ({packets} packets)"),
+            Err((violation, trace)) => panic!("{}", show(seed, &violation, &trace)),
+        }
+        return;
+    }
+    let (last, next) = (seeds(), AtomicU64::new(0));
+    let begun = std::time::Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let failed = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = REGRESSIONS.get(number as usize).copied().unwrap_or(number);
+                    if number >= last + REGRESSIONS.len() as u64 || !failed.lock().expect("no panic under it").is_empty() {
+                        return;
+                    }
+                    if let Err((violation, trace)) = run(seed) {
+                        failed.lock().expect("no panic under it").push(show(seed, &violation, &trace));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("no panic under it");
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    println!("{last} seeds in {:.1} s on {threads} threads", begun.elapsed().as_secs_f64());
+}
+
+#[test]
+fn a_seed_runs_the_same_way_again() {
+    for seed in [3, 17] {
+        let [one, other] = [run(seed), run(seed)].map(|outcome| match outcome {
+            Ok(packets) => packets,
+            Err((violation, trace)) => panic!("{}", show(seed, &violation, &trace)),
+        });
+        assert_eq!(one, other, "seed {seed} sends as many packets again");
+    }
+}
