@@ -20,6 +20,7 @@ mod statement;
 mod target;
 
 pub use config::{MissingTable, TdengineConfig};
+pub(crate) use shared::Shared;
 
 use std::collections::HashMap;
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use pipeline_sdk::{Error, Frame, Header, Result, Rows};
 use serde_json::json;
@@ -194,14 +195,7 @@ async fn plan<'a>(
             missing(target, header, block)?;
             continue;
         };
-        let (mut fit, is_new) = fit_of(target, &table, block)?;
-        // Before values are left out or wait, what is known of the table is read again.
-        if matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_)) || (is_new && *fit != Fit::Same) {
-            target.shared.reload(connection, &target.database, &table.group).await?;
-            let Some(table) = target.find(connection, block.table).await? else { continue };
-            fit = fit_of(target, &table, block)?.0;
-            tracing::debug!(table = block.table, version = block.schema_version, ?fit, "definition read again");
-        }
+        let Some((table, fit)) = fit_now(target, connection, table, block).await? else { continue };
         let names = match &*fit {
             Fit::Same => None,
             Fit::ByName(names) => {
@@ -233,6 +227,33 @@ async fn plan<'a>(
         planned.iter_mut().zip(rows).for_each(|(one, rows)| one.rows = Some(rows));
     }
     Ok(planned)
+}
+
+/// How a block fits. Before values are left out or wait, the definition here is read again: a user may have changed it, or
+/// another lane. `None` when the table is gone by then.
+async fn fit_now(
+    target: &mut Target,
+    connection: &Connection,
+    mut table: shared::Target,
+    block: &Block<'_>,
+) -> Result<Option<(shared::Target, Arc<Fit>)>> {
+    let (mut fit, is_new) = fit_of(target, &table, block)?;
+    if *fit == Fit::Same || !(is_new || matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_))) {
+        return Ok(Some((table, fit)));
+    }
+    loop {
+        // A change is made here before it counts as announced: with a definition of before it, a column that was announced
+        // meanwhile would look like one that was dropped here.
+        let announced = target.origins.get(&table.group)?;
+        target.shared.reload(connection, &target.database, &table.group).await?;
+        let Some(found) = target.find(connection, block.table).await? else { return Ok(None) };
+        table = found;
+        fit = fit_of(target, &table, block)?.0;
+        if target.origins.get(&table.group)? == announced {
+            tracing::debug!(table = block.table, version = block.schema_version, ?fit, "definition read again");
+            return Ok(Some((table, fit)));
+        }
+    }
 }
 
 /// Rows of a table that is not here.

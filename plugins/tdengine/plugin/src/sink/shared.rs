@@ -14,6 +14,9 @@ use crate::transport::Connection;
 use crate::client::ClientError;
 use crate::metadata::{self, Definition};
 
+/// All instances of this process that are in use: pipeline, task, component, place and database.
+static ALL: Mutex<Vec<(String, Weak<Shared>)>> = Mutex::new(Vec::new());
+
 /// Definitions and locks of one target database.
 #[derive(Default)]
 pub struct Shared {
@@ -30,6 +33,20 @@ struct Cache {
     is_filled: bool,
     /// Super tables and normal tables; `None`: looked for and not there.
     definitions: HashMap<Arc<str>, Option<Arc<Definition>>>,
+    /// How often each definition, and all of them, were found old: what was asked for before that is not kept.
+    changes: HashMap<Arc<str>, u64>,
+    forgotten: u64,
+}
+
+impl Cache {
+    fn epoch_of(&self, group: &str) -> u64 {
+        self.forgotten + self.changes.get(group).copied().unwrap_or_default()
+    }
+
+    fn group_changed(&mut self, group: &str) {
+        self.definitions.remove(group);
+        *self.changes.entry(group.into()).or_default() += 1;
+    }
 }
 
 /// A table as the target knows it.
@@ -43,7 +60,6 @@ pub struct Target {
 impl Shared {
     /// The one instance for this pipeline, task, component and target database in this process.
     pub fn of(context: &Context, place: &str, database: &str) -> Arc<Self> {
-        static ALL: Mutex<Vec<(String, Weak<Shared>)>> = Mutex::new(Vec::new());
         let at = &context.place;
         let key = format!("{}\0{}\0{}\0{place}\0{database}", at.pipeline, at.task, at.component);
         let mut all = ALL.lock();
@@ -54,6 +70,26 @@ impl Shared {
         let shared = Arc::new(Self::default());
         all.push((key, Arc::downgrade(&shared)));
         shared
+    }
+
+    /// A source in this process saw in the log of this site that a table or super table was altered or dropped there: sinks
+    /// that write to it read its definition again. With one that still has a dropped column, values would land in others
+    /// without an error (FACTS F26).
+    pub fn changed_at(place: &str, database: &str, name: &str) {
+        let end = format!("\0{place}\0{database}");
+        let all: Vec<Arc<Self>> = {
+            let all = ALL.lock();
+            all.iter().filter(|(key, _)| key.ends_with(&end)).filter_map(|(_, shared)| shared.upgrade()).collect()
+        };
+        for shared in all {
+            let mut cache = shared.cache.write();
+            let is_known = cache.definitions.contains_key(name) | cache.tables.remove(name).is_some();
+            if is_known {
+                cache.group_changed(name);
+                drop(cache);
+                shared.advance();
+            }
+        }
     }
 
     pub fn generation(&self) -> u64 {
@@ -102,9 +138,30 @@ impl Shared {
         if let Some(known) = self.cache.read().definitions.get(group) {
             return Ok(known.clone());
         }
-        let definition = metadata::describe(connection, database, group).await?.map(Arc::new);
-        self.cache.write().definitions.insert(group.into(), definition.clone());
-        Ok(definition)
+        Ok(self.describe(connection, database, group).await?.0)
+    }
+
+    /// Asks the target, and keeps the answer unless a change came meanwhile: it may be of before that change. Whether it is
+    /// another than the one that was known.
+    async fn describe(
+        &self,
+        connection: &Connection,
+        database: &str,
+        group: &str,
+    ) -> Result<(Option<Arc<Definition>>, bool)> {
+        loop {
+            let epoch = self.cache.read().epoch_of(group);
+            let found = metadata::describe(connection, database, group).await?.map(Arc::new);
+            let mut cache = self.cache.write();
+            if cache.epoch_of(group) != epoch {
+                continue;
+            }
+            if let Some(known) = cache.definitions.get(group).filter(|known| **known == found) {
+                return Ok((known.clone(), false));
+            }
+            cache.definitions.insert(group.into(), found.clone());
+            return Ok((found, true));
+        }
     }
 
     /// Reads a definition again, for when what is known would leave values out: a user may have changed it here. DESCRIBE
@@ -115,10 +172,7 @@ impl Shared {
             Ok(_) | Err(ClientError::Server { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let found = metadata::describe(connection, database, group).await?.map(Arc::new);
-        let is_same = self.cache.read().definitions.get(group) == Some(&found);
-        if !is_same {
-            self.cache.write().definitions.insert(group.into(), found);
+        if self.describe(connection, database, group).await?.1 {
             self.advance();
         }
         Ok(())
@@ -144,32 +198,34 @@ impl Shared {
         let mut cache = self.cache.write();
         cache.tables.insert(name.into(), group.into());
         if name == group {
-            cache.definitions.remove(name);
+            cache.group_changed(name);
         }
     }
 
     pub fn table_dropped(&self, name: &str) {
         let mut cache = self.cache.write();
         cache.tables.remove(name);
-        cache.definitions.remove(name);
+        cache.group_changed(name);
     }
 
     /// A super table or normal table was made or altered: read it again.
     pub fn group_changed(&self, group: &str) {
-        self.cache.write().definitions.remove(group);
+        self.cache.write().group_changed(group);
         self.advance();
     }
 
     /// A super table was dropped, and its tables with it.
     pub fn group_dropped(&self, group: &str) {
         let mut cache = self.cache.write();
-        cache.definitions.remove(group);
+        cache.group_changed(group);
         cache.tables.retain(|_, of| &**of != group);
     }
 
     /// Somebody else may have changed the target: read everything again.
     pub fn forget(&self) {
-        *self.cache.write() = Cache::default();
+        let mut cache = self.cache.write();
+        *cache = Cache { forgotten: cache.forgotten + 1, changes: std::mem::take(&mut cache.changes), ..Cache::default() };
+        drop(cache);
         self.advance();
     }
 
@@ -191,10 +247,10 @@ impl Shared {
                 continue;
             }
             is_news = true;
-            cache.definitions.remove(*name);
+            cache.group_changed(name);
             match group {
                 Some(group) => {
-                    cache.definitions.remove(group);
+                    cache.group_changed(group);
                     cache.tables.insert((*name).into(), group.into())
                 }
                 None => cache.tables.remove(*name),

@@ -19,6 +19,7 @@ use crate::log::change::{self, CreateTable, Stable, TableOf, kind};
 use crate::log::data::DataMessage;
 use crate::log::{RAW_DATA, RAW_METADATA, envelope};
 use crate::metadata;
+use crate::sink::Shared;
 use crate::token::Token;
 
 /// What a message of the log became.
@@ -115,6 +116,7 @@ impl Changes {
             change::Change::AlterStable(stable) => self.alter_stable(reader, lane, position, stable, detail, raw)?,
             change::Change::DropStable { name, suid } => {
                 self.stables.remove(&name);
+                self.tell_sinks(&name);
                 let mark = mark_of(self.pending.drop_of(lane.as_str(), &name, position)?);
                 let identity = format!("{}:{suid}:drop", self.cluster);
                 let mut change = self.build(ChangeKind::DropGroup, detail, raw);
@@ -131,6 +133,7 @@ impl Changes {
                 if i64::from(action) == change::ALTER_OPTIONS {
                     self.pending.comment(lane.as_str(), &name, position, token.as_ref())?;
                 }
+                self.tell_sinks(&name);
                 let mut change = self.build(ChangeKind::AlterTable, detail, raw);
                 change.tables = vec![name.into()];
                 vec![(mark_of(token.map(|token| token.origin)), Payload::Change(change))]
@@ -138,6 +141,11 @@ impl Changes {
             change::Change::DropTables(tables) => self.drops(lane, position, tables, raw)?,
             change::Change::Delete(delete) => self.delete(lane, position, delete, detail, raw).await?,
         })
+    }
+
+    /// Sinks of this process that write to this site know of the change before what comes next.
+    fn tell_sinks(&self, name: &str) {
+        Shared::changed_at(self.sql.place(), &self.database, name);
     }
 
     fn build(&self, kind: ChangeKind, detail: Json, raw: bytes::Bytes) -> Change {
@@ -172,6 +180,7 @@ impl Changes {
     ) -> Result<Vec<(Mark, Payload)>> {
         self.stables.insert(stable.name.clone());
         self.tag_names.learn(&stable);
+        self.tell_sinks(&stable.name);
         // We never write this kind raw: a marked one is a schemaless write's (FACTS F10), and only the second consumer
         // sees it. The unmarked ones come through the first.
         if reader == Reader::Meta && !stable.is_marked {
@@ -265,6 +274,7 @@ impl Changes {
     ) -> Result<Vec<(Mark, Payload)>> {
         let mut messages = Vec::with_capacity(tables.len());
         for (name, suid) in tables {
+            self.tell_sinks(&name);
             let mark = mark_of(self.pending.drop_of(lane.as_str(), &name, position)?);
             let detail = json!({ "type": "drop", "tableNameList": [name.as_str()], "suid": suid });
             let mut change = self.build(ChangeKind::DropTable, detail, raw.clone());

@@ -3,6 +3,8 @@
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::escape::{identifier, literal};
 
+use super::super::origin::OriginStable;
+use super::super::target::Target;
 use super::super::{parked, shared, statement};
 use super::{Applying, stable};
 use crate::batch;
@@ -10,7 +12,7 @@ use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
 use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf, Tag, alter_clause, kind};
 use crate::log::{envelope, open_envelope};
-use crate::metadata;
+use crate::metadata::{self, Definition};
 
 /// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
 /// known here. Raw, in one message, what can be: normal tables, and children where the ids of the tags are known to be equal
@@ -77,13 +79,21 @@ async fn way_of_child(
         }
         return Ok(Way::None);
     }
-    let Some(definition) = target.shared.definition(applying.connection, &target.database, stable).await? else {
+    // Read before the definition: a tag is made here before it counts as announced.
+    let origin = target.origins.get(stable)?;
+    let is_missing = |tag: &&Tag, here: &Definition| here.tag(&tag.name).is_none();
+    let mut definition = target.shared.definition(applying.connection, &target.database, stable).await?;
+    if definition.as_ref().is_some_and(|here| tags.iter().any(|tag| is_missing(&tag, here))) {
+        target.shared.reload(applying.connection, &target.database, stable).await?;
+        definition = target.shared.definition(applying.connection, &target.database, stable).await?;
+    }
+    let Some(definition) = definition else {
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
         return Ok(Way::None);
     };
-    if let Some(missing) = tags.iter().find(|tag| definition.tag(&tag.name).is_none()) {
-        wait_for_tag(applying, stable, &missing.name)?;
+    for missing in tags.iter().filter(|tag| is_missing(tag, &definition)) {
+        wait_for_tag(target, origin.as_deref(), stable, &missing.name)?;
     }
     if applying.target.marks && stable::tag_ids_are_equal(applying, stable, suid).await? {
         return Ok(Way::Raw);
@@ -113,15 +123,13 @@ async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Resu
 }
 
 /// A tag that is not here waits for the entry that announces it, unless that was applied: then it was dropped here.
-fn wait_for_tag(applying: &mut Applying<'_>, stable: &str, tag: &str) -> Result<()> {
-    let target = &mut *applying.target;
-    let announced = target.origins.get(stable)?.is_some_and(|origin| origin.tags.iter().any(|known| known.name == tag));
+fn wait_for_tag(target: &mut Target, origin: Option<&OriginStable>, stable: &str, tag: &str) -> Result<()> {
+    let announced = origin.is_some_and(|origin| origin.tags.iter().any(|known| known.name == tag));
     let since = target.waits_since.get_or_insert_with(tokio::time::Instant::now);
     if announced || since.elapsed() > target.announce_timeout {
         target.context.count("values_left_out", 1);
         return Ok(());
     }
-    target.shared.group_changed(stable);
     let message = format!("tag `{tag}` of `{}`.`{stable}` has not been announced yet", target.database);
     Err(Error::retry(message).code("tdengine.not-announced"))
 }
