@@ -4,7 +4,6 @@
 //! [`token`], [`source`], [`sink`],
 //! [`site`]; [`meters`] makes data to try it with.
 
-mod batch;
 pub mod dsn;
 pub mod span;
 pub mod network;

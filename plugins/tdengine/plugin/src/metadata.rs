@@ -223,7 +223,7 @@ pub async fn stable_was_altered(connection: &Connection, database: &str, name: &
 }
 
 /// Names of the tables that have these uids, those that still exist (FACTS F18).
-pub async fn tables_of_uids(connection: &Connection, database: &str, uids: &[u64]) -> Result<Vec<String>> {
+pub async fn tables_of_uids(connection: &Connection, database: &str, uids: &[i64]) -> Result<Vec<String>> {
     const UIDS_PER_QUERY: usize = 500;
     let mut names = Vec::new();
     for chunk in uids.chunks(UIDS_PER_QUERY) {

@@ -17,6 +17,7 @@ pub mod meta;
 pub mod envelope;
 pub mod stmt2;
 pub mod escape;
+pub mod geometry;
 pub mod murmur;
 
 pub use error::{Result, WireError};

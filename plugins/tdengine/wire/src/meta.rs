@@ -35,6 +35,8 @@ pub mod kind {
     pub const DROP_STABLE: u16 = 535;
     /// A range of rows.
     pub const DELETE: u16 = 579;
+    /// All that are one change.
+    pub const ALL: [u16; 7] = [CREATE_TABLE, ALTER_TABLE, DROP_TABLE, CREATE_STABLE, ALTER_STABLE, DROP_STABLE, DELETE];
 }
 
 /// Source byte of what a user's statement made.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use crate::error::{Result, WireError};
 use crate::escape;
+use crate::geometry;
 use crate::types::{ColumnType, DataType};
 
 /// A typed value.
@@ -97,7 +98,7 @@ impl<'a> Value<'a> {
     /// The value as a SQL literal that gives exactly this value back (FACTS F21, F22: JSON meta does not).
     ///
     /// `column_type` supplies the scale of decimals. Floats have the shortest text that reads back the same; those that
-    /// SQL cannot say (NaN, infinities) become NULL. VARCHAR bytes that are no UTF-8 become U+FFFD: write those raw.
+    /// SQL cannot say (NaN, infinities, shapes that no server takes) become NULL. VARCHAR bytes that are no UTF-8 become U+FFFD: write those raw.
     pub fn to_sql(&self, column_type: ColumnType) -> String {
         match self {
             Self::Null => "NULL".to_owned(),
@@ -110,7 +111,8 @@ impl<'a> Value<'a> {
             Self::Decimal(value) => decimal_text(*value, column_type.decimal_parts().map_or(0, |parts| parts.1)),
             Self::Varchar(bytes) | Self::Json(bytes) => escape::literal(&String::from_utf8_lossy(bytes)),
             Self::Nchar(bytes) => escape::literal(&nchar_text(bytes)),
-            Self::Varbinary(bytes) | Self::Geometry(bytes) | Self::Blob(bytes) => {
+            Self::Geometry(bytes) => geometry::to_wkt(bytes).map_or_else(|_| "NULL".to_owned(), |text| escape::literal(&text)),
+            Self::Varbinary(bytes) | Self::Blob(bytes) => {
                 let mut text = String::with_capacity(bytes.len() * 2 + 4);
                 text.push_str("'\\x");
                 for byte in *bytes {

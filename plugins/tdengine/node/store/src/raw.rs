@@ -30,9 +30,7 @@ pub(crate) fn apply(inner: &Inner, session: &Session, raw_type: u16, body: &[u8]
     let raw = Raw { inner, database: current_database(inner, session)? };
     match raw_type {
         DATA | METADATA => raw.data(raw_type, body),
-        kind::CREATE_STABLE..=kind::DROP_STABLE | kind::CREATE_TABLE..=kind::DROP_TABLE | kind::DELETE => {
-            raw.change(RawMeta::decode(raw_type, body)?.meta)
-        }
+        _ if kind::ALL.contains(&raw_type) => raw.change(RawMeta::decode(raw_type, body)?.meta),
         _ => Err(ServerError::invalid_parameter("Invalid parameters")),
     }
 }

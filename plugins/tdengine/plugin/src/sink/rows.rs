@@ -9,6 +9,7 @@ use pipeline_sdk::{Error, Frame, Header, Result, Rows};
 use serde_json::json;
 use tdengine_wire::Field;
 use tdengine_wire::block::{BlockBuilder, BlockView, VERSION_TMQ};
+use tdengine_wire::tmq::BlockParts;
 use tokio::time::Instant;
 
 use super::decide::{Fit, fit_of};
@@ -49,7 +50,8 @@ pub async fn write_rows(target: &mut Target, connection: &Connection, header: &H
         }
         let batch = rows.batch.slice(first, end - first);
         let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch, first).await?;
-        builder.push(&run.table, &block, precision, &fields, 0);
+        let parts = BlockParts { table: &run.table, fields: &fields, schema_version: 0, precision, block: &block };
+        builder.push(&parts).map_err(wire_error)?;
     }
     if builder.is_empty() {
         return Ok(());
@@ -113,7 +115,8 @@ async fn send(
     }
     let mut builder = DataBuilder::default();
     for one in rebuilt(planned)? {
-        builder.push(one.table, &one.bytes, one.precision, &one.fields, one.schema_version);
+        let Rebuilt { table, bytes, precision, fields, schema_version, .. } = one;
+        builder.push(&BlockParts { table, fields: &fields, schema_version, precision, block: &bytes }).map_err(wire_error)?;
     }
     if builder.is_empty() {
         return Ok(Ok(()));

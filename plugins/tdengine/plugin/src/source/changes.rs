@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use pipeline_sdk::{Change, ChangeKind, Context, Frame, Lane, Mark, Opaque, Payload, Result};
 use serde_json::{Value as Json, json};
+use tdengine_wire::tmq::{create_requests, split};
 
 use super::lane::Reader;
 use super::pending::PendingTokens;
 use super::tag_names::TagNames;
 use super::{CHANGE_FORMAT, FRAME_FORMAT};
 use crate::client::Message as TmqMessage;
-use crate::batch;
 use crate::transport::Connection;
 use crate::errors::wire_error;
 use crate::log::change::{self, CreateTable, Stable, TableOf, kind};
@@ -80,8 +80,8 @@ impl Changes {
         let next = data.next_offset.unwrap_or(message.offset + 1);
         let mut messages = Vec::new();
         if reader == Reader::Main {
-            messages.extend(self.created_by_rows(&data.creates, body).await?);
-            let raw = if data.creates.is_empty() { message.raw.clone() } else { data.to_data().into() };
+            messages.extend(self.created_by_rows(&data.creates).await?);
+            let raw = if data.creates.is_empty() { message.raw.clone() } else { rows_alone(body)?.into() };
             let (rows, tables) = (data.rows(), data.blocks.len() as u32);
             if rows > 0 || messages.is_empty() {
                 let format = FRAME_FORMAT.into();
@@ -125,8 +125,8 @@ impl Changes {
                 vec![(mark, Payload::Change(change))]
             }
             change::Change::CreateTables(tables) => {
-                let requests = batch::requests(message.body()).map_err(wire_error)?;
-                self.created(tables.into_iter().zip(requests).collect(), message.body()).await?
+                let requests = create_requests(message.body()).map_err(wire_error)?;
+                self.created(tables.into_iter().zip(requests).collect()).await?
             }
             change::Change::AlterTable { name, action } => {
                 let token = Token::find(&raw).filter(|token| token.origin != self.cluster);
@@ -196,7 +196,7 @@ impl Changes {
 
     /// Rows that were written with `USING … TAGS` bring the creation of their table each time (FACTS F13): the first of each
     /// table is enough, since nothing comes between the rows of one message.
-    async fn created_by_rows(&mut self, requests: &[&[u8]], body: &[u8]) -> Result<Vec<(Mark, Payload)>> {
+    async fn created_by_rows(&mut self, requests: &[&[u8]]) -> Result<Vec<(Mark, Payload)>> {
         let mut names = HashSet::new();
         let mut created = Vec::new();
         for request in requests {
@@ -205,15 +205,11 @@ impl Changes {
                 created.push((table, *request));
             }
         }
-        self.created(created, body).await
+        self.created(created).await
     }
 
     /// One change for all tables; one for each where any was made by a replica.
-    async fn created(
-        &mut self,
-        tables: Vec<(CreateTable, &[u8])>,
-        body: &[u8],
-    ) -> Result<Vec<(Mark, Payload)>> {
+    async fn created(&mut self, tables: Vec<(CreateTable, &[u8])>) -> Result<Vec<(Mark, Payload)>> {
         if tables.is_empty() {
             return Ok(Vec::new());
         }
@@ -228,18 +224,17 @@ impl Changes {
         };
         let origins: Vec<Option<String>> = tables.iter().map(|(table, _)| origin(table)).collect();
         if origins.iter().all(Option::is_none) {
-            return Ok(vec![(Mark::Local, self.create(&tables, body).await?)]);
+            return Ok(vec![(Mark::Local, self.create(&tables).await?)]);
         }
         let mut messages = Vec::with_capacity(tables.len());
         for (table, origin) in tables.iter().zip(origins) {
-            messages.push((mark_of(origin), self.create(std::slice::from_ref(table), body).await?));
+            messages.push((mark_of(origin), self.create(std::slice::from_ref(table)).await?));
         }
         Ok(messages)
     }
 
-    async fn create(&mut self, tables: &[(CreateTable, Cow<'_, [u8]>)], body: &[u8]) -> Result<Payload> {
-        let requests: Vec<&[u8]> = tables.iter().map(|(_, request)| &**request).collect();
-        let raw = envelope(kind::CREATE_TABLE, &batch::body_of(&requests, body));
+    async fn create(&mut self, tables: &[(CreateTable, Cow<'_, [u8]>)]) -> Result<Payload> {
+        let raw = change::create_message(tables.iter().map(|(_, request)| &**request));
         // The server's own JSON may name the tags wrongly, too.
         let mut each = tables.iter().map(|(table, _)| neutral_create(table));
         let detail = match tables {
@@ -354,4 +349,10 @@ fn neutral_create(table: &CreateTable) -> Json {
             json!({ "type": "create", "tableType": "normal", "tableName": table.name, "columns": columns })
         }
     }
+}
+
+/// The rows of a message that brings their tables too: those are changes of their own.
+fn rows_alone(body: &[u8]) -> Result<Vec<u8>> {
+    let (rows, _) = split(body).map_err(wire_error)?;
+    Ok(envelope(RAW_DATA, &rows))
 }

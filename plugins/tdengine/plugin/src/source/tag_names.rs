@@ -8,8 +8,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use pipeline_sdk::Result;
-use tdengine_wire::cursor::Write as _;
+use tdengine_wire::meta::{self, TableBody};
 
+use crate::errors::wire_error;
 use crate::log::change::{CreateTable, Stable, TableOf};
 use crate::metadata;
 use crate::transport::Connection;
@@ -66,7 +67,7 @@ impl TagNames {
             return Ok(Cow::Borrowed(request));
         }
         tags.iter_mut().zip(&names).for_each(|(tag, name)| tag.name.clone_from(name));
-        Ok(renamed(request, &before, &names))
+        renamed(request, names).map(Cow::Owned).map_err(wire_error)
     }
 
     async fn described(&mut self, sql: &Connection, database: &str, stable: &str) -> Result<Option<&[String]>> {
@@ -94,20 +95,13 @@ fn by_order(order: &[String], names: &[String]) -> Option<Vec<String>> {
     Some(places.into_iter().map(|place| order[place].clone()).collect())
 }
 
-/// The request with its names, which stand together behind the values, in another order.
-fn renamed<'a>(request: &'a [u8], before: &[String], after: &[String]) -> Cow<'a, [u8]> {
-    let list = |names: &[String]| {
-        let mut bytes = (names.len() as i32).to_le_bytes().to_vec();
-        names.iter().for_each(|name| bytes.put_cstr(name));
-        bytes
-    };
-    let (before, after) = (list(before), list(after));
-    let Some(at) = request.windows(before.len()).rposition(|window| window == before) else {
-        return Cow::Borrowed(request);
-    };
-    let mut request = request.to_vec();
-    request.splice(at..at + before.len(), after);
-    Cow::Owned(request)
+/// The request with other names for its values.
+fn renamed(request: &[u8], names: Vec<String>) -> tdengine_wire::Result<Vec<u8>> {
+    let mut table = meta::CreateTable::decode(request)?;
+    if let TableBody::Child { names: old, .. } = &mut table.body {
+        *old = names;
+    }
+    table.encode()
 }
 
 #[cfg(test)]
@@ -120,9 +114,9 @@ mod tests {
     /// server 3.3.0.1 wrote them.
     const REQUESTS: [&str; 2] = [
         "5a0000000003743200c731606330224a4cfc360623a20100000000000002ffffffff026d0003379f888beb45d0581e001e0003000100000000\
-         060c0604010000000804020000000a0803636363030000000263000262000261 00",
+         060c0604010000000804020000000a0803636363030000000263000262000261 0000000000",
         "500000000003743300c831706330224a4c0b370623a20100000000000002ffffffff026d0003379f888beb45d05817001700020001000000000608\
-         04020000000a0803636363020000000262000263 00",
+         04020000000a0803636363020000000262000263 0000000000",
     ];
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -144,7 +138,7 @@ mod tests {
             let before: Vec<String> = tags.iter().map(|tag| tag.name.clone()).collect();
             assert_eq!(by_id(&known, &ids).unwrap(), expect);
             assert_eq!(by_order(&order, &before).unwrap(), expect);
-            let corrected = renamed(&request, &before, &by_id(&known, &ids).unwrap());
+            let corrected = renamed(&request, by_id(&known, &ids).unwrap()).unwrap();
             let TableOf::Stable { tags, .. } = parse_create(&corrected).unwrap().of else { panic!() };
             assert_eq!(tags.iter().map(|tag| tag.name.as_str()).collect::<Vec<_>>(), expect);
         }

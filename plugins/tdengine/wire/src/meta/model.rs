@@ -48,7 +48,7 @@ pub struct Stable {
     pub name: String,
     /// Its uid.
     pub suid: i64,
-    /// 0; others hold more that is not known.
+    /// 0; with another one, all that follows the tags is in `rest` and is not known.
     pub rollup: i8,
     /// Columns, the timestamp first.
     pub columns: Vec<Field>,
@@ -168,7 +168,7 @@ pub enum TableAction {
         /// The new value without prefix, `None` for NULL.
         value: Option<Vec<u8>>,
     },
-    /// 5.
+    /// 5, or 14 with a compression.
     AddColumn {
         /// The column.
         name: String,
@@ -178,6 +178,8 @@ pub enum TableAction {
         flags: u8,
         /// Its width as in raw block schemas.
         bytes: i32,
+        /// See [`compression`]; newer servers.
+        compression: Option<u32>,
     },
     /// 6.
     DropColumn {
@@ -228,7 +230,8 @@ impl TableAction {
     pub fn code(&self) -> u8 {
         match self {
             Self::SetTag { .. } => alter_type::SET_TAG,
-            Self::AddColumn { .. } => alter_type::ADD_COLUMN,
+            Self::AddColumn { compression: None, .. } => alter_type::ADD_COLUMN,
+            Self::AddColumn { .. } => alter_type::ADD_COLUMN_COMPRESSED,
             Self::DropColumn { .. } => alter_type::DROP_COLUMN,
             Self::ModifyColumn { .. } => alter_type::MODIFY_COLUMN,
             Self::Options { .. } => alter_type::OPTIONS,

@@ -84,8 +84,11 @@ fn any_action() -> impl Strategy<Value = TableAction> {
     prop_oneof![
         (any_name(), any_type.clone(), value)
             .prop_map(|(name, data_type, value)| TableAction::SetTag { name, data_type, value }),
-        (any_name(), any_type.clone(), any::<(u8, i32)>())
-            .prop_map(|(name, data_type, (flags, bytes))| TableAction::AddColumn { name, data_type, flags, bytes }),
+        (any_name(), any_type.clone(), any::<(u8, i32, Option<u32>)>()).prop_map(
+            |(name, data_type, (flags, bytes, compression))| {
+                TableAction::AddColumn { name, data_type, flags, bytes, compression }
+            },
+        ),
         any_name().prop_map(|name| TableAction::DropColumn { name }),
         (any_name(), any_type, any::<i32>())
             .prop_map(|(name, data_type, bytes)| TableAction::ModifyColumn { name, data_type, bytes }),

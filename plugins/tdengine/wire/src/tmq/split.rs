@@ -1,9 +1,11 @@
 //! Taking bodies apart and putting them together without decoding their blocks.
 
 use super::view::{DataView, Tail};
-use crate::cursor::Write;
+use crate::cursor::{Reader, Write};
 use crate::error::{Result, WireError};
 
+/// Bytes before the struct of a change: length and vgroup.
+const HEAD_BYTES: usize = 8;
 /// Bytes of the block count and the two flags at the end of a head.
 const COUNT_AND_FLAGS_BYTES: usize = 6;
 
@@ -60,6 +62,24 @@ pub fn create_batch<'c>(vgroup_id: i32, creates: impl ExactSizeIterator<Item = &
         });
     });
     out
+}
+
+/// The requests in a body of raw type 515, each with its own length in front: the reverse of [`create_batch`].
+///
+/// # Errors
+/// When the body is malformed.
+pub fn create_requests(body: &[u8]) -> Result<Vec<&[u8]>> {
+    let mut reader = Reader::new(body);
+    reader.take(HEAD_BYTES, "message head")?;
+    reader.i32("create tables length")?;
+    let count = reader.zigzag("created tables")?;
+    let count = reader.count(count, 4, "created tables")?;
+    let request = |_| {
+        let length = reader.clone().i32("request length")?;
+        let length = usize::try_from(length).map_err(|_| WireError::invalid("request length", length.to_string()))?;
+        reader.take(length.saturating_add(4), "request")
+    };
+    (0..count).map(request).collect()
 }
 
 /// A copy of a type-2 body with only the blocks whose table `keep` wants; `None` when that is none.

@@ -153,18 +153,7 @@ impl<'a> DataView<'a> {
         for entry in &mut blocks {
             entry?;
         }
-        let mut reader = blocks.reader;
-        match raw_type {
-            // Some servers leave the sleep time out.
-            super::DATA if reader.left() == 0 => Ok(Tail::Sleep(0)),
-            super::DATA => Ok(Tail::Sleep(reader.i64("sleep time")?)),
-            super::METADATA => {
-                let count = reader.i32("create table count")?;
-                let count = reader.count(i64::from(count), 1, "create table count")?;
-                Ok(Tail::Creates((0..count).map(|_| reader.binary("create table")).collect::<Result<_>>()?))
-            }
-            _ => Err(WireError::invalid("raw type", format!("{raw_type} holds no rows"))),
-        }
+        blocks.tail(raw_type)
     }
 
     /// Everything before the blocks.
@@ -205,6 +194,25 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
+    /// As [`DataView::tail`], for who has read all blocks already.
+    ///
+    /// # Errors
+    /// When the tail is malformed, or `raw_type` is neither 2 nor 4.
+    pub fn tail(self, raw_type: u16) -> Result<Tail<'a>> {
+        let mut reader = self.reader;
+        match raw_type {
+            // Some servers leave the sleep time out.
+            super::DATA if reader.left() == 0 => Ok(Tail::Sleep(0)),
+            super::DATA => Ok(Tail::Sleep(reader.i64("sleep time")?)),
+            super::METADATA => {
+                let count = reader.i32("create table count")?;
+                let count = reader.count(i64::from(count), 1, "create table count")?;
+                Ok(Tail::Creates((0..count).map(|_| reader.binary("create table")).collect::<Result<_>>()?))
+            }
+            _ => Err(WireError::invalid("raw type", format!("{raw_type} holds no rows"))),
+        }
+    }
+
     fn entry(&mut self) -> Result<BlockEntry<'a>> {
         let start = self.reader.clone();
         let mut retrieve = Reader::new(self.reader.binary("block entry")?);
@@ -295,6 +303,14 @@ impl<'a> Fields<'a> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The schema that [`Self::as_bytes`] gave.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self> {
+        Self::skip(&mut Reader::new(bytes))
     }
 
     /// The schema as it came: equal bytes mean equal schemas, which spares decoding it again for each block.

@@ -130,7 +130,8 @@ fn change(
             schema.compression.push(compression);
             check::changed_row(schema, check::ROW_BYTES_MAX)?;
             let Field { name, column_type, flags, .. } = field;
-            (0, TableAction::AddColumn { name, data_type: column_type.data_type, flags, bytes: column_type.bytes })
+            let (data_type, bytes) = (column_type.data_type, column_type.bytes);
+            (0, TableAction::AddColumn { name, data_type, flags, bytes, compression: None })
         }
         AlterKind::DropColumn(name) => {
             let place = schema.position(name).filter(|place| *place > 0 && schema.fields.len() > 2);

@@ -19,6 +19,9 @@ impl Raw<'_> {
     /// CREATE and ALTER STABLE alike: the uid is the source's plus the hash of the database's name. One that exists with
     /// another uid is left as it is, with success; one with that uid takes schemas that are one version newer (FACTS F9).
     pub(super) fn put_stable(&self, raw: &StableEntry) -> Result<u64> {
+        if raw.rollup != 0 {
+            return Err(ServerError::invalid_message());
+        }
         let suid = raw.suid.wrapping_add(i64::from(murmur::hash(self.database.name.as_bytes())));
         if self.inner.find_table(&self.database, &raw.name)?.is_some() {
             return Ok(0);

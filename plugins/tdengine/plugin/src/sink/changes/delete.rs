@@ -10,7 +10,6 @@ use super::Applying;
 use super::table::{is_missing, tolerate};
 use crate::transport::Connection;
 use crate::log::change::Delete;
-use crate::log::open_envelope;
 use crate::metadata;
 use crate::token::Token;
 
@@ -31,9 +30,8 @@ pub async fn delete(applying: &mut Applying<'_>, delete: &Delete) -> Result<()> 
         if !target.marks {
             let sql = delete.statement(&target.qualified(table), delete.from, delete.to);
             tolerate(target.exec(applying.connection, &sql).await, is_missing)?;
-        } else if delete.statement(&identifier(table), delete.from, delete.to).len() <= RAW_STATEMENT_BYTES_MAX {
-            let (_, body) = open_envelope(applying.raw).map_err(crate::errors::wire_error)?;
-            let raw = delete.raw_for(table, body);
+        } else if delete.raw_statement(table).len() <= RAW_STATEMENT_BYTES_MAX {
+            let raw = delete.raw_for(table).map_err(crate::errors::wire_error)?;
             tolerate(target.write_raw(applying.connection, &raw).await, is_missing)?;
         } else {
             between_comments(target, applying.connection, applying.header, delete, table).await?;

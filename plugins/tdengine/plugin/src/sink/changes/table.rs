@@ -2,16 +2,16 @@
 
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::escape::{identifier, literal};
+use tdengine_wire::tmq::create_requests;
 
 use super::super::origin::OriginStable;
 use super::super::target::Target;
 use super::super::{parked, shared, statement};
 use super::{Applying, stable};
-use crate::batch;
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
-use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf, Tag, alter_clause, kind};
-use crate::log::{envelope, open_envelope};
+use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf, Tag, alter_clause, create_message};
+use crate::log::open_envelope;
 use crate::metadata::{self, Definition};
 
 /// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
@@ -22,7 +22,7 @@ pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Resu
     let target = &mut *applying.target;
     target.shared.refresh_tables(applying.connection, &target.database, &names).await?;
     let (_, body) = open_envelope(applying.raw).map_err(wire_error)?;
-    let requests = batch::requests(body).map_err(wire_error)?;
+    let requests = create_requests(body).map_err(wire_error)?;
     let mut raw = Vec::new();
     let mut created = Vec::new();
     for (table, request) in tables.iter().zip(requests) {
@@ -38,7 +38,7 @@ pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Resu
         created.push(table);
     }
     if !raw.is_empty() {
-        let raw = envelope(kind::CREATE_TABLE, &batch::body_of(&raw, body));
+        let raw = create_message(raw.into_iter());
         applying.target.write_raw(applying.connection, &raw).await?;
     }
     let target = &mut *applying.target;

@@ -32,11 +32,15 @@ fn decode_action(code: u8, reader: &mut Reader<'_>) -> Result<Option<TableAction
             let value = if is_null { None } else { Some(reader.binary("tag value")?.to_vec()) };
             TableAction::SetTag { name, data_type, value }
         }
-        alter_type::ADD_COLUMN => TableAction::AddColumn {
+        alter_type::ADD_COLUMN | alter_type::ADD_COLUMN_COMPRESSED => TableAction::AddColumn {
             name: name(reader)?,
             data_type: data_type(reader)?,
             flags: reader.u8("column flags")?,
             bytes: reader.zigzag32("column bytes")?,
+            compression: match code {
+                alter_type::ADD_COLUMN => None,
+                _ => Some(reader.u32("compression")?),
+            },
         },
         alter_type::DROP_COLUMN => TableAction::DropColumn { name: name(reader)? },
         alter_type::MODIFY_COLUMN => TableAction::ModifyColumn {
@@ -84,10 +88,13 @@ fn put_action(out: &mut Vec<u8>, action: &TableAction) {
                 out.put_binary(value);
             }
         }
-        TableAction::AddColumn { name, data_type, flags, bytes } => {
+        TableAction::AddColumn { name, data_type, flags, bytes, compression } => {
             out.put_cstr(name);
             out.put(&[data_type.code(), *flags]);
             out.put_zigzag(i64::from(*bytes));
+            if let Some(compression) = compression {
+                out.put(&compression.to_le_bytes());
+            }
         }
         TableAction::DropColumn { name } => out.put_cstr(name),
         TableAction::ModifyColumn { name, data_type, bytes } => {

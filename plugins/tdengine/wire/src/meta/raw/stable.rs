@@ -35,15 +35,7 @@ pub(super) fn decode_stable(reader: &mut Reader<'_>) -> Result<Stable> {
     let rollup = reader.i8("rollup")?;
     let (columns, column_version) = decode_schema(reader)?;
     let (tags, tag_version) = decode_schema(reader)?;
-    if rollup != 0 {
-        return Err(WireError::invalid("rollup", "super tables with rollup are not supported"));
-    }
-    let length = reader.i32("alter request length")?;
-    let request = if length > 0 { reader.binary("alter request")?.to_vec() } else { Vec::new() };
-    let source = source(reader)?;
-    let has_compression = reader.left() > 0 && reader.u8("has compression")? != 0;
-    let (compression, compression_version) = if has_compression { decode_compression(reader)? } else { (None, 0) };
-    Ok(Stable {
+    let mut stable = Stable {
         name,
         suid,
         rollup,
@@ -51,12 +43,26 @@ pub(super) fn decode_stable(reader: &mut Reader<'_>) -> Result<Stable> {
         column_version,
         tags,
         tag_version,
-        request,
-        source,
-        compression,
-        compression_version,
-        rest: rest(reader),
-    })
+        request: Vec::new(),
+        source: super::super::SOURCE_LOCAL,
+        compression: None,
+        compression_version: 0,
+        rest: Vec::new(),
+    };
+    if rollup != 0 {
+        stable.rest = rest(reader);
+        return Ok(stable);
+    }
+    let length = reader.i32("alter request length")?;
+    if length > 0 {
+        stable.request = reader.binary("alter request")?.to_vec();
+    }
+    stable.source = source(reader)?;
+    if reader.left() > 0 && reader.u8("has compression")? != 0 {
+        (stable.compression, stable.compression_version) = decode_compression(reader)?;
+    }
+    stable.rest = rest(reader);
+    Ok(stable)
 }
 
 pub(super) fn encode_stable(out: &mut Vec<u8>, stable: &Stable) {
@@ -66,6 +72,10 @@ pub(super) fn encode_stable(out: &mut Vec<u8>, stable: &Stable) {
         out.push(stable.rollup as u8);
         put_schema(out, &stable.columns, stable.column_version);
         put_schema(out, &stable.tags, stable.tag_version);
+        if stable.rollup != 0 {
+            out.put(&stable.rest);
+            return;
+        }
         out.put(&(stable.request.len() as i32).to_le_bytes());
         if !stable.request.is_empty() {
             out.put_binary(&stable.request);
