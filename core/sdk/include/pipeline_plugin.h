@@ -122,6 +122,7 @@ typedef struct pl_message {
   struct ArrowArray array;   /* rows: a struct array, one child a column */
   const pl_run *runs;
   size_t run_count;
+  uint64_t replayed_rows; /* with PL_FLAG_REPLAYED: rows at the start that may have been written; all ones: all of them */
 } pl_message;
 
 /* An array of messages; release(owner) frees the array and its slices, not what was moved out. */

@@ -82,6 +82,9 @@ pub struct Header {
     /// Set by the engine on what may have been written before a restart (invariant `no-regress`): a sink that replaces
     /// by key compares these before it writes them.
     pub replayed: bool,
+    /// With `replayed`: how many rows at the start of the message may have been written; all where it is not known. A log may
+    /// hand out what was written before a crash and what came since in one message.
+    pub replayed_rows: u64,
     /// Smallest and largest event time in the message, in nanoseconds since the epoch, where the source knows them.
     pub events: Option<(i64, i64)>,
 }
@@ -95,6 +98,7 @@ impl Header {
             ends_position: true,
             mark: Mark::Local,
             replayed: false,
+            replayed_rows: u64::MAX,
             events: None,
         }
     }

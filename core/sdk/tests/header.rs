@@ -28,7 +28,8 @@ fn the_header_has_the_layout_of_the_rust_structs() {
         sequence = "sequence", position = "position", position_display = "position_display",
         position_number = "position_number", site = "site", events_from = "events_from", namespace = "namespace_",
         rows = "rows", format = "format", data = "data", change = "change", schema_id = "schema_id",
-        schema = "schema", array = "array", runs = "runs", run_count = "run_count");
+        schema = "schema", array = "array", runs = "runs", run_count = "run_count",
+        replayed_rows = "replayed_rows");
     layout!(Messages, "pl_messages", items = "items", len = "len", owner = "owner", release = "release");
     layout!(OutputRaw, "pl_output", status = "status", kind = "kind", count = "count", bytes = "bytes",
         messages = "messages");

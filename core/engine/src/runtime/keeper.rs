@@ -24,7 +24,7 @@ pub(super) enum Notice {
     /// Every lane's part of the barrier was announced.
     Announced(u64),
     /// A sink flushed everything of these lanes up to the barrier.
-    Flushed { lanes: Arc<[Lane]>, barrier: u64 },
+    Flushed { lanes: Arc<[(Lane, Position)]>, barrier: u64 },
     /// What is under way in the lane will never be flushed.
     Revoked(Lane),
     /// Tell the source now, and then this sender.
@@ -118,7 +118,7 @@ impl Keeper {
             }
             Notice::Announced(barrier) => self.begun = self.begun.max(barrier),
             Notice::Flushed { lanes, barrier } => {
-                for lane in lanes.iter() {
+                for (lane, _) in lanes.iter() {
                     let pending = self.lanes.get_mut(lane).into_iter().flatten();
                     if let Some(pending) = pending.into_iter().find(|it| it.barrier == barrier) {
                         pending.waiting = pending.waiting.saturating_sub(1);

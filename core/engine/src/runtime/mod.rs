@@ -13,6 +13,7 @@ mod letter;
 mod pipeline;
 mod queue;
 mod reader;
+mod replays;
 mod run;
 mod service;
 mod session;

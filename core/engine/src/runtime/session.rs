@@ -392,15 +392,16 @@ impl<'t> Session<'t> {
         self.route(held).await?;
         self.barrier += 1;
         let barrier = self.barrier;
-        let mut targets: BTreeMap<WorkerKey, Vec<Lane>> = BTreeMap::new();
+        let mut targets: BTreeMap<WorkerKey, Vec<(Lane, Position)>> = BTreeMap::new();
         for lane in lanes {
             let Some(state) = self.lanes.get_mut(&lane) else { continue };
             (state.is_due, state.is_dirty) = (false, false);
             let sent: Vec<usize> = (0..state.sent.len()).filter(|index| std::mem::take(&mut state.sent[*index])).collect();
             let Some(position) = state.ended.clone() else { continue };
-            self.notice(Notice::Begun { lane: lane.clone(), barrier, position, waiting: sent.len() }).await?;
+            let begun = Notice::Begun { lane: lane.clone(), barrier, position: position.clone(), waiting: sent.len() };
+            self.notice(begun).await?;
             for index in sent {
-                targets.entry(self.key(index, &lane)).or_default().push(lane.clone());
+                targets.entry(self.key(index, &lane)).or_default().push((lane.clone(), position.clone()));
             }
         }
         self.notice(Notice::Announced(barrier)).await?;

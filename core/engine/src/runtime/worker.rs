@@ -1,15 +1,14 @@
 //! One instance of a sink: writes what its queue holds, in order (invariant `lane-order`), and flushes at barriers.
 //!
 //! Before a sink that compares replays writes, the last position of what it is about to write is stored; after a restart or a
-//! rewind, messages up to there are flagged `replayed` (invariant `no-regress`). Positions are stored once for what is written in
+//! rewind, messages up to there are flagged `replayed` (invariant `no-regress`), see [`super::replays`]. Positions are stored once for what is written in
 //! one go, and while the messages before are written: few messages that were not written are flagged, and no time is lost.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pipeline_sdk::abi::import::Library;
 use pipeline_sdk::describe::COMPARES_REPLAYS;
-use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Reaction, Sink};
+use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Position, Reaction, Sink};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,6 +16,7 @@ use super::backoff::Backoff;
 use super::call::{Failure, call, is_broken};
 use super::keeper::Notice;
 use super::queue::Queue;
+use super::replays::{self, Replays};
 use super::task::Task;
 use crate::graph::Step;
 use crate::state::Change;
@@ -29,8 +29,8 @@ pub(super) const COMPARED_MESSAGES_MAX: u64 = 4;
 
 pub(super) enum Item {
     Message(Message),
-    /// Everything of these lanes that came before was sent with it.
-    Barrier { lanes: Arc<[Lane]>, barrier: u64 },
+    /// Everything of these lanes up to these positions was sent before it.
+    Barrier { lanes: Arc<[(Lane, Position)]>, barrier: u64 },
 }
 
 /// What a worker needs of its session.
@@ -66,21 +66,6 @@ struct Feed {
 
 /// A sink that gets nothing is flushed this often, so that it can try again what it keeps for later.
 const IDLE_FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// What may have been written before.
-#[derive(Default)]
-struct Replays {
-    /// Of the sink's instance in the store.
-    key: String,
-    /// Up to these positions messages are flagged.
-    flagged: Checkpoint,
-    /// How far each lane was read.
-    reached: Checkpoint,
-    /// Lanes that are at their position, where positions have no order.
-    seen: BTreeSet<Lane>,
-    /// Up to these positions the store says that the sink may have written.
-    stored: Checkpoint,
-}
 
 impl Worker {
     pub fn new(task: Arc<Task>, index: usize, lane: Option<Lane>, identity: String, ends: WorkerEnds) -> pipeline_sdk::Result<Self> {
@@ -244,12 +229,10 @@ impl Worker {
         for message in messages {
             match &message.payload {
                 Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
-                    let replayed = message.header.replayed;
-                    let decoded = self.decode(message).map_err(Failure::of)?;
-                    out.extend(decoded.into_iter().map(|mut it| {
-                        it.header.replayed = replayed;
-                        it
-                    }));
+                    let whole = message.header.clone();
+                    let mut decoded = self.decode(message).map_err(Failure::of)?;
+                    replays::flag_parts(&whole, &mut decoded);
+                    out.extend(decoded);
                 }
                 _ => out.push(message),
             }
@@ -301,12 +284,12 @@ impl Worker {
             super::letter::Verdict::Keep => {
                 // Only rows can be told apart: a frame is decoded first, and each of its parts tried alone.
                 if let Payload::Frame(_) = &message.payload
-                    && let Ok(parts) = self.decode(message.clone())
+                    && let Ok(mut parts) = self.decode(message.clone())
                     && !parts.iter().any(|part| matches!(part.payload, Payload::Frame(_)))
                 {
+                    replays::flag_parts(&message.header, &mut parts);
                     for part in parts {
-                        let header = pipeline_sdk::Header { replayed: message.header.replayed, ..part.header };
-                        self.write_in_order(sink, &[Message { header, payload: part.payload }]).await?;
+                        self.write_in_order(sink, &[part]).await?;
                     }
                     return Ok(());
                 }
@@ -338,97 +321,20 @@ impl Feed {
         let limit = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
         let Some(mut items) = self.queue.pop_many(limit).await else { return Ok(None) };
         if let Some(replays) = &mut self.replays {
-            let messages = items.iter_mut().filter_map(|item| match item {
-                Item::Message(message) => Some(message),
-                Item::Barrier { .. } => None,
-            });
-            if messages.fold(false, |is_new, message| replays.note(message) | is_new) {
-                let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), replays.key.clone());
-                let positions = replays.stored.clone();
-                let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, positions }]).await;
+            let mut is_news = false;
+            for item in &mut items {
+                match item {
+                    Item::Message(message) => is_news |= replays.note(message),
+                    Item::Barrier { lanes, .. } => replays.barrier(lanes),
+                }
+            }
+            if is_news {
+                let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), replays.key().to_owned());
+                let intent = replays.intent().clone();
+                let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, intent }]).await;
                 stored.map_err(Failure::Fatal)?;
             }
         }
         Ok(Some(items))
-    }
-}
-
-impl Replays {
-    fn new(key: String, stored: Checkpoint, resumed: &Checkpoint) -> Self {
-        let mut flagged = stored.clone();
-        // What is behind the checkpoint does not come again.
-        flagged.lanes.retain(|lane, upto| resumed.lanes.get(lane).is_none_or(|from| from.bytes != upto.bytes));
-        Self { key, flagged, reached: resumed.clone(), seen: BTreeSet::new(), stored }
-    }
-
-    /// Flags a message that may have been written, else counts it as one that will be. Whether the latter is news.
-    fn note(&mut self, message: &mut Message) -> bool {
-        self.flag(message);
-        let (lane, position) = (&message.header.lane, &message.header.position);
-        let is_news = !message.header.replayed && self.stored.lanes.get(lane) != Some(position);
-        if is_news {
-            self.stored.lanes.insert(lane.clone(), position.clone());
-        }
-        is_news
-    }
-
-    /// Flags a message that begins before the stored position: read again, it may reach further than it did, as a log hands out
-    /// what was appended since in one message. The first one that begins behind the stored position ends that for its lane.
-    fn flag(&mut self, message: &mut Message) {
-        let (lane, position) = (&message.header.lane, &message.header.position);
-        let Some(upto) = self.flagged.lanes.get(lane) else { return };
-        let begins = self.reached.lanes.get(lane).map(|reached| reached.number);
-        let is_before = match (begins, upto.number) {
-            (Some(Some(begins)), Some(upto)) => begins < upto,
-            // The lane is read from its beginning.
-            (None, Some(_)) => true,
-            // Positions without an order: everything until the stored one was seen.
-            _ if position.bytes == upto.bytes => {
-                self.seen.insert(lane.clone());
-                true
-            }
-            _ => !self.seen.contains(lane),
-        };
-        if message.header.ends_position {
-            self.reached.lanes.insert(lane.clone(), position.clone());
-        }
-        if is_before {
-            message.header.replayed = true;
-        } else {
-            self.flagged.lanes.remove(lane);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pipeline_sdk::{Frame, Header, Position};
-
-    use super::*;
-
-    fn message(position: Position) -> Message {
-        let frame = Frame { format: "x".into(), data: Default::default(), namespace: "".into(), rows: 1, tables: 1 };
-        Message { header: Header::new(Lane::new("1"), position), payload: Payload::Frame(frame) }
-    }
-
-    fn flags(stored: Position, positions: impl IntoIterator<Item = Position>) -> Vec<bool> {
-        let mut replays = Replays::default();
-        replays.flagged.lanes.insert(Lane::new("1"), stored);
-        let flag = |position| {
-            let mut message = message(position);
-            replays.flag(&mut message);
-            message.header.replayed
-        };
-        positions.into_iter().map(flag).collect()
-    }
-
-    #[test]
-    fn what_may_have_been_written_is_flagged_and_nothing_else() {
-        let number = Position::from_number;
-        assert_eq!(flags(number(5), [4, 5, 6, 7].map(number)), [true, true, false, false]);
-        // Read again, a message may end further on than what was written.
-        assert_eq!(flags(number(5), [3, 7, 8].map(number)), [true, true, false]);
-        let name = |text: &str| Position { bytes: text.as_bytes().to_vec().into(), ..Position::default() };
-        assert_eq!(flags(name("m"), ["a", "m", "m", "b", "m"].map(name)), [true, true, true, false, false]);
     }
 }

@@ -4,6 +4,7 @@
 //! same time share one fsync; a store of a newer version is refused, never misread.
 
 mod error;
+mod intent;
 mod key;
 mod letters;
 mod lock;
@@ -11,6 +12,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use intent::{Intent, RowCounts};
 pub use key::{Scope, TaskKey};
 pub use letters::DeadLetter;
 pub(crate) use letters::payload_json;

@@ -10,6 +10,7 @@ use pipeline_sdk::{Checkpoint, Error, Result};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::oneshot;
 
+use super::intent::Intent;
 use super::error;
 use super::key::{Scope, TaskKey};
 use super::letters::DeadLetter;
@@ -39,8 +40,8 @@ const DESIRED: TableDefinition<'_, &str, &str> = TableDefinition::new("desired")
 #[derive(Clone, Debug)]
 pub enum Change {
     Checkpoint { task: TaskKey, identity: String, checkpoint: Checkpoint },
-    /// Positions up to which a sink may have written.
-    Intent { task: TaskKey, identity: String, sink: String, positions: Checkpoint },
+    /// Up to where a sink may have written.
+    Intent { task: TaskKey, identity: String, sink: String, intent: Intent },
     DeadLetter(DeadLetter),
     State { scope: Scope, key: String, value: Option<Vec<u8>> },
     Desired { task: TaskKey, value: Option<String> },
@@ -138,9 +139,9 @@ impl Store {
         self.read(|transaction| Ok(transaction.open_table(IDENTITIES)?.get(task.encode().as_str())?.map(|it| it.value().to_owned())))
     }
 
-    /// Positions that a sink may have written.
-    pub fn intent(&self, task: &TaskKey, identity: &str, sink: &str) -> Result<Checkpoint> {
-        Checkpoint::decode(&self.bytes(INTENTS, &intent_key(task, identity, sink))?.unwrap_or_default())
+    /// What a sink may have written.
+    pub fn intent(&self, task: &TaskKey, identity: &str, sink: &str) -> Result<Intent> {
+        Intent::decode(&self.bytes(INTENTS, &intent_key(task, identity, sink))?.unwrap_or_default())
             .map_err(|error| error::damaged(self.path(), error.message))
     }
 
@@ -275,9 +276,9 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
             let mut table = transaction.open_table(CHECKPOINTS)?;
             table.insert(task.with(identity).as_str(), checkpoint.encode().as_slice())?;
         }
-        Change::Intent { task, identity, sink, positions } => {
+        Change::Intent { task, identity, sink, intent } => {
             let mut table = transaction.open_table(INTENTS)?;
-            table.insert(intent_key(task, identity, sink).as_str(), positions.encode().as_slice())?;
+            table.insert(intent_key(task, identity, sink).as_str(), intent.encode().as_slice())?;
         }
         Change::DeadLetter(letter) => {
             let bytes = serde_json::to_vec(letter).expect("a dead letter is plain JSON");

@@ -45,7 +45,7 @@ async fn what_is_committed_is_there_after_opening_anew() {
     let (own, other) = (Scope::own("p", "", "sink", Some("1")), Scope::own("p", "", "sink", Some("2")));
     {
         let store = Store::open(folder.path()).unwrap();
-        let intent = Change::Intent { task: task("a"), identity: "c1".into(), sink: "s".into(), positions: at(9) };
+        let intent = Change::Intent { task: task("a"), identity: "c1".into(), sink: "s".into(), intent: Intent { upto: at(9), ..Intent::default() } };
         store.commit(vec![checkpoint("a", 7), checkpoint("ab", 8), intent]).await.unwrap();
         store.commit(vec![Change::DeadLetter(letter("3")), Change::DeadLetter(letter("4"))]).await.unwrap();
         let state = |scope: &Scope, key: &str| Change::State { scope: scope.clone(), key: key.into(), value: Some(vec![1]) };
@@ -55,14 +55,14 @@ async fn what_is_committed_is_there_after_opening_anew() {
     assert_eq!(store.checkpoint(&task("a"), "c1").unwrap(), at(7));
     assert_eq!(store.checkpoint(&task("a"), "c2").unwrap(), Checkpoint::default());
     assert_eq!(store.identity(&task("a")).unwrap().as_deref(), Some("c1"));
-    assert_eq!(store.intent(&task("a"), "c1", "s").unwrap(), at(9));
+    assert_eq!(store.intent(&task("a"), "c1", "s").unwrap().upto, at(9));
     let letters: Vec<String> = store.dead_letters(10).unwrap().into_iter().map(|it| it.position).collect();
     assert_eq!((letters, store.dead_letter_count().unwrap()), (vec!["3".to_owned(), "4".to_owned()], 2));
     assert_eq!(store.state_keys(&own, "x").unwrap(), ["x1", "x2"]);
     assert_eq!(store.state(&other, "x1").unwrap(), None);
     store.commit(vec![Change::Forget { task: task("a") }]).await.unwrap();
     assert_eq!(store.checkpoint(&task("a"), "c1").unwrap(), Checkpoint::default());
-    assert_eq!(store.intent(&task("a"), "c1", "s").unwrap(), Checkpoint::default());
+    assert_eq!(store.intent(&task("a"), "c1", "s").unwrap(), Intent::default());
     assert_eq!(store.checkpoint(&task("ab"), "c1").unwrap(), at(8), "another task is not touched");
 }
 

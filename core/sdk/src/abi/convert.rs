@@ -124,6 +124,7 @@ fn export_message(
         array: FFI_ArrowArray::empty(),
         runs: std::ptr::null(),
         run_count: 0,
+        replayed_rows: header.replayed_rows,
     };
     for (flag, set) in [
         (FLAG_ENDS_POSITION, header.ends_position),
@@ -239,6 +240,7 @@ unsafe fn import_message(raw: &mut MessageRaw, schemas: &mut SchemasReceived) ->
         ends_position: has(FLAG_ENDS_POSITION),
         mark,
         replayed: has(FLAG_REPLAYED),
+        replayed_rows: raw.replayed_rows,
         events: has(FLAG_HAS_EVENTS).then_some((raw.events_from, raw.events_to)),
     };
     let data = import_bytes(std::mem::replace(&mut raw.data, Buffer::EMPTY));

@@ -98,6 +98,7 @@ pub struct MessageRaw {
     pub array: FFI_ArrowArray,
     pub runs: *const RunSlice,
     pub run_count: usize,
+    pub replayed_rows: u64,
 }
 
 /// An array of messages; `release(owner)` frees the array and its slices, not what was moved out.

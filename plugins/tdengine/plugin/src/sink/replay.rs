@@ -30,6 +30,8 @@ const TIMES_SHOWN: usize = 20;
 /// A block that may have been written.
 pub struct Candidate<'a> {
     pub block: &'a Block<'a>,
+    /// Rows at its start that may have been; what comes behind is new.
+    pub rows: usize,
     /// The super table, or the table itself.
     pub group: Arc<str>,
     /// Names at the target, as in [`super::decide::Fit::ByName`]; absent where they are the block's own.
@@ -50,6 +52,7 @@ enum Found {
 struct Opened<'a> {
     table: &'a str,
     view: BlockView<'a>,
+    rows: usize,
     key: usize,
     second_key: Option<usize>,
     /// Column of the block, and its name here.
@@ -71,12 +74,12 @@ pub async fn rows_to_write(
     let opened = candidates.iter().map(Opened::of).collect::<Result<Vec<_>>>()?;
     let mut places = Places::new();
     for (index, opened) in opened.iter().enumerate().filter_map(|(index, opened)| Some((index, opened.as_ref()?))) {
-        for row in 0..opened.view.rows() {
+        for row in 0..opened.rows {
             places.entry(opened.key_of(row)).or_default().push((index, row));
         }
     }
     let mut found: Vec<Vec<Found>> =
-        candidates.iter().map(|candidate| vec![Found::Missing; candidate.block.rows]).collect();
+        candidates.iter().map(|candidate| vec![Found::Missing; candidate.rows]).collect();
     let mut by_group: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, candidate) in candidates.iter().enumerate().filter(|(index, _)| opened[*index].is_some()) {
         by_group.entry(&candidate.group).or_default().push(index);
@@ -97,7 +100,8 @@ pub async fn rows_to_write(
             report(target, opened, found);
         }
     }
-    Ok(found.iter().map(|found| runs_of(found.len(), |row| found[row] == Found::Missing)).collect())
+    let is_due = |found: &Vec<Found>, row: usize| found.get(row).is_none_or(|found| *found == Found::Missing);
+    Ok(candidates.iter().zip(&found).map(|(one, found)| runs_of(one.block.rows, |row| is_due(found, row))).collect())
 }
 
 impl<'a> Opened<'a> {
@@ -115,7 +119,8 @@ impl<'a> Opened<'a> {
         };
         let Some(key) = key.filter(|key| columns.iter().any(|(index, _)| index == key)) else { return Ok(None) };
         let second_key = fields.iter().position(Field::is_primary_key).filter(|second| *second != key);
-        Ok(Some(Self { table: block.table, view, key, second_key, columns }))
+        let rows = candidate.rows.min(view.rows());
+        Ok(Some(Self { table: block.table, view, rows, key, second_key, columns }))
     }
 
     fn key_of(&self, row: usize) -> Key<'a> {
@@ -149,7 +154,7 @@ impl<'a> Question<'a> {
         let (key, second_key) = (at(key_name).unwrap_or_default(), second_name.and_then(at));
         let times = opened.iter().flat_map(|one| {
             let column = &one.view.columns()[one.key];
-            (0..one.view.rows()).filter_map(move |row| column.value(row).as_i64())
+            (0..one.rows).filter_map(move |row| column.value(row).as_i64())
         });
         let key_name = identifier(key_name);
         let ranges = ranges_of(times.collect());

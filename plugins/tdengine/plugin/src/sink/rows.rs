@@ -189,7 +189,9 @@ async fn plan<'a>(
     blocks: &'a [Block<'a>],
 ) -> Result<Vec<Planned<'a>>> {
     let mut planned = Vec::with_capacity(blocks.len());
-    let mut groups = Vec::new();
+    let (mut groups, mut compared) = (Vec::new(), Vec::new());
+    // Rows at the start of the message that may have been written before.
+    let replayed = if header.replayed { usize::try_from(header.replayed_rows).unwrap_or(usize::MAX) } else { 0 };
     let mut rows_before = 0;
     for block in blocks {
         let first_row = rows_before;
@@ -218,16 +220,20 @@ async fn plan<'a>(
             }
         };
         groups.push(table.group);
+        compared.push(replayed.saturating_sub(first_row).min(block.rows));
         planned.push(Planned { block, first_row, names, rows: None });
     }
-    if header.replayed {
-        let candidates: Vec<replay::Candidate<'_>> = planned
+    let flagged: Vec<usize> = (0..planned.len()).filter(|index| compared[*index] > 0).collect();
+    if !flagged.is_empty() {
+        let candidates: Vec<replay::Candidate<'_>> = flagged
             .iter()
-            .zip(groups)
-            .map(|(one, group)| replay::Candidate { block: one.block, group, names: one.names.clone() })
+            .map(|index| {
+                let (one, group) = (&planned[*index], groups[*index].clone());
+                replay::Candidate { block: one.block, rows: compared[*index], group, names: one.names.clone() }
+            })
             .collect();
         let rows = replay::rows_to_write(target, connection, &candidates).await?;
-        planned.iter_mut().zip(rows).for_each(|(one, rows)| one.rows = Some(rows));
+        flagged.into_iter().zip(rows).for_each(|(index, rows)| planned[index].rows = Some(rows));
     }
     Ok(planned)
 }
