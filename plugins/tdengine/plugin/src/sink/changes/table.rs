@@ -81,6 +81,8 @@ async fn way_of_child(
     }
     // Read before the definition: a tag is made here before it counts as announced.
     let origin = target.origins.get(stable)?;
+    let origin = origin.filter(|origin| origin.suid == suid);
+    let tags = &named_now(tags, origin.as_deref());
     let is_missing = |tag: &&Tag, here: &Definition| here.tag(&tag.name).is_none();
     let mut definition = target.shared.definition(applying.connection, &target.database, stable).await?;
     if definition.as_ref().is_some_and(|here| tags.iter().any(|tag| is_missing(&tag, here))) {
@@ -100,13 +102,27 @@ async fn way_of_child(
     }
     let target = &mut *applying.target;
     let mut known = table.clone();
-    if let TableOf::Stable { tags, .. } = &mut known.of {
-        tags.retain(|tag| definition.tag(&tag.name).is_some());
+    if let TableOf::Stable { tags: known, .. } = &mut known.of {
+        *known = tags.iter().filter(|tag| definition.tag(&tag.name).is_some()).cloned().collect();
     }
     let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
     let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
     Ok(Way::Sql(statement::create_table(target, &known, first_tag, comment.as_deref())))
 }
+
+/// The tags by the names that they have by now: another lane may have brought a later RENAME or DROP before this creation. Ids
+/// are never used again and only grow (FACTS F67).
+fn named_now(tags: &[Tag], origin: Option<&OriginStable>) -> Vec<Tag> {
+    let Some(origin) = origin else { return tags.to_vec() };
+    let named = |tag: &Tag| match origin.tags.iter().find(|known| known.id == tag.id) {
+        Some(known) => Some(Tag { name: known.name.clone(), ..tag.clone() }),
+        None => (tag.id == JSON_ID || tag.id > origin.newest_id).then(|| tag.clone()),
+    };
+    tags.iter().filter_map(named).collect()
+}
+
+/// A JSON tag is alone and has no id.
+const JSON_ID: i16 = 0;
 
 async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Result<Way> {
     let target = &mut *applying.target;
@@ -239,5 +255,30 @@ pub fn tolerate(result: Result<(), ClientError>, is_fine: impl Fn(u32) -> bool) 
     match result {
         Err(ClientError::Server { code, .. }) if is_fine(code) => Ok(()),
         other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::origin::OriginField;
+    use super::*;
+    use tdengine_wire::DataType;
+
+    #[test]
+    fn a_creation_that_comes_late_names_tags_as_they_are_now() {
+        let field = |id, name: &str| OriginField { id, name: name.into(), code: 4, bytes: 4, flags: 0 };
+        let origin = OriginStable {
+            suid: 1,
+            column_version: 1,
+            tag_version: 4,
+            columns: Vec::new(),
+            tags: vec![field(3, "renamed"), field(5, "kept")],
+            newest_id: 5,
+        };
+        let tag = |id, name: &str| Tag { name: name.into(), id, data_type: DataType::Int, bytes: vec![0; 4] };
+        let tags = [tag(3, "old"), tag(4, "dropped since"), tag(5, "kept"), tag(6, "not announced yet"), tag(0, "json")];
+        let names = |origin| named_now(&tags, origin).into_iter().map(|tag| tag.name).collect::<Vec<_>>();
+        assert_eq!(names(Some(&origin)), ["renamed", "kept", "not announced yet", "json"]);
+        assert_eq!(names(None).len(), tags.len());
     }
 }
