@@ -49,8 +49,12 @@ impl CommandError {
 
     /// Files that are wrong.
     pub fn reports(reports: Vec<Report>) -> Self {
-        let hint = "`pipeline plugin describe TYPE` lists the keys of a component".to_owned();
-        Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint) }
+        let is_found = reports.iter().any(|report| report.places().iter().any(|place| place.line.is_some()));
+        let hint = match is_found {
+            true => "`pipeline plugin describe TYPE` lists the keys of a component",
+            false => "paths are relative to where the command runs; `pipeline validate FILE` checks a file",
+        };
+        Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint.to_owned()) }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

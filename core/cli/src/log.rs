@@ -14,9 +14,9 @@ pub struct LogArgs {
     /// How log lines look
     #[arg(long, global = true, value_enum, default_value_t, env = "PIPELINE_LOG_FORMAT")]
     log_format: Format,
-    /// What is logged: a level, or `target=level` with commas between
-    #[arg(long, global = true, value_name = "FILTER", default_value = "info", env = "PIPELINE_LOG")]
-    log: String,
+    /// What is logged: a level, or `target=level` with commas between; `info`, but `warn` above a live table, where absent
+    #[arg(long, global = true, value_name = "FILTER", env = "PIPELINE_LOG")]
+    log: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -26,11 +26,13 @@ enum Format {
     Json,
 }
 
-/// Starts logging, and sends panics the same way.
-pub fn start(args: &LogArgs, output: &Output) {
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|error| {
-        output.error("warning", &format!("--log {}: {error}; logging at `info`", args.log));
-        EnvFilter::new("info")
+/// Starts logging, and sends panics the same way. Where a table shows what happens, lines that say the same are left out.
+pub fn start(args: &LogArgs, shows_table: bool, output: &Output) {
+    let default = if shows_table { "warn" } else { "info" };
+    let wanted = args.log.as_deref().unwrap_or(default);
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+        output.error("warning", &format!("--log {wanted}: {error}; logging at `{default}`"));
+        EnvFilter::new(default)
     });
     let writer = Redacted(output.clone());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);

@@ -62,6 +62,11 @@ impl Output {
         self.screen.show(&self.redact(text));
     }
 
+    /// Columns of the terminal.
+    pub fn columns(&self) -> usize {
+        self.screen.size().columns
+    }
+
     /// Takes the live part away.
     pub fn live_clear(&self) {
         self.screen.show("");

@@ -39,22 +39,45 @@ impl Rates {
 
 /// The table of all tasks, and below it what went wrong.
 pub fn render(rows: &[Row]) -> String {
+    render_as(rows, usize::MAX, 2, thousands)
+}
+
+/// The same within a terminal's columns: narrower gaps, rounded numbers, names cut, as far as it must.
+pub fn render_within(rows: &[Row], columns: usize) -> String {
+    /// Longest names, from one try to the next.
+    const NAME_LENGTHS: [usize; 5] = [40, 24, 16, 12, 8];
+    let fits = |text: &String| text.lines().take(rows.len() + 1).all(|line| line.chars().count() <= columns);
+    let tries = std::iter::once(render(rows)).chain(NAME_LENGTHS.map(|length| render_as(rows, length, 1, rounded)));
+    let mut narrowest = String::new();
+    for text in tries {
+        if fits(&text) {
+            return text;
+        }
+        narrowest = text;
+    }
+    narrowest
+}
+
+fn render_as(rows: &[Row], name_length: usize, gap: u16, number: fn(u64) -> String) -> String {
     let header = ["PIPELINE", "TASK", "STATE", "ROWS", "BYTES", "ROWS/S", "LAG S", "LAG", "RETRIES", "LOOPS"];
     let mut out = table(header);
     for row in rows {
         let status = &row.status;
         out.add_row([
-            status.pipeline.clone(),
-            status.task.clone(),
+            cut(&status.pipeline, name_length),
+            cut(&status.task, name_length),
             state(&status.state).to_owned(),
-            thousands(status.rows_written),
+            number(status.rows_written),
             bytes(status.bytes_written),
-            thousands(row.rows_per_second.round() as u64),
+            number(row.rows_per_second.round() as u64),
             status.lag_seconds.map_or_else(|| "-".into(), |lag| format!("{lag:.1}")),
-            status.lag_offsets.map_or_else(|| "-".into(), |lag| thousands(lag.unsigned_abs())),
-            thousands(status.retries + status.reconnects),
-            thousands(status.loops_suppressed),
+            status.lag_offsets.map_or_else(|| "-".into(), |lag| number(lag.unsigned_abs())),
+            number(status.retries + status.reconnects),
+            number(status.loops_suppressed),
         ]);
+    }
+    for column in out.column_iter_mut() {
+        column.set_padding((0, gap));
     }
     for column in out.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -66,6 +89,13 @@ pub fn render(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+fn cut(name: &str, length: usize) -> String {
+    if name.chars().count() <= length {
+        return name.to_owned();
+    }
+    name.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// One structured line a task.
@@ -117,6 +147,15 @@ pub fn thousands(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `999,999`, then `1.2M`, `1.2G`
+fn rounded(number: u64) -> String {
+    match number {
+        0..1_000_000 => thousands(number),
+        1_000_000..1_000_000_000 => format!("{:.1}M", number as f64 / 1e6),
+        _ => format!("{:.1}G", number as f64 / 1e9),
+    }
 }
 
 /// `12.3 MiB`
@@ -172,5 +211,32 @@ a-to-b    power  failed    4,000  62.5 KiB   1,500    0.3  1,500        3      7
 b-to-a           starting      0       0 B       0      -      -        0      0
 a-to-b/power: no answer";
         assert_eq!(render(&rows), expected);
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal() {
+        let status = PipelineStatus {
+            pipeline: "shanghai-to-berlin".into(),
+            task: "power-of-the-plant".into(),
+            state: TaskState::Running,
+            rows_written: 12_345_678_901,
+            bytes_written: 1 << 40,
+            lag_seconds: Some(12.3),
+            lag_offsets: Some(1_234_567),
+            retries: 12,
+            loops_suppressed: 1_234,
+            ..PipelineStatus::default()
+        };
+        let rows = [Row { status, rows_per_second: 1_234_567.0 }];
+        for columns in [80, 100, 120, 200] {
+            let text = render_within(&rows, columns);
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}:\n{text}");
+            assert!(text.contains("running") && text.contains("LOOPS"), "{text}");
+        }
+        let expected = "\
+PIPELINE     TASK         STATE    ROWS   BYTES ROWS/S LAG S  LAG RETRIES LOOPS
+shanghai-to… power-of-th… running 12.3G 1.0 TiB   1.2M  12.3 1.2M      12 1,234";
+        assert_eq!(render_within(&rows, 80), expected);
+        assert!(render_within(&rows, 200).contains("12,345,678,901"));
     }
 }

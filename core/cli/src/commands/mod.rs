@@ -27,6 +27,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether a live table will be on the terminal.
+    pub fn shows_table(&self) -> bool {
+        matches!(self, Self::Run(args) if args.shows_table())
+    }
+
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         match self {
             Self::Run(args) => args.run(host, output),

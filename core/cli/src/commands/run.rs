@@ -63,6 +63,10 @@ enum Reason {
 }
 
 impl Args {
+    pub fn shows_table(&self) -> bool {
+        is_terminal() && !self.json
+    }
+
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         let mut files = load_files(&self.files, output)?;
         if let Some(state) = &self.state {
@@ -127,31 +131,66 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
         }
     }
     let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
-    let reason = watch(args, &runs, run_for, begin, &mut signals, output).await;
+    let mut display = Display::new(args, begin, output);
+    let reason = watch(&mut display, &runs, run_for, &mut signals).await;
     let comparisons = match reason {
-        Reason::TimeIsOver => Some(tokio::select! {
-            result = settle(&runs, &plugins) => result?,
-            () = signals.next() => return abort(&runs),
-        }),
+        Reason::TimeIsOver => tokio::select! {
+            result = settle(&runs, &plugins) => Some(result?),
+            // The first signal: nothing is compared, but what was read is written.
+            () = signals.next() => None,
+            () = display.go_on(&runs, "the time is over: generators stop, lanes are drained, sites are compared") => None,
+        },
         Reason::Ended | Reason::Signal => None,
     };
-    let Some(ends) = stop_all(&runs, &mut signals).await else { return abort(&runs) };
+    let ends = tokio::select! {
+        ends = stop_all(&runs, &mut signals) => ends,
+        () = display.go_on(&runs, "stopping: what was read is written; a second signal ends at once") => None,
+    };
+    output.live_clear();
+    let Some(ends) = ends else { return abort(&runs) };
     finish(args, &runs, ends, comparisons, begin, output)
+}
+
+/// Shows what happens: a table on a terminal, lines elsewhere.
+struct Display<'a> {
+    is_live: bool,
+    begin: Instant,
+    rates: Rates,
+    ticks: tokio::time::Interval,
+    output: &'a Output,
+}
+
+impl<'a> Display<'a> {
+    fn new(args: &Args, begin: Instant, output: &'a Output) -> Self {
+        let is_live = args.shows_table();
+        let interval = if is_live { TABLE_INTERVAL } else { args.status_interval };
+        let ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        Self { is_live, begin, rates: Rates::default(), ticks, output }
+    }
+
+    /// Shows the state at every tick, with `note` below the table; never ends by itself.
+    async fn go_on(&mut self, runs: &[(Graph, Running)], note: &str) {
+        loop {
+            self.ticks.tick().await;
+            let pipelines = runs.iter().flat_map(|(_, running)| running.status().pipelines).collect();
+            let rows = self.rates.rows(pipelines, self.begin.elapsed());
+            if self.is_live {
+                let table = status::render_within(&rows, self.output.columns());
+                self.output.live(format!("{table}\n{note}").trim_end());
+            } else {
+                status::log(&rows);
+            }
+        }
+    }
 }
 
 /// Shows what happens until the run is over.
 async fn watch(
-    args: &Args,
+    display: &mut Display<'_>,
     runs: &[(Graph, Running)],
     run_for: Option<Duration>,
-    begin: Instant,
     signals: &mut Signals,
-    output: &Output,
 ) -> Reason {
-    let is_live = is_terminal() && !args.json;
-    let mut rates = Rates::default();
-    let mut ticks = tokio::time::interval(if is_live { TABLE_INTERVAL } else { args.status_interval });
-    ticks.tick().await;
     let time_is_over = async {
         match run_for {
             Some(run_for) => tokio::time::sleep(run_for).await,
@@ -163,25 +202,12 @@ async fn watch(
             running.wait().await;
         }
     };
-    tokio::pin!(time_is_over, all_ended);
-    let reason = loop {
-        tokio::select! {
-            _ = ticks.tick() => {
-                let pipelines = runs.iter().flat_map(|(_, running)| running.status().pipelines).collect();
-                let rows = rates.rows(pipelines, begin.elapsed());
-                if is_live {
-                    output.live(&status::render(&rows));
-                } else {
-                    status::log(&rows);
-                }
-            }
-            () = &mut time_is_over => break Reason::TimeIsOver,
-            () = &mut all_ended => break Reason::Ended,
-            () = signals.next() => break Reason::Signal,
-        }
-    };
-    output.live_clear();
-    reason
+    tokio::select! {
+        () = time_is_over => Reason::TimeIsOver,
+        () = all_ended => Reason::Ended,
+        () = signals.next() => Reason::Signal,
+        () = display.go_on(runs, "") => Reason::Ended,
+    }
 }
 
 /// Stops what makes data, waits until every lane is drained, and compares the sites of every replica.

@@ -14,7 +14,7 @@ pub struct KeyDescription {
     pub kind: String,
     /// Empty where there is none; `required` where the key must be given.
     pub default: String,
-    /// The first line of its documentation.
+    /// The first paragraph of its documentation.
     pub summary: String,
 }
 
@@ -53,12 +53,21 @@ fn collect(root: &Json, schema: &Json, path: &str, found: &mut Vec<KeyDescriptio
                 (false, Some(default)) if !default.is_null() && !is_table => default.to_string(),
                 (false, _) => String::new(),
             },
-            summary: text("description").and_then(Json::as_str).and_then(|it| it.lines().next()).unwrap_or_default().into(),
+            summary: text("description").and_then(Json::as_str).map(first_paragraph).unwrap_or_default(),
         });
         if is_table {
             collect(root, target, &key_path, found);
         }
     }
+}
+
+fn first_paragraph(text: &str) -> String {
+    text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+fn constants(branch: &Json) -> Option<&[Json]> {
+    let all = branch.get("enum").and_then(Json::as_array).map(Vec::as_slice);
+    all.or_else(|| branch.get("const").map(std::slice::from_ref))
 }
 
 /// The type in a word or two.
@@ -67,8 +76,9 @@ fn kind(root: &Json, schema: &Json) -> String {
         return choices(values.iter());
     }
     if let Some(branches) = schema.get("oneOf").and_then(Json::as_array) {
-        let constants: Option<Vec<&Json>> = branches.iter().map(|branch| branch.get("const")).collect();
-        return constants.map_or_else(|| "table".into(), |values| choices(values.into_iter()));
+        // A variant with documentation of its own is a branch; those without are one `enum` together.
+        let constants: Option<Vec<&[Json]>> = branches.iter().map(constants).collect();
+        return constants.map_or_else(|| "table".into(), |values| choices(values.concat().iter()));
     }
     let name = match schema.get("type") {
         Some(Json::String(name)) => name.as_str(),

@@ -109,8 +109,14 @@ fn parts(run: &Shared, place: &Place, type_name: &str, stop: &CancellationToken)
     HostParts { host: Arc::new(host), log: Arc::new(log) }
 }
 
+/// What is empty is left out of a log line.
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
 fn log_event(level: u32, labels: &Labels, origin: &str, message: &str, fields: &str) {
     let Labels { pipeline, task, component, lane } = labels;
+    let (pipeline, task, component, fields) = (known(pipeline), known(task), known(component), known(fields));
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(target: "plugin", pipeline, task, component, lane, origin, fields, "{message}")

@@ -47,3 +47,21 @@ pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
             address_key: "dsn".into(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    /// `plugin describe` shows them, and the engine reads how often to look for new databases from there.
+    #[test]
+    fn every_optional_key_tells_its_default() {
+        for component in super::plugin().describe().components {
+            let required: Vec<_> = component.schema["required"].as_array().into_iter().flatten().collect();
+            let keys = component.schema["properties"].as_object().into_iter().flatten();
+            for (key, schema) in keys.filter(|(key, _)| !required.contains(&&serde_json::json!(key))) {
+                assert!(schema.get("default").is_some(), "{} {key}: {schema}", component.type_name);
+            }
+            if component.type_name == "tdengine-tmq" {
+                assert_eq!(component.schema["properties"]["new-database-interval"]["default"], "30s");
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A duration as it is written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,13 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// As it is read: a default in a schema is what a person may write.
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl JsonSchema for Span {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "Span".into()
@@ -60,13 +67,25 @@ impl JsonSchema for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        let milliseconds = self.0.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        match units.iter().find(|(each, _)| milliseconds >= *each && milliseconds.is_multiple_of(*each)) {
+            Some((each, unit)) => write!(f, "{}{unit}", milliseconds / each),
+            None => write!(f, "{milliseconds}ms"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_is_written_as_it_is_read() {
+        for text in ["0ms", "250ms", "30s", "1500ms", "90s", "5m", "1h", "2d"] {
+            assert_eq!(Span::parse(text).unwrap().to_string(), text);
+        }
+    }
 
     #[test]
     fn durations_need_a_unit() {

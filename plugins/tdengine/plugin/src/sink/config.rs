@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipeline_sdk::describe::{COMPARES_REPLAYS, MARKS_WRITES};
 use pipeline_sdk::{ComponentDescription, Context, Error, Kind, Result, Sink, SinkConfig};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::TdengineSink;
 use crate::client::SocketLimits;
@@ -48,7 +48,7 @@ pub struct TdengineConfig {
     pub request_timeout: Span,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MissingTable {
     #[default]

@@ -5,7 +5,7 @@ use pipeline_sdk::{
     ComponentDescription, Context, Error, Frame, Header, Kind, Message, Result, Source, SourceConfig, async_trait,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::TmqSource;
 use crate::client::SocketLimits;
@@ -63,7 +63,7 @@ pub struct TmqConfig {
     pub assignment_timeout: Span,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartFrom {
     /// The oldest entry kept.
@@ -73,7 +73,7 @@ pub enum StartFrom {
     Latest,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnHole {
     #[default]

@@ -1,0 +1,164 @@
+//! The command line as a person at a terminal meets it: help, the live table, signals, the summary, exit codes.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pipeline_tests::{Process, Scene, Site, binary, pipelines};
+
+const T0: i64 = 1_780_000_000_000;
+const SOON: Duration = Duration::from_secs(60);
+
+/// Two sites and `replica.toml` between them; the second one's admin address.
+fn pair(scene: &Scene) -> (Site, Site, String, [Process; 2]) {
+    let admin = format!("127.0.0.1:{}", pipeline_tests::free_port().unwrap());
+    let (a, first) = scene.node("a", "");
+    let (b, second) = scene.node("b", &format!("admin = \"{admin}\""));
+    for site in [&a, &b] {
+        site.sql("create database power vgroups 1 wal_retention_period 3600");
+    }
+    a.sql("create table power.t (ts timestamp, v int)");
+    scene.write("replica.toml", &pipelines(&a, &b, "power"));
+    (a, b, admin, [first, second])
+}
+
+fn insert(site: &Site, from: i64, rows: i64) {
+    let values: String = (from..from + rows).map(|row| format!(" ({}, {row})", T0 + row)).collect();
+    site.sql(&format!("insert into power.t values{values}"));
+}
+
+fn count(site: &Site) -> i64 {
+    match site.try_sql("select count(*) from power.t").unwrap() {
+        Ok(rows) => rows[0][0].as_i64().unwrap(),
+        Err(_) => 0,
+    }
+}
+
+fn wait_for(site: &Site, rows: i64, run: &Process) {
+    let deadline = Instant::now() + SOON;
+    while count(site) < rows {
+        assert!(Instant::now() < deadline, "{} of {rows} rows:\n{}", count(site), run.output());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+#[test]
+fn every_verb_has_help() {
+    let scene = Scene::new();
+    for verb in [&["run"][..], &["validate"], &["graph"], &["plugin"], &["plugin", "list"], &["plugin", "describe"], &["schema"], &["node"], &["completions"], &[]] {
+        let outcome = scene.pipeline(&[verb, &["--help"]].concat());
+        assert_eq!(outcome.exit, Some(0), "{verb:?}");
+        assert!(outcome.stdout.contains(&format!("Usage: pipeline {}", verb.join(" ")).trim_end().to_owned()), "{}", outcome.stdout);
+    }
+    for verb in [&["plugin", "list"][..], &["plugin", "describe", "tdengine"], &["schema"]] {
+        let json = if verb == ["schema"] { verb.to_vec() } else { [verb, &["--json"]].concat() };
+        let outcome = scene.pipeline(&json);
+        serde_json::from_str::<serde_json::Value>(&outcome.stdout).unwrap_or_else(|error| panic!("{json:?}: {error}"));
+        assert_eq!(outcome.exit, Some(0));
+    }
+    let described = scene.pipeline(&["plugin", "describe", "tdengine-tmq"]).stdout;
+    let has = |texts: [&str; 3]| described.lines().any(|line| texts.iter().all(|text| line.contains(text)));
+    assert!(has(["on-hole", "stop | continue", "\"stop\""]) && has(["new-database-interval", "string", "\"30s\""]), "{described}");
+}
+
+/// Drains, flushes, stores positions, and ends with 0: the next run finds nothing that was written before.
+#[test]
+fn a_signal_drains_and_ends_with_0() {
+    let scene = Scene::new();
+    let (a, b, _, _nodes) = pair(&scene);
+    let mut rows = 0;
+    for signal in ["INT", "TERM"] {
+        let mut run = scene.start(&["run", "replica.toml", "--json"], &format!("{signal}.log"));
+        run.wait_for("lane placed", SOON).unwrap();
+        for _ in 0..20 {
+            insert(&a, rows, 50);
+            rows += 50;
+        }
+        wait_for(&b, rows - 500, &run);
+        run.signal(signal).unwrap();
+        let status = run.wait(SOON).unwrap();
+        assert_eq!(status.code(), Some(0), "{}", run.output());
+        assert!(run.output().contains("\"is-drained\": true"), "{}", run.output());
+        // What was read is written; what was not is for the next run, and nothing else is.
+        let there = count(&b);
+        let text = scene.pipeline(&["run", "--for", "1s", "--json", "replica.toml"]);
+        text.expect(0, &[]);
+        let summaries: serde_json::Value = serde_json::from_str(&text.stdout).unwrap();
+        let written: i64 = summaries[0]["pipelines"].as_array().unwrap().iter().map(|it| it["rows-written"].as_i64().unwrap()).sum();
+        assert_eq!((written, count(&b)), (rows - there, rows), "{}", text.stdout);
+        assert_eq!(summaries[0]["sites-are-equal"], true);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let scene = Scene::new();
+    let (a, b, admin, _nodes) = pair(&scene);
+    scene.write("replica.toml", &scene.read("replica.toml").replace("\"tdengine\",", "\"tdengine\", request-timeout = \"60s\","));
+    let mut run = scene.start(&["run", "replica.toml"], "run.log");
+    insert(&a, 0, 10);
+    wait_for(&b, 10, &run);
+    // From now on a write is answered after most of a minute: draining would take as long as it may.
+    ureq::post(format!("http://{admin}/faults")).send(r#"{"fault":"delay-reply","milliseconds":50000,"action":"write_raw"}"#).unwrap();
+    insert(&a, 10, 10);
+    std::thread::sleep(Duration::from_millis(500));
+    run.signal("INT").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(run.is_running(), "it drains:\n{}", run.output());
+    let begun = Instant::now();
+    run.signal("TERM").unwrap();
+    let status = run.wait(SOON).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(status.code(), Some(1), "{}", run.output());
+    for text in ["error: ended at once, as told by a second signal", "hint: nothing is lost"] {
+        assert!(run.output().contains(text), "no {text:?} in:\n{}", run.output());
+    }
+    ureq::delete(format!("http://{admin}/faults")).call().unwrap();
+    scene.pipeline(&["run", "--for", "1s", "replica.toml"]).expect(0, &[]);
+    assert_eq!(count(&b), 20);
+}
+
+#[test]
+fn a_bounded_run_ends_with_a_summary() {
+    let scene = Scene::new();
+    let (a, _b, _, _nodes) = pair(&scene);
+    insert(&a, 0, 1_234);
+    let outcome = scene.pipeline(&["run", "--for", "2s", "replica.toml"]);
+    outcome.expect(0, &["lane placed"]);
+    let lines: Vec<String> = outcome.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expect in ["SITE DATABASE TABLES ROWS", "a power 1 1,234", "b power 1 1,234", "sites are equal: yes"] {
+        assert!(lines.iter().any(|line| line == expect), "no {expect:?} in:\n{}", outcome.stdout);
+    }
+    let moved = lines.iter().find(|line| line.starts_with("a-to-b power stopped 1,234 "));
+    assert!(moved.is_some_and(|line| line.ends_with(" 0.0 0 0 0")), "rows, lags, retries, loops:\n{}", outcome.stdout);
+}
+
+/// What a terminal of so many columns shows while it runs, without the codes that move the cursor.
+fn on_a_terminal(scene: &Scene, columns: u32, log: &str) -> String {
+    let command = format!("stty cols {columns} rows 24; exec {} run --for 3s replica.toml", binary().display());
+    let outcome = scene.end_of(Command::new("script").args(["-qec", &command, log])).unwrap();
+    assert_eq!(outcome.exit, Some(0), "{}", outcome.stdout);
+    outcome.stdout
+}
+
+#[test]
+fn a_terminal_shows_a_live_table_that_fits() {
+    let scene = Scene::new();
+    let (a, _b, _, _nodes) = pair(&scene);
+    insert(&a, 0, 500);
+    for columns in [80, 120] {
+        let shown = on_a_terminal(&scene, columns, "typescript");
+        // Drawn again and again, each time over the last.
+        let draws = shown.matches("PIPELINE").count();
+        assert!(draws >= 4 && shown.contains("\u{1b}[3A"), "{draws} draws:\n{shown:?}");
+        assert!(shown.contains("the time is over: generators stop, lanes are drained"), "{shown:?}");
+        let table: Vec<&str> = shown.lines().filter(|line| line.contains("a-to-b") && line.contains("power")).collect();
+        assert!(table.iter().any(|line| line.contains("running")), "{shown:?}");
+        for heading in ["ROWS", "BYTES", "ROWS/S", "LAG S", "LAG", "RETRIES", "LOOPS"] {
+            assert!(shown.contains(heading), "no {heading} in {shown:?}");
+        }
+        let width = table.iter().map(|line| line.trim_end().chars().count()).max().unwrap();
+        assert!(width <= columns as usize, "{width} columns of {columns}:\n{shown}");
+        assert!(!shown.contains("lane placed"), "log lines that the table makes superfluous:\n{shown}");
+        assert!(shown.contains("sites are equal: yes"), "{shown}");
+    }
+}
