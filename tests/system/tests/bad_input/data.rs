@@ -158,6 +158,7 @@ fn narrower_varchar_at_the_target() {
     ];
     two.scene.pipeline(&["run", "a-to-b.toml"]).expect(3, &told);
     two.b.sql("drop topic of_user");
+    two.replicate("", "", ", parked-interval = \"200ms\"");
     two.replicates("t", 2);
     assert_eq!(two.b.sql(&format!("select v from power.t where ts = {}", T0 + 1)), [[json!(longer)]]);
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::decide::{Fit, fit_of};
 use super::target::Target;
-use super::{MissingTable, replay, shared, statement};
+use super::{MissingTable, parked, replay, shared, statement};
 use crate::client::ClientError;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -247,7 +247,12 @@ async fn fit_now(
     block: &Block<'_>,
 ) -> Result<Option<(shared::Target, Arc<Fit>)>> {
     let (mut fit, is_new) = fit_of(target, &table, block)?;
-    if *fit == Fit::Same || !(is_new || matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_))) {
+    let waits = matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_));
+    if waits {
+        // What is waited for may be a change that was parked, and no flush comes while rows wait.
+        parked::retry(target, connection).await?;
+    }
+    if *fit == Fit::Same || !(is_new || waits) {
         return Ok(Some((table, fit)));
     }
     loop {
