@@ -48,6 +48,14 @@ fn a_shared_library_is_opened_from_a_copy_under_its_hash() {
     assert_eq!(copies.len(), 1);
     assert!(copies[0].to_string_lossy().contains(&loaded.sha256[..16]));
 
+    // A copy that a loss of power left behind, as long as it should be: put in its place, as the old one is in use.
+    let copy = folder.join("copies").join(&copies[0]);
+    let whole = std::fs::read(&copy).unwrap();
+    std::fs::write(folder.join("zeros"), vec![0; whole.len()]).unwrap();
+    std::fs::rename(folder.join("zeros"), &copy).unwrap();
+    assert!(load(&folder, None).problems().is_empty());
+    assert_eq!(std::fs::read(&copy).unwrap(), whole);
+
     let right = loaded.sha256.to_uppercase();
     assert!(load(&folder, Some(&right)).problems().is_empty());
     let wrong = load(&folder, Some(&"0".repeat(64)));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
@@ -13,6 +13,7 @@ use pipeline_sdk::{Context, Incident, Kind, Output, Polled, Sink, Source, Transf
 use serde_json::json;
 
 use crate::options::Options;
+use crate::process::thread_cpu_seconds;
 use crate::report::{Report, Wanted};
 
 const MESSAGES: u64 = 200_000;
@@ -38,9 +39,9 @@ pub fn measure(options: &Options, plugins: &Path, report: &mut Report) -> Result
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for way in order {
             let chain = if way == 0 { direct()? } else { imported(&loaded)? };
-            let begun = Instant::now();
+            let before = thread_cpu_seconds()?;
             runtime.block_on(run(chain))?;
-            seconds[way] = begun.elapsed().as_secs_f64();
+            seconds[way] = thread_cpu_seconds()? - before;
         }
         costs.push((seconds[1] - seconds[0]) / MESSAGES as f64 * 1e6);
     }

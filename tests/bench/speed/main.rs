@@ -1,6 +1,6 @@
 //! Speed and memory of the built binary and its shared libraries, printed as a table of figure, wanted, reached.
 //!
-//! `cargo bench -p pipeline-bench -- --help`. Machines are noisy: what is compared runs in turns within one run, a ratio is
+//! `cargo bench --bench speed -- --help`. Machines are noisy: what is compared runs in turns within one run, a ratio is
 //! made of two neighbours, and minimum, median and maximum of the rounds are shown. `--check` fails when a median misses.
 
 mod bare;

@@ -6,7 +6,7 @@ use clap::{Parser, ValueEnum};
 ///
 /// Without `--sites` everything runs against two embedded nodes that the benchmark starts.
 #[derive(Debug, Parser)]
-#[command(name = "cargo bench -p pipeline-bench --")]
+#[command(name = "cargo bench --bench speed --")]
 pub struct Options {
     /// End with an error when the median of a figure misses what is wanted
     #[arg(long)]
@@ -16,10 +16,10 @@ pub struct Options {
     pub only: Vec<Figure>,
     /// A real pair instead of embedded nodes: two addresses like `ws://root:taosdata@host:6041`. Databases, topics and groups
     /// that begin with `bench_` are made and dropped there
-    #[arg(long, env = "PIPELINE_BENCH_SITES", value_delimiter = ',', num_args = 2)]
+    #[arg(long, env = "PIPELINE_BENCH_SITES", value_delimiter = ',')]
     pub sites: Option<Vec<String>>,
     /// The pair through libtaos: two addresses like `taos://host:6030`
-    #[arg(long, env = "PIPELINE_BENCH_NATIVE", value_delimiter = ',', num_args = 2)]
+    #[arg(long, env = "PIPELINE_BENCH_NATIVE", value_delimiter = ',')]
     pub native: Option<Vec<String>>,
     /// Rows that are replicated in each round
     #[arg(long, default_value_t = 5_000_000)]

@@ -46,6 +46,13 @@ pub fn cpu_seconds(id: u32) -> Result<f64> {
     Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 
+/// Seconds of processor time that this thread has used, to the nanosecond: what others do does not count.
+pub fn thread_cpu_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: f64 = text.split_whitespace().next().context("schedstat is empty")?.parse()?;
+    Ok(nanoseconds / 1e9)
+}
+
 /// Resident memory of a process, MiB.
 pub fn resident_mib(id: u32) -> Result<f64> {
     let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;

@@ -1,6 +1,5 @@
 //! Opening one library: hash, copy, architecture, symbol, version.
 
-use std::io::Write;
 use std::os::raw::c_int;
 use std::path::{Path, PathBuf};
 
@@ -87,8 +86,8 @@ fn check_whole(bytes: &[u8]) -> Result<()> {
         .hint("build it anew, or copy it again"))
 }
 
-/// A copy under the library's hash; an equal one that is there already is used. Written aside and renamed, so that a half-written
-/// copy is never opened.
+/// A copy under the library's hash; an equal one that is there already is used, which is looked at byte by byte: a copy is not
+/// synced, and one that a loss of power left half-written is made anew. Written aside and renamed, for another process may open it.
 fn copy(bytes: &[u8], sha256: &str, path: &Path, folder: &Path) -> Result<PathBuf> {
     let failed = |error: std::io::Error| {
         Error::fatal(format!("cannot copy the library to {}: {error}", folder.display()))
@@ -99,12 +98,12 @@ fn copy(bytes: &[u8], sha256: &str, path: &Path, folder: &Path) -> Result<PathBu
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let target = folder.join(format!("{name}-{}{}", &sha256[..16], std::env::consts::DLL_SUFFIX));
-    if std::fs::metadata(&target).is_ok_and(|it| it.len() == bytes.len() as u64) {
+    let is_as_long = std::fs::metadata(&target).is_ok_and(|it| it.len() == bytes.len() as u64);
+    if is_as_long && std::fs::read(&target).is_ok_and(|copy| copy == bytes) {
         return Ok(target);
     }
     let aside = folder.join(format!("{name}-{}.{}", &sha256[..16], std::process::id()));
-    let mut file = std::fs::File::create(&aside).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::write(&aside, bytes).map_err(failed)?;
     std::fs::rename(&aside, &target).map_err(failed)?;
     Ok(target)
 }

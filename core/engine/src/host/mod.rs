@@ -63,8 +63,15 @@ impl Plugins {
     /// Looks through the search path and opens every plugin in it. What fails is in [`Plugins::problems`].
     pub fn load(options: &LoadOptions) -> Self {
         let mut plugins = Self { folders: options.search.folders.clone(), ..Self::default() };
-        for path in options.search.files() {
-            let loaded = plugins.open(&path, options);
+        let files = options.search.files();
+        // Hashing and copying take a start's time: each library in a thread of its own.
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = files.iter().map(|path| scope.spawn(|| library::open(path, options))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            threads.into_iter().map(join).collect()
+        });
+        for (path, opened) in files.into_iter().zip(opened) {
+            let loaded = opened.and_then(|opened| plugins.take(&path, opened, options));
             if let Err(error) = loaded {
                 plugins.problems.push(LoadProblem { path, error });
             }
@@ -86,8 +93,7 @@ impl Plugins {
         Ok(plugins)
     }
 
-    fn open(&mut self, path: &Path, options: &LoadOptions) -> Result<()> {
-        let opened = library::open(path, options)?;
+    fn take(&mut self, path: &Path, opened: library::Opened, options: &LoadOptions) -> Result<()> {
         let name = opened.library.describe()?.name;
         if let Some(pin) = options.pins.get(&name).filter(|pin| !pin.sha256.eq_ignore_ascii_case(&opened.sha256)) {
             return Err(Error::fatal(format!(

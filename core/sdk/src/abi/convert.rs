@@ -27,10 +27,15 @@ pub struct SchemasSent {
     last_id: u64,
 }
 
-/// The receiving side's memory of schemas.
+/// Texts that a receiver remembers: lanes, formats, namespaces and groups, which nearly every message repeats.
+const TEXTS_MAX: usize = 16;
+
+/// The receiving side's memory of schemas, and of texts.
 #[derive(Debug, Default)]
 pub struct SchemasReceived {
     recent: VecDeque<(u64, SchemaRef)>,
+    texts: Vec<Arc<str>>,
+    oldest_text: usize,
 }
 
 impl SchemasSent {
@@ -62,6 +67,27 @@ impl SchemasReceived {
             .iter()
             .find_map(|(known, schema)| (*known == id).then_some(schema))
             .ok_or_else(|| Error::fatal(format!("schema {id} was never sent or is forgotten")))
+    }
+
+    /// As [`text`], without an allocation for one that came lately.
+    ///
+    /// # Safety
+    /// As [`Slice::bytes`].
+    unsafe fn text(&mut self, slice: Slice) -> Result<Arc<str>> {
+        // SAFETY: of the caller.
+        let bytes = unsafe { slice.bytes() };
+        if let Some(known) = self.texts.iter().find(|known| known.as_bytes() == bytes) {
+            return Ok(known.clone());
+        }
+        // SAFETY: of the caller.
+        let fresh = unsafe { text(slice) }?;
+        if self.texts.len() < TEXTS_MAX {
+            self.texts.push(fresh.clone());
+        } else {
+            self.texts[self.oldest_text] = fresh.clone();
+            self.oldest_text = (self.oldest_text + 1) % TEXTS_MAX;
+        }
+        Ok(fresh)
     }
 }
 
@@ -220,11 +246,12 @@ pub unsafe fn import_messages(messages: Messages, schemas: &mut SchemasReceived)
 
 unsafe fn import_message(raw: &mut MessageRaw, schemas: &mut SchemasReceived) -> Result<Message> {
     // SAFETY: of this function's caller: every slice in `raw` is alive.
-    let text = |slice: Slice| unsafe { text(slice) };
+    let display = if raw.position_display.len == 0 { None } else { Some(unsafe { text(raw.position_display) }?) };
+    // SAFETY: as above.
+    let mut text = |slice: Slice| unsafe { schemas.text(slice) };
     // SAFETY: as above.
     let position = Bytes::copy_from_slice(unsafe { raw.position.bytes() });
     let has = |flag: u32| raw.flags & flag != 0;
-    let display = text(raw.position_display)?;
     let mark = match has(FLAG_REPLICATED) {
         false => Mark::Local,
         true => Mark::Replicated { site: Some(text(raw.site)?).filter(|site| !site.is_empty()) },
@@ -235,7 +262,7 @@ unsafe fn import_message(raw: &mut MessageRaw, schemas: &mut SchemasReceived) ->
         position: Position {
             bytes: position,
             number: has(FLAG_HAS_NUMBER).then_some(raw.position_number),
-            display: Some(display).filter(|display| !display.is_empty()),
+            display,
         },
         ends_position: has(FLAG_ENDS_POSITION),
         mark,
@@ -287,14 +314,15 @@ unsafe fn import_rows(raw: &mut MessageRaw, schemas: &mut SchemasReceived) -> Re
         .iter()
         .map(|run| {
             // SAFETY: of the caller: the run's slices are alive.
-            let text = |slice: Slice| unsafe { text(slice) };
-            Ok(Run {
-                first_row: run.first_row,
-                namespace: text(run.namespace)?,
-                table: text(run.table)?,
-                group: text(run.group)?,
-                labels: text(run.labels)?,
-            })
+            unsafe {
+                Ok(Run {
+                    first_row: run.first_row,
+                    namespace: schemas.text(run.namespace)?,
+                    table: text(run.table)?,
+                    group: schemas.text(run.group)?,
+                    labels: if run.labels.len == 0 { schemas.text(run.labels)? } else { text(run.labels)? },
+                })
+            }
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(Rows { batch, runs })

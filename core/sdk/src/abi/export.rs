@@ -32,7 +32,7 @@ struct Exported<T: ?Sized> {
 struct Shared<T: ?Sized> {
     poisoned: Arc<AtomicBool>,
     runtime: Runtime,
-    span: tracing::Span,
+    span: Arc<tracing::Span>,
     host: Arc<ForeignHost>,
     stop: watch::Sender<bool>,
     sent: std::sync::Mutex<SchemasSent>,
@@ -45,7 +45,7 @@ impl<T: ?Sized + 'static> Exported<T> {
         let shared = Arc::new(Shared {
             poisoned: Arc::new(AtomicBool::new(false)),
             runtime,
-            span: component_span(&host),
+            span: Arc::new(component_span(&host)),
             host,
             stop: watch::Sender::new(false),
             sent: std::sync::Mutex::default(),
@@ -395,7 +395,7 @@ pub unsafe fn discover(plugin: &Plugin, runtime: Runtime, component: Slice, conf
         Ok::<_, Error>(discover(parse_config(config)?))
     }));
     match prepared {
-        Ok(Ok(task)) => export_future(runtime, Arc::new(AtomicBool::new(false)), tracing::Span::none(), async move {
+        Ok(Ok(task)) => export_future(runtime, Arc::new(AtomicBool::new(false)), Arc::new(tracing::Span::none()), async move {
             task.await.map_or_else(error_output, |values| json(&values))
         }),
         Ok(Err(error)) => ready_future(error_output(error)),

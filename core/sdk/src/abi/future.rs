@@ -18,14 +18,14 @@ struct Exported {
     task: Option<Task>,
     runtime: Runtime,
     poisoned: Arc<AtomicBool>,
-    span: tracing::Span,
+    span: Arc<tracing::Span>,
 }
 
 /// Hands a future to the host.
 pub fn export_future(
     runtime: Runtime,
     poisoned: Arc<AtomicBool>,
-    span: tracing::Span,
+    span: Arc<tracing::Span>,
     task: impl Future<Output = OutputRaw> + Send + 'static,
 ) -> FutureRaw {
     let exported = Box::new(Exported { task: Some(Box::pin(task)), runtime, poisoned, span });
@@ -34,9 +34,8 @@ pub fn export_future(
 
 /// A call that is over before it is polled.
 pub fn ready_future(output: OutputRaw) -> FutureRaw {
-    export_future(Runtime::None, Arc::new(AtomicBool::new(false)), tracing::Span::none(), async move {
-        output
-    })
+    let span = Arc::new(tracing::Span::none());
+    export_future(Runtime::None, Arc::new(AtomicBool::new(false)), span, async move { output })
 }
 
 unsafe extern "C" fn poll_exported(state: *mut c_void, waker: *const WakerRaw, out: *mut OutputRaw) -> u32 {
@@ -113,8 +112,8 @@ impl Future for ImportedFuture {
             return Poll::Ready(error_output(panic_error("the plugin returned a call without a poll function")));
         };
         let mut output = OutputRaw::default();
-        let waker = Arc::new(HostWaker(context.waker().clone()));
-        let raw = WakerRaw { data: Arc::as_ptr(&waker).cast(), table: &HOST_WAKER };
+        // Borrowed: most calls are ready at once, and those that wait take a clone.
+        let raw = WakerRaw { data: (context.waker() as *const Waker).cast(), table: &HOST_WAKER };
         // SAFETY: state and poll function belong together; the waker and the output live through the call.
         let status = unsafe { poll(self.raw.state, &raw, &mut output) };
         if status == POLL_PENDING {
@@ -138,8 +137,7 @@ impl Drop for ImportedFuture {
     }
 }
 
-struct HostWaker(Waker);
-
+/// The host's wakers as the plugin sees them: `data` is a `Waker`, borrowed for a poll or boxed by `clone`.
 static HOST_WAKER: WakerTable = WakerTable {
     size: size_of::<WakerTable>() as u32,
     clone: clone_host_waker,
@@ -149,24 +147,24 @@ static HOST_WAKER: WakerTable = WakerTable {
 };
 
 unsafe extern "C" fn clone_host_waker(data: *const c_void) -> *const c_void {
-    // SAFETY: `data` came from an `Arc<HostWaker>` that is alive during the call.
-    unsafe { Arc::increment_strong_count(data.cast::<HostWaker>()) };
-    data
+    // SAFETY: `data` is a waker that is alive during the call.
+    let waker = unsafe { &*data.cast::<Waker>() };
+    Box::into_raw(Box::new(waker.clone())).cast_const().cast()
 }
 
 unsafe extern "C" fn wake_host(data: *const c_void) {
-    // SAFETY: `data` is a reference that `clone` counted and this call consumes.
-    unsafe { Arc::from_raw(data.cast::<HostWaker>()) }.0.wake_by_ref();
+    // SAFETY: `data` is a box that `clone` made and this call consumes.
+    unsafe { Box::from_raw(data.cast_mut().cast::<Waker>()) }.wake_by_ref();
 }
 
 unsafe extern "C" fn wake_host_by_ref(data: *const c_void) {
     // SAFETY: `data` is alive during the call.
-    unsafe { &*data.cast::<HostWaker>() }.0.wake_by_ref();
+    unsafe { &*data.cast::<Waker>() }.wake_by_ref();
 }
 
 unsafe extern "C" fn drop_host_waker(data: *const c_void) {
-    // SAFETY: `data` is a reference that `clone` counted and this call consumes.
-    drop(unsafe { Arc::from_raw(data.cast::<HostWaker>()) });
+    // SAFETY: `data` is a box that `clone` made and this call consumes.
+    drop(unsafe { Box::from_raw(data.cast_mut().cast::<Waker>()) });
 }
 
 /// The plugin's copy of a host's waker.
