@@ -166,6 +166,26 @@ fn super_table_dropped_and_created_again_with_one_vgroup_far_behind() {
 }
 
 #[test]
+fn super_table_dropped_and_created_again_after_the_other_site_altered_it() {
+    case("remade", |pair| {
+        let db = pair.database.clone();
+        pair.a.sql(&format!("create stable `{db}`.st (ts timestamp, a int, s varchar(20)) tags (g int)"));
+        pair.a.sql(&format!("create table `{db}`.c0 using `{db}`.st tags (1)"));
+        settle(pair);
+        pair.b.sql(&format!("alter stable `{db}`.st add column b double"));
+        settle(pair);
+        pair.a.sql(&format!("drop stable `{db}`.st"));
+        pair.a.sql(&format!("create stable `{db}`.st (ts timestamp, q int, a int) tags (g int)"));
+        pair.a.sql(&format!("create table `{db}`.c0 using `{db}`.st tags (1)"));
+        settle(pair);
+        // B's log never told A's side that its super table is another one now.
+        pair.b.sql(&format!("insert into `{db}`.c0 values (1700000000000, 7, 8)"));
+        settle(pair);
+        assert_eq!(count(&pair.a, &format!("select q from `{db}`.c0 where a = 8")), 7);
+    });
+}
+
+#[test]
 fn partial_updates_of_one_row_from_both_sides() {
     case("partial_update", |pair| {
         let db = pair.database.clone();

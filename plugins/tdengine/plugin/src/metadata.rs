@@ -87,6 +87,8 @@ pub struct Column {
 pub struct Definition {
     pub columns: Vec<Column>,
     pub tags: Vec<Column>,
+    /// When the super table was made, in the server's milliseconds: another time is another incarnation. Absent for other tables.
+    pub created: Option<i64>,
 }
 
 impl Definition {
@@ -120,7 +122,18 @@ pub async fn describe(connection: &Connection, database: &str, table: &str) -> R
             definition.columns.push(column);
         }
     }
+    if !definition.tags.is_empty() {
+        definition.created = created(connection, database, table).await?;
+    }
     Ok(Some(definition))
+}
+
+/// When a super table was made.
+async fn created(connection: &Connection, database: &str, stable: &str) -> Result<Option<i64>> {
+    let (database, stable) = (literal(database), literal(stable));
+    let of = format!("information_schema.ins_stables where db_name = {database} and stable_name = {stable}");
+    let rows = connection.query(&format!("select create_time from {of}")).await?.texts()?;
+    Ok(rows.first().and_then(|row| row[0].as_deref()?.parse().ok()))
 }
 
 /// `VARCHAR`, 16; `DECIMAL(10, 2)`, 8.

@@ -44,7 +44,7 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
     {
         return Ok((fit.clone(), false));
     }
-    let origin = target.origins.get(&table.group)?;
+    let origin = target.origins.get(&table.group)?.filter(|origin| origin.is_counterpart_of(&table.definition));
     let fields = block.fields().map_err(wire_error)?;
     let fit = Arc::new(compare(&fields, origin.as_deref(), &table.definition));
     target.is_server_cache_old = true;
@@ -113,12 +113,12 @@ mod tests {
             .iter()
             .map(|(name, column_type)| Column { name: (*name).into(), column_type: *column_type, is_primary_key: false })
             .collect();
-        Definition { columns, tags: Vec::new() }
+        Definition { columns, ..Definition::default() }
     }
 
     fn origin(newest_id: i16, columns: &[Field]) -> OriginStable {
         let columns = columns.iter().map(OriginField::from).collect();
-        OriginStable { suid: 1, column_version: 1, tag_version: 1, columns, tags: Vec::new(), newest_id }
+        OriginStable { suid: 1, column_version: 1, tag_version: 1, columns, tags: Vec::new(), newest_id, target_created: None }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use pipeline_sdk::{Context, Error, Result, State};
 use serde::{Deserialize, Serialize};
 use tdengine_wire::{ColumnType, DataType, Field};
 
+use crate::metadata::Definition;
+
 const KEY_STABLE: &str = "v1/stable/";
 const KEY_GONE: &str = "v1/gone/";
 /// Incarnations of one name that are remembered as dropped.
@@ -56,9 +58,22 @@ pub struct OriginStable {
     /// The highest id ever seen, of columns dropped since too.
     #[serde(default)]
     pub newest_id: i16,
+    /// When the target's super table was made that this one was compared with last.
+    #[serde(default)]
+    pub target_created: Option<i64>,
 }
 
 impl OriginStable {
+    /// Whether this is the counterpart of the target's super table. Where that was dropped and made again, the source's was as
+    /// well, which nobody tells this side: it was replicated there. Its columns have other ids, and match by name until an entry
+    /// tells them.
+    pub fn is_counterpart_of(&self, target: &Definition) -> bool {
+        match (self.target_created, target.created) {
+            (Some(then), Some(now)) => then == now,
+            _ => true,
+        }
+    }
+
     /// Whether an entry with these versions was applied already.
     pub fn covers(&self, column_version: i32, tag_version: i32) -> bool {
         column_version <= self.column_version && tag_version <= self.tag_version
@@ -183,7 +198,7 @@ mod tests {
     fn a_dropped_incarnation_stays_gone() {
         let context = Context::detached();
         let origins = Origins::new(&context, "power");
-        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![], newest_id: 0 };
+        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![], newest_id: 0, target_created: None };
         origins.put("s", &stable).unwrap();
         assert!(origins.get("s").unwrap().unwrap().covers(2, 1));
         assert!(!origins.get("s").unwrap().unwrap().covers(1, 2));

@@ -13,11 +13,12 @@ use crate::errors::{CodeReaction, reaction_to};
 use crate::log::change::Stable;
 use crate::metadata::{self, Column, Definition};
 
-fn origin_of(stable: &Stable, known: Option<&OriginStable>) -> OriginStable {
+fn origin_of(stable: &Stable, known: Option<&OriginStable>, here: Option<&Definition>) -> OriginStable {
     let before = known.filter(|known| known.suid == stable.suid).map_or(0, |known| known.newest_id);
     let newest_id = stable.columns.iter().chain(&stable.tags).map(|field| field.id).fold(before, i16::max);
     OriginStable {
         newest_id,
+        target_created: here.and_then(|here| here.created),
         suid: stable.suid,
         column_version: stable.column_version,
         tag_version: stable.tag_version,
@@ -68,9 +69,9 @@ pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
         }
     }
     let target = &mut *applying.target;
-    target.origins.put(&stable.name, &origin_of(&stable, known.as_deref()))?;
     target.shared.group_changed(&stable.name);
-    Ok(())
+    let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
+    target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), here.as_deref()))
 }
 
 pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
@@ -89,9 +90,9 @@ pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let Some(here) = here else {
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
-        return target.origins.put(&stable.name, &origin_of(&stable, known.as_deref()));
+        return target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), None));
     };
-    let after = origin_of(&stable, known.as_deref());
+    let after = origin_of(&stable, known.as_deref(), Some(&*here));
     let steps = match known.as_deref() {
         Some(known) => steps_of_difference(known, &after, &here)?,
         // Nothing is known of what was before: the entry says which one thing it changed.
@@ -334,7 +335,7 @@ mod tests {
                 flags: 0,
             })
             .collect();
-        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new(), newest_id: 9 }
+        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new(), newest_id: 9, target_created: None }
     }
 
     fn here(columns: &[(&str, u32)]) -> Definition {
@@ -346,7 +347,7 @@ mod tests {
                 is_primary_key: false,
             })
             .collect();
-        Definition { columns, tags: Vec::new() }
+        Definition { columns, ..Definition::default() }
     }
 
     #[test]
