@@ -115,6 +115,15 @@ fn reported(world: &World) -> String {
     shown.chain(states).collect()
 }
 
+/// No queue holds more than it may.
+pub fn bounded(world: &World, from: usize) -> Result<(), Violation> {
+    let (held, limit) = world.queued(from);
+    match held > limit {
+        true => Err(Violation::new("bounded", format!("{}: {held} messages are queued, {limit} may be", PIPELINES[from]))),
+        false => Ok(()),
+    }
+}
+
 /// A consumer without exclusion receives nothing while nobody writes (FACTS F59).
 pub async fn no_loop(world: &World) -> Result<(), Violation> {
     for (number, name) in SITES.iter().enumerate() {

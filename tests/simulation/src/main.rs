@@ -2,7 +2,7 @@
 //! that stands still while anybody works. Everything that happens is drawn from a seed, so that a failing seed fails again:
 //! `PIPELINE_SEED=N cargo test -p pipeline-simulation` replays it (`PIPELINE_LOG=debug` shows what the parts log).
 //!
-//! Read in this order: [`fabric`], [`world`], [`model`], [`operation`], [`script`], [`site`], [`check`].
+//! Read in this order: [`fabric`], [`world`], [`model`], [`operation`], [`script`], [`site`], [`oracle`], [`check`].
 
 mod fabric;
 mod world;
@@ -10,6 +10,7 @@ mod model;
 mod operation;
 mod script;
 mod site;
+mod oracle;
 mod check;
 
 use std::sync::Arc;
@@ -22,7 +23,12 @@ use world::Trace;
 /// Seeds that once found a defect: each is run in every tier.
 const REGRESSIONS: [u64; 0] = [];
 
-const MENU: Menu = Menu { rounds_max: 1, operations_max: 6, faults_max: 0 };
+const MENU: Menu = Menu { rounds_max: 3, operations_max: 14, faults_max: 3 };
+
+/// Failing seeds after which a run ends.
+const FAILURES_MAX: usize = 4;
+/// Seeds between two lines that tell how far a run is.
+const PROGRESS_SEEDS: u64 = 100;
 
 /// Seeds of this run: `PIPELINE_SIMULATION_SEEDS`, else by the tier that `PIPELINE_TEST_TIER` names.
 fn seeds() -> u64 {
@@ -83,18 +89,22 @@ fn every_seed_keeps_every_invariant() {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let seed = REGRESSIONS.get(number as usize).copied().unwrap_or(number);
-                    if number >= last + REGRESSIONS.len() as u64 || !failed.lock().expect("no panic under it").is_empty() {
+                    if number >= last + REGRESSIONS.len() as u64 || failed.lock().expect("no panic under it").len() >= FAILURES_MAX {
                         return;
                     }
                     if let Err((violation, trace)) = run(seed) {
-                        failed.lock().expect("no panic under it").push(show(seed, &violation, &trace));
+                        println!("{}\n", show(seed, &violation, &trace));
+                        failed.lock().expect("no panic under it").push(format!("seed {seed}: {}", violation.invariant));
+                    }
+                    if (number + 1) % PROGRESS_SEEDS == 0 {
+                        println!("{} seeds after {:.0} s", number + 1, begun.elapsed().as_secs_f64());
                     }
                 }
             });
         }
     });
     let failed = failed.into_inner().expect("no panic under it");
-    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
     println!("{last} seeds in {:.1} s on {threads} threads", begun.elapsed().as_secs_f64());
 }
 

@@ -5,7 +5,7 @@
 //! active-active system without a clock could tell who was last (FACTS F71), only an owner does; the owner changes from round to
 //! round, once the sites are equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,13 @@ pub enum Mode {
     Owned(usize),
 }
 
+/// Who may write a row in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Site(usize),
+    Both,
+}
+
 type Effect = Arc<dyn Fn(&mut State) + Send + Sync>;
 
 pub struct Operation {
@@ -52,13 +59,15 @@ pub struct User {
     pub next: i64,
     /// The first number of this round.
     first: i64,
+    /// What comes next in any case.
+    then: Option<Operation>,
 }
 
 impl User {
     /// `first` is larger than any number drawn before.
     pub fn new(site: usize, random: SmallRng, view: State, modes: BTreeMap<String, Mode>, first: i64) -> Self {
         let first = first + first % 2;
-        Self { site, random, view, modes, next: first + site as i64, first }
+        Self { site, random, view, modes, next: first + site as i64, first, then: None }
     }
 
     /// Before the next operation: none, or as long as a person takes.
@@ -93,6 +102,9 @@ impl User {
 
     /// The next operation; `None` when nothing of the kind that was drawn can be done.
     pub fn draw(&mut self, avoid: impl Fn(&str) -> bool) -> Option<Operation> {
+        if let Some(then) = self.then.take().filter(|then| !avoid(&then.group)) {
+            return Some(then);
+        }
         let groups = self.view.groups.iter().filter(|(name, _)| self.may(name) && !avoid(name));
         let groups: Vec<(String, Group)> = groups.map(|(name, group)| (name.clone(), group.clone())).collect();
         let Some((name, group)) = groups.into_iter().choose(&mut self.random) else {
@@ -106,7 +118,9 @@ impl User {
             66..72 => self.add_column(&name, &group),
             72..75 => self.create_group(),
             75..80 => self.set_tag(&name, &group, owns),
-            80..100 if !owns => self.insert(&name, &group),
+            80..90 if !owns => self.amend(&name, &group),
+            90..94 if !owns => self.add_tag(&name, &group),
+            94..100 if !owns => self.insert(&name, &group),
             80..84 => self.delete(&name, &group),
             84..86 => self.drop_column(&name, &group),
             86..88 => self.widen(&name, &group),
@@ -171,10 +185,39 @@ impl User {
         Some(operation(name, sql, move |state| effects.iter().for_each(|effect| effect(state))))
     }
 
+    /// Whose a row is in this round, where a group is free: a site's, or both sites', each of which then sets columns of its own.
+    fn share(&self, time: i64) -> Share {
+        let first = EPOCH_MS + self.first * 1000;
+        if time >= first {
+            return Share::Site(self.site);
+        }
+        match (time / 1000 / 2 + first / 1000 / 2) % 4 {
+            site @ (0 | 1) => Share::Site(site as usize),
+            _ => Share::Both,
+        }
+    }
+
+    /// Some columns of a row that both sites set columns of, without `q`.
+    fn amend(&mut self, name: &str, group: &Group) -> Option<Operation> {
+        let rows = group.tables.iter().flat_map(|(table, it)| it.rows.keys().map(move |time| (table, *time)));
+        let (table, time) = rows.filter(|(_, time)| self.share(*time) == Share::Both).choose(&mut self.random.clone())?;
+        let site = self.site as u8;
+        let mine = group.columns.iter().filter(|(column, _)| *column != "q" && column.bytes().last().is_some_and(|it| it % 2 == site));
+        let (column, kind) = mine.choose(&mut self.random)?;
+        let (column, (literal, text)) = (column.clone(), kind.value(self.number()));
+        let sql = format!("insert into {DATABASE}.`{table}` (ts, `{column}`) values ({time}, {literal})");
+        Some(on_table(name, table, sql, move |table| {
+            table.rows.entry(time).or_default().insert(column.clone(), text.clone());
+        }))
+    }
+
     /// A row that is there, some of its columns: its own or the other site's, whole or in part.
     fn overwrite(&mut self, name: &str, group: &Group) -> Option<Operation> {
-        let (site, first, owns) = (self.site as i64, EPOCH_MS + self.first * 1000, self.owns(name));
-        let is_mine = |time: i64| owns || time >= first || (time / 1000 / 2 + first / 1000 / 2) % 2 == site;
+        let owns = self.owns(name);
+        let shares: Vec<i64> = group.tables.values().flat_map(|table| table.rows.keys().copied()).collect();
+        let mine: BTreeSet<i64> =
+            shares.into_iter().filter(|time| owns || self.share(*time) == Share::Site(self.site)).collect();
+        let is_mine = |time: i64| mine.contains(&time);
         let rows = group.tables.iter().flat_map(|(table, it)| it.rows.keys().map(move |time| (table, *time)));
         let (table, time) = rows.filter(|(_, time)| is_mine(*time)).choose(&mut self.random)?;
         let number = self.number();
@@ -188,6 +231,10 @@ impl User {
             return None;
         }
         let table = self.name("t");
+        Some(self.create_child_named(name, group, table))
+    }
+
+    fn create_child_named(&mut self, name: &str, group: &Group, table: String) -> Operation {
         let number = self.number();
         let values: Vec<(String, (String, String))> =
             group.tags.iter().map(|(tag, kind)| (tag.clone(), kind.value(number))).collect();
@@ -204,15 +251,15 @@ impl User {
             }
         };
         if self.random.random_ratio(1, 2) {
-            return Some(operation(name, format!("create table {DATABASE}.`{table}` {using}"), make));
+            return operation(name, format!("create table {DATABASE}.`{table}` {using}"), make);
         }
         let number = self.number();
         let (row, effect) = self.row(name, group, &table, EPOCH_MS + number * 1000, number);
         let sql = format!("insert into {DATABASE}.`{table}` {using} {row}");
-        Some(operation(name, sql, move |state| {
+        operation(name, sql, move |state| {
             make(state);
             effect(state);
-        }))
+        })
     }
 
     fn create_group(&mut self) -> Option<Operation> {
@@ -356,6 +403,9 @@ impl User {
             return None;
         }
         let table = group.tables.keys().choose(&mut self.random)?.clone();
+        if self.random.random_ratio(1, 2) {
+            self.then = Some(self.create_child_named(name, group, table.clone()));
+        }
         let sql = format!("drop table {DATABASE}.`{table}`");
         Some(on_group(name, sql, move |group| drop(group.tables.remove(&table))))
     }
@@ -363,6 +413,10 @@ impl User {
     fn drop_group(&mut self, name: &str, group: &Group) -> Option<Operation> {
         let sql = format!("drop {}", of(name, group));
         let dropped = name.to_owned();
+        if self.random.random_ratio(1, 2) {
+            // Made again at once, with columns that it did not have.
+            self.then = Some(self.create(name.to_owned(), group.is_stable));
+        }
         Some(operation(name, sql, move |state| drop(state.groups.remove(&dropped))))
     }
 }

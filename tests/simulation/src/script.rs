@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use crate::check::{self, Violation};
+use crate::oracle;
 use crate::model::State;
 use crate::operation::{Mode, User};
 use crate::world::{PIPELINES, SITES, Shape, Trace, USER, World, connect};
@@ -50,7 +51,7 @@ pub async fn run(seed: u64, menu: Menu, trace: &Arc<Trace>) -> Result<u64, Viola
         if round > 0 || random.random_ratio(1, 2) {
             for _ in 0..random.random_range(0..=menu.faults_max) {
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..2_000))).await;
-                inject(&mut world, &mut random).await;
+                inject(&mut world, &mut random, &modes).await?;
             }
         }
         let mut unsure = BTreeSet::new();
@@ -66,6 +67,8 @@ pub async fn run(seed: u64, menu: Menu, trace: &Arc<Trace>) -> Result<u64, Viola
         }
         trace.note("writes have stopped");
         model = check::settle(&world, model, &unsure).await?;
+        oracle::logs(&world)?;
+        (0..2).try_for_each(|from| oracle::durable(&world, from, |_| true))?;
     }
     check::no_loop(&world).await?;
     Ok(world.fabric.sent())
@@ -126,7 +129,9 @@ async fn connect_again(site: usize) -> Result<Connection, Violation> {
     }
 }
 
-async fn inject(world: &mut World, random: &mut SmallRng) {
+/// Lets one fault happen; looks at what must hold at any moment.
+async fn inject(world: &mut World, random: &mut SmallRng, modes: &BTreeMap<String, Mode>) -> Result<(), Violation> {
+    (0..2).try_for_each(|from| check::bounded(world, from))?;
     let number = random.random_range(0..2);
     let (dialler, site) = (PIPELINES[random.random_range(0..2)], SITES[number]);
     let time = Duration::from_millis(random.random_range(100..8_000));
@@ -146,6 +151,7 @@ async fn inject(world: &mut World, random: &mut SmallRng) {
         5..8 => {
             world.trace.note(format!("killed: {}", PIPELINES[number]));
             world.kill_pipeline(number).await;
+            oracle::durable(world, number, |group| modes.get(group) == Some(&Mode::Free))?;
             tokio::time::sleep(time / 4).await;
             world.start_pipeline(number).await;
             world.trace.note(format!("started: {}", PIPELINES[number]));
@@ -162,4 +168,5 @@ async fn inject(world: &mut World, random: &mut SmallRng) {
             world.fabric.cut(Some(USER), Some(site));
         }
     }
+    Ok(())
 }

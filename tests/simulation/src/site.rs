@@ -38,13 +38,21 @@ async fn read_group(connection: &Connection, name: &str, is_stable: bool) -> Res
         (if is_tag { &mut group.tags } else { &mut group.columns }).insert(field.clone(), kind);
     }
     if is_stable {
-        let tags: Vec<String> = group.tags.keys().map(|tag| format!("`{tag}`")).collect();
-        let (names, rows) = query(connection, &format!("select tags tbname, {} from {DATABASE}.`{name}`", tags.join(", "))).await?;
-        for row in rows {
-            let table = row[0].clone().ok_or("a table without a name")?;
-            let values = names.iter().zip(&row).skip(1);
-            let tags = values.filter_map(|(tag, value)| Some((tag.clone(), value.clone()?))).collect();
-            group.tables.insert(table, Table { tags, ..Table::default() });
+        let of = format!("where db_name = '{DATABASE}' and stable_name = '{name}'");
+        for table in column(connection, &format!("select table_name from information_schema.ins_tables {of}")).await? {
+            group.tables.insert(table, Table::default());
+        }
+        let tags = format!("select table_name, tag_name, tag_value from information_schema.ins_tags {of}");
+        for row in query(connection, &tags).await?.1 {
+            let [Some(table), Some(tag), value] = &row[..] else { return Err(format!("a tag of {name} is {row:?}")) };
+            let value = value.as_deref().map(|text| match group.tags.get(tag) {
+                // Shown with all its digits here.
+                Some(Kind::Double) => text.parse::<f64>().map_or_else(|_| text.to_owned(), |value| value.to_string()),
+                _ => text.to_owned(),
+            });
+            if let Some(value) = value {
+                group.tables.entry(table.clone()).or_default().tags.insert(tag.clone(), value);
+            }
         }
     } else {
         group.tables.insert(name.to_owned(), Table::default());

@@ -25,6 +25,8 @@ pub const SITES: [&str; 2] = ["a", "b"];
 pub const PIPELINES: [&str; 2] = ["a-to-b", "b-to-a"];
 /// How a person or an application dials a site.
 pub const USER: &str = "user";
+/// Messages in each queue: so few that they fill.
+const BUFFER_MESSAGES: u64 = 4;
 
 /// What a seed decides once.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +95,10 @@ impl World {
         world
     }
 
+    pub fn node(&self, site: usize) -> Option<&Node> {
+        self.nodes[site].as_ref()
+    }
+
     pub async fn start_node(&mut self, site: usize) {
         if self.nodes[site].is_some() {
             return;
@@ -119,8 +125,10 @@ impl World {
         process.generation += 1;
         let (name, place) = (PIPELINES[from], format!("{}.{}.s{}", PIPELINES[from], process.generation, self.shape.seed));
         let text = format!(
-            "[pipeline.{name}]\nsource = {{ type = \"tdengine-tmq\", dsn = \"ws://{}.{place}\", databases = [\"{DATABASE}\"] }}\n\
-             transform = {{ type = \"loop-mark\" }}\nsink = {{ type = \"tdengine\", dsn = \"ws://{}.{place}\" }}\n",
+            "[pipeline.{name}]\nsource = {{ type = \"tdengine-tmq\", dsn = \"ws://{}.{place}\", databases = [\"{DATABASE}\"], \
+             buffer = {{ messages = {BUFFER_MESSAGES} }} }}\n\
+             transform = {{ type = \"loop-mark\" }}\nsink = {{ type = \"tdengine\", dsn = \"ws://{}.{place}\", \
+             buffer = {{ messages = {BUFFER_MESSAGES} }} }}\n",
             SITES[from],
             SITES[1 - from],
         );
@@ -143,6 +151,13 @@ impl World {
         self.fabric.cut(Some(PIPELINES[from]), None);
         // Aborted tasks end when they are next polled.
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Messages in the pipeline's queues, and how many there may be: each lane has one.
+    pub fn queued(&self, from: usize) -> (u64, u64) {
+        let status = self.running(from).map(Running::status).unwrap_or_default();
+        let lanes = u64::from(self.shape.vgroups) * 2;
+        (status.pipelines.iter().map(|it| it.queue_messages).sum(), lanes * BUFFER_MESSAGES)
     }
 
     pub fn running(&self, from: usize) -> Option<&Running> {
