@@ -23,7 +23,8 @@ use world::Trace;
 /// Seeds that once found a defect: each is run in every tier.
 const REGRESSIONS: [u64; 0] = [];
 
-const MENU: Menu = Menu { rounds_max: 3, operations_max: 14, faults_max: 3 };
+const MENU: Menu =
+    Menu { rounds_max: 3, operations_max: 14, faults_max: 3, renames_tags: false, both_amend: true, both_add_tags: false };
 
 /// Failing seeds after which a run ends.
 const FAILURES_MAX: usize = 4;

@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 
 use crate::model::{Group, Kind, State, Table};
+use crate::script::Menu;
 use crate::world::{DATABASE, SITES};
 
 /// Time of the first row, milliseconds.
@@ -61,13 +62,14 @@ pub struct User {
     first: i64,
     /// What comes next in any case.
     then: Option<Operation>,
+    menu: Menu,
 }
 
 impl User {
     /// `first` is larger than any number drawn before.
-    pub fn new(site: usize, random: SmallRng, view: State, modes: BTreeMap<String, Mode>, first: i64) -> Self {
+    pub fn new(site: usize, random: SmallRng, view: State, modes: BTreeMap<String, Mode>, first: i64, menu: Menu) -> Self {
         let first = first + first % 2;
-        Self { site, random, view, modes, next: first + site as i64, first, then: None }
+        Self { site, random, view, modes, next: first + site as i64, first, then: None, menu }
     }
 
     /// Before the next operation: none, or as long as a person takes.
@@ -118,13 +120,14 @@ impl User {
             66..72 => self.add_column(&name, &group),
             72..75 => self.create_group(),
             75..80 => self.set_tag(&name, &group, owns),
-            80..90 if !owns => self.amend(&name, &group),
-            90..94 if !owns => self.add_tag(&name, &group),
-            94..100 if !owns => self.insert(&name, &group),
+            80..90 if !owns && self.menu.both_amend => self.amend(&name, &group),
+            90..94 if !owns && self.menu.both_add_tags => self.add_tag(&name, &group),
+            80..100 if !owns => self.insert(&name, &group),
             80..84 => self.delete(&name, &group),
             84..86 => self.drop_column(&name, &group),
             86..88 => self.widen(&name, &group),
             88..90 => self.add_tag(&name, &group),
+            90..94 if !self.menu.renames_tags => self.add_tag(&name, &group),
             90..92 => self.rename_tag(&name, &group),
             92..94 => self.drop_tag(&name, &group),
             94..97 => self.drop_child(&name, &group),
@@ -200,7 +203,8 @@ impl User {
     /// Some columns of a row that both sites set columns of, without `q`.
     fn amend(&mut self, name: &str, group: &Group) -> Option<Operation> {
         let rows = group.tables.iter().flat_map(|(table, it)| it.rows.keys().map(move |time| (table, *time)));
-        let (table, time) = rows.filter(|(_, time)| self.share(*time) == Share::Both).choose(&mut self.random.clone())?;
+        let rows: Vec<(&String, i64)> = rows.filter(|(_, time)| self.share(*time) == Share::Both).collect();
+        let (table, time) = rows.into_iter().choose(&mut self.random)?;
         let site = self.site as u8;
         let mine = group.columns.iter().filter(|(column, _)| *column != "q" && column.bytes().last().is_some_and(|it| it % 2 == site));
         let (column, kind) = mine.choose(&mut self.random)?;
