@@ -10,7 +10,7 @@ use crate::error::{Result, WireError};
 /// Longest variable column value (VARCHAR, NCHAR in bytes) that a row can hold (PROTOCOL 12.2).
 pub const VALUE_BYTES_MAX: usize = 65_517;
 /// Schema `bytes` of a JSON tag (PROTOCOL 7.2).
-pub const JSON_BYTES: i32 = 4_097;
+pub const JSON_BYTES: i32 = 16_384;
 
 /// A column type of TDengine 3; the discriminant is its code (PROTOCOL 7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -231,13 +231,14 @@ impl Precision {
 pub struct ColumnType {
     /// The type.
     pub data_type: DataType,
-    /// Fixed types: the width. VARCHAR, VARBINARY, GEOMETRY: capacity + 2. NCHAR: 4 · characters + 2. JSON: 4097.
+    /// Fixed types: the width. VARCHAR, VARBINARY, GEOMETRY: capacity + 2. NCHAR: 4 · characters + 2. JSON: 16384
+    /// (recordings b1, c2; PROTOCOL says 4097).
     /// BLOB: capacity + 4. Decimals: width, 0, precision, scale in four bytes, low to high.
     pub bytes: i32,
 }
 
 impl ColumnType {
-    /// A fixed type with its natural width (JSON: 4097). For a variable type the width is that of capacity 0.
+    /// A fixed type with its natural width (JSON: 16384). For a variable type the width is that of capacity 0.
     pub fn of(data_type: DataType) -> Self {
         let bytes = match (data_type, data_type.width()) {
             (DataType::Json, _) => JSON_BYTES,
@@ -297,7 +298,9 @@ impl ColumnType {
     /// The number that query replies give in `fields_lengths` and `describe` prints (PROTOCOL 2.1, T17): the width of
     /// fixed types, the capacity of variable ones, 4095 for JSON.
     pub fn query_length(self) -> i32 {
+        const JSON_LENGTH: i32 = 4095;
         match (self.capacity(), self.data_type.width()) {
+            _ if self.data_type == DataType::Json => JSON_LENGTH,
             (Some(capacity), _) => capacity as i32,
             (None, Some(width)) => width as i32,
             (None, None) => self.bytes,

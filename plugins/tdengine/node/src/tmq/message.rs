@@ -34,7 +34,6 @@ pub(crate) struct Selection {
 pub(crate) struct Block {
     pub table: Arc<str>,
     pub fields: Arc<[Field]>,
-    pub schema_version: i32,
     pub block: Bytes,
 }
 
@@ -194,8 +193,8 @@ impl Run<'_> {
             if self.topic.meta != TopicMeta::None {
                 created.extend(table.create);
             }
-            let SubmitTable { table, fields, schema_version, block, .. } = table;
-            blocks.push(Block { table, fields, schema_version, block });
+            let SubmitTable { table, fields, block, .. } = table;
+            blocks.push(Block { table, fields, block });
         }
         Ok(true)
     }

@@ -12,6 +12,9 @@ use tdengine_wire::tmq::{BlockParts, DATA, DataBuilder, METADATA, Offset};
 use super::message::{Block, Content, Message, Meta};
 use crate::error::Fail;
 
+/// Version that a real server gives with the schema of rows, whatever that of the table (recordings c2, c3).
+const SCHEMA_VERSION: i32 = 0;
+
 /// Raw type and body of a message.
 pub(super) fn encode(message: &Message) -> Result<(u16, Cow<'_, [u8]>), Fail> {
     match &message.content {
@@ -19,8 +22,8 @@ pub(super) fn encode(message: &Message) -> Result<(u16, Cow<'_, [u8]>), Fail> {
         Content::Metas(metas) => Ok((kind::BATCH, Cow::Owned(batch(metas)))),
         Content::Rows { blocks, created } => {
             let mut builder = DataBuilder::new(&Offset::Log(message.start), &Offset::Log(message.next));
-            for Block { table, fields, schema_version, block } in blocks {
-                let schema_version = *schema_version;
+            for Block { table, fields, block } in blocks {
+                let schema_version = SCHEMA_VERSION;
                 builder.push(&BlockParts { table, fields, schema_version, precision: message.precision, block })?;
             }
             match created.is_empty() {

@@ -46,7 +46,8 @@ pub(crate) fn stable(stable: &Stable, source: u8, request: Option<&StableRequest
     }
 }
 
-/// One table of a CREATE TABLE, with the names of the tags that were given.
+/// One table of a CREATE TABLE, with those of the tags that were given, in the order of the statement, that are not NULL
+/// (recording c2).
 ///
 /// # Errors
 /// 0x0118 when a JSON tag holds no object.
@@ -59,12 +60,15 @@ pub(crate) fn create_table(
     let (body, compression) = match (&meta.body, stable) {
         (TableBody::Child { suid, tags }, stable) => {
             let fields = stable.map_or(&[][..], |stable| &stable.tags.fields);
+            let is_given = |name: &&String| {
+                fields.iter().any(|field| field.name == **name && tags.bytes(field.id).is_some())
+            };
             let body = BodyEntry::Child {
                 stable: stable.map(|stable| stable.name.clone()).unwrap_or_default(),
                 suid: *suid,
-                tag_count: tag_names.len() as u8,
+                tag_count: fields.len() as u8,
                 tags: tag_blob(fields, tags)?,
-                names: tag_names.to_vec(),
+                names: tag_names.iter().filter(is_given).cloned().collect(),
             };
             (body, None)
         }
@@ -99,8 +103,9 @@ fn compression(columns: &Schema) -> Vec<(i16, u32)> {
 fn tag_blob(fields: &[Field], tags: &TagValues) -> Result<TagBlob> {
     if let [field] = fields
         && field.column_type.data_type == DataType::Json
+        && let Some(text) = tags.bytes(field.id)
     {
-        let text = tags.bytes(field.id).filter(|text| !text.is_empty()).unwrap_or(b"{}");
+        let text = if text.is_empty() { b"{}" } else { text };
         return TagBlob::of_json(text).map_err(|_| ServerError::invalid_parameter("json tag is not an object"));
     }
     let entry = |field: &Field| {

@@ -193,6 +193,11 @@ fn same_raw(recorded: Option<(u16, &[u8])>, raw: Option<(u16, &[u8])>) -> Result
         })
     };
     let parse = |body| rows(body).map_err(|error| error.to_string());
-    let same = parse(recorded)? == parse(raw)?;
-    if same { Ok(()) } else { Err(format!("raw type {raw_type}: other blocks or offsets, {} and {} bytes", raw.len(), recorded.len())) }
+    let (recorded, raw) = (parse(recorded)?, parse(raw)?);
+    if recorded == raw {
+        return Ok(());
+    }
+    let at = recorded.iter().zip(&raw).take_while(|(recorded, got)| recorded == got).count();
+    let around = |bytes: &[u8]| bytes[at.saturating_sub(16)..].iter().take(48).map(|byte| format!("{byte:02x}")).collect::<String>();
+    Err(format!("raw type {raw_type}: other blocks or offsets from byte {at}: {}, recorded {}", around(&raw), around(&recorded)))
 }

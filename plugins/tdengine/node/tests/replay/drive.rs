@@ -72,11 +72,34 @@ pub async fn replay(node: &Node, name: &str) -> Outcome {
         Player { node, sockets: HashMap::new(), names: Names::default(), session, early: None, outcome };
     let frames = read(name);
     for (at, frame) in frames.iter().enumerate().filter(|(_, frame)| frame.from_client) {
-        let answers = frames[at + 1..].iter().take_while(|frame| !frame.from_client);
-        let answers: Vec<&Frame> = answers.filter(|answer| answer.connection == frame.connection).collect();
-        player.play(frame, &answers).await;
+        player.play(frame, &answers_to(&frames, at)).await;
     }
     player.outcome
+}
+
+/// What follows a request up to the next one on its connection. A client that sends several before it listens has their
+/// answers behind the last one: they are told apart by their ids.
+fn answers_to(frames: &[Frame], at: usize) -> Vec<&Frame> {
+    let connection = frames[at].connection;
+    let of_run = |frame: &&Frame| frame.from_client && frame.connection == connection;
+    let ids: Vec<Option<u64>> = frames[at + 1..].iter().take_while(of_run).map(|frame| id_of(&frame.content)).collect();
+    let before = frames[..at].iter().rev().take_while(of_run).map(|frame| id_of(&frame.content));
+    let others: Vec<u64> = ids.iter().copied().chain(before).flatten().collect();
+    // Another connection that comes or goes meanwhile changes nothing.
+    let is_aside = |frame: &Frame| frame.connection != connection && matches!(frame.content, Content::Http(_));
+    let replies = frames[at + 1 + ids.len()..].iter().take_while(|frame| !frame.from_client || is_aside(frame));
+    let replies = replies.filter(|frame| !frame.from_client);
+    let is_ours = |reply: &&Frame| match (id_of(&frames[at].content), id_of(&reply.content)) {
+        (own, Some(id)) if others.contains(&id) => own == Some(id),
+        (own, id) => ids.is_empty() || (id.is_some() && own == id),
+    };
+    replies.filter(|reply| reply.connection == connection).filter(is_ours).collect()
+}
+
+/// The id of a request or a reply in JSON.
+fn id_of(content: &Content) -> Option<u64> {
+    let json = parse(content)?;
+    json["args"]["req_id"].as_u64().or_else(|| json["req_id"].as_u64())
 }
 
 struct Player<'a> {
@@ -124,6 +147,7 @@ impl Player<'_> {
         let is_poll = label.starts_with("poll");
         let early = if is_poll && expected.first().is_some_and(|content| has_message(content)) { self.early.take() } else { None };
         if let (Some(early), Some(expected)) = (early, expected.first()) {
+            let early = with_request_id(early, expected);
             let result = same(expected, &Content::Text(early.to_string()), &mut self.names);
             return self.outcome.add(&label, result);
         }
@@ -149,7 +173,7 @@ impl Player<'_> {
             };
             if is_poll && !has_message(expected) && has_message(&got) {
                 // When a message arrives is a matter of time (FACTS F43): it is compared with the next that was recorded.
-                self.early = Some(with_request_id(&got, expected));
+                self.early = parse(&got);
                 self.outcome.add(&label, Ok(()));
                 continue;
             }
@@ -240,13 +264,13 @@ fn has_message(content: &Content) -> bool {
     matches!(content, Content::Text(text) if text.contains("\"have_message\":true"))
 }
 
-fn with_request_id(got: &Content, expected: &Content) -> Json {
-    let parse = |content: &Content| match content {
-        Content::Text(text) => serde_json::from_str::<Json>(text).unwrap_or_default(),
-        _ => Json::Null,
-    };
-    let mut got = parse(got);
-    got["req_id"] = parse(expected)["req_id"].clone();
+fn parse(content: &Content) -> Option<Json> {
+    if let Content::Text(text) = content { serde_json::from_str(text).ok() } else { None }
+}
+
+/// The reply as it would be to the poll that `expected` answers.
+fn with_request_id(mut got: Json, expected: &Content) -> Json {
+    got["req_id"] = parse(expected).unwrap_or_default()["req_id"].clone();
     got
 }
 

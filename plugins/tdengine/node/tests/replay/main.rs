@@ -2,8 +2,8 @@
 //! the same answers but for ids, times and what the recordings' index excepts.
 //!
 //! Prints the share that is equal and each answer that is not, with its reason where [`reasons`] has one. Those without a
-//! reason are printed as open; more of them than [`OPEN_MAX`] fail the test, and so does any in a recording of
-//! [`EQUAL`].
+//! reason are printed as open and fail the test, and so does any difference in a recording of [`EQUAL`] and a share below
+//! [`EQUAL_MIN`].
 
 mod compare;
 mod drive;
@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 
 use tdengine_node::{Config, Node};
 
-/// Answers that differ and have no reason yet. Lower it whenever one is settled.
-const OPEN_MAX: usize = 145;
-
-/// Recordings whose every answer is equal.
-const EQUAL: [&str; 9] = [
-    "a1-connect", "a2-auth-errors", "a3-rest", "b3-multiblock", "c1-subscribe", "d1-write-raw", "d2-write-raw-errors",
-    "e1-stmt", "f5-jdbc-stmt",
+/// Recordings whose every answer is equal: none of them may get a reason.
+const EQUAL: [&str; 13] = [
+    "a1-connect", "a2-auth-errors", "a3-rest", "b3-multiblock", "c1-subscribe", "c2-data-ms-fetch", "c2-data-ns-fetch",
+    "d1-write-raw", "d2-write-raw-errors", "d3-write-block", "e1-stmt", "f2-python-stmt", "f5-jdbc-stmt",
 ];
+
+/// Least share of equal answers, in thousands: what is explained today is not to grow unseen.
+const EQUAL_MIN: u32 = 800;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recordings_replay_equal() {
@@ -59,8 +59,10 @@ async fn recordings_replay_equal() {
     println!("\n{equal} of {compared} answers replay equal ({:.1} %)", 100.0 * f64::from(equal) / f64::from(compared.max(1)));
     println!("\nopen: {}", unexplained.len());
     unexplained.iter().for_each(|difference| println!("  {}", difference.chars().take(300).collect::<String>()));
-    let broken: Vec<&String> =
-        unexplained.iter().filter(|difference| EQUAL.iter().any(|name| difference.starts_with(&format!("{name} ")))).collect();
+    let explained = explained.values().flatten();
+    let is_of_equal = |difference: &&String| EQUAL.iter().any(|name| difference.starts_with(&format!("{name} ")));
+    let broken: Vec<&String> = unexplained.iter().chain(explained).filter(is_of_equal).collect();
     assert!(broken.is_empty(), "these were equal before: {broken:#?}");
-    assert!(unexplained.len() <= OPEN_MAX, "{} answers differ without a reason, {OPEN_MAX} did before", unexplained.len());
+    assert!(unexplained.is_empty(), "{} answers differ without a reason", unexplained.len());
+    assert!(only.is_some() || equal * 1000 >= compared * EQUAL_MIN, "{equal} of {compared} are too few");
 }

@@ -45,9 +45,14 @@ pub fn statements(name: &str) -> Vec<String> {
             "insert into e15.nt values (1700000000000, 0)",
         ]),
         "d1-write-raw" => lines(&["create database rd"]),
-        "d2-write-raw-errors" | "d3-write-block" | "d4-write-metadata" => {
+        "d2-write-raw-errors" | "d4-write-metadata" => {
             lines(&["create database rd", "create database rdus precision 'us'"])
         }
+        "d3-write-block" => lines(&[
+            "create database rd",
+            "create database rdus precision 'us'",
+            "create stable rd.st (ts timestamp, a int, v varchar(8), d double) tags (t int)",
+        ]),
         "e1-stmt" => lines(&[
             "create database rx",
             "create stable rx.st (ts timestamp, i int, v varchar(10), n nchar(10), d double, b bool) tags (t int, s varchar(10))",
@@ -104,8 +109,7 @@ fn all_types(database: &str, precision: &str, unit: i64, parts: &[&str]) -> Vec<
         lines.push("create stable sj (ts timestamp, v int) tags (j json)".to_owned());
         lines.push(r#"create table j1 using sj tags ('{"a":1,"b":"涛","c":null,"d":true,"e":1.5}')"#.to_owned());
         lines.push("create table j2 using sj tags (null)".to_owned());
-        lines.push(format!("insert into j1 values ({base}, 1)"));
-        lines.push(format!("insert into j2 values ({base}, 2)"));
+        lines.push(format!("insert into j1 values ({base}, 1) j2 values ({base}, 2)"));
     }
     lines
 }

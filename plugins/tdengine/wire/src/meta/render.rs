@@ -103,9 +103,8 @@ fn tag_values(tags: &TagBlob, names: &[String], rendering: Rendering) -> Vec<Tag
             Rendering::Faithful => tags.json_text(cjson),
             Rendering::Exact => tags.exact_json(),
         };
-        let text = text.filter(|_| !tags.entries.is_empty());
-        let value = text.map_or(Json::Null, Json::from);
-        return names.iter().take(1).map(|name| named(name, DataType::Json.code(), value.clone())).collect();
+        let Some(text) = text.filter(|_| !tags.entries.is_empty()) else { return Vec::new() };
+        return names.iter().take(1).map(|name| named(name, DataType::Json.code(), text.as_str().into())).collect();
     }
     let one = |(name, entry): (&String, &TagEntry)| {
         named(name, entry.data_type.map_or(0, DataType::code), tag_value(entry.value(), rendering))
