@@ -274,6 +274,7 @@ mod tests {
             columns: Vec::new(),
             tags: vec![field(3, "renamed"), field(5, "kept")],
             newest_id: 5,
+            target_created: None,
         };
         let tag = |id, name: &str| Tag { name: name.into(), id, data_type: DataType::Int, bytes: vec![0; 4] };
         let tags = [tag(3, "old"), tag(4, "dropped since"), tag(5, "kept"), tag(6, "not announced yet"), tag(0, "json")];
