@@ -51,7 +51,7 @@ async fn what_is_committed_is_there_after_opening_anew() {
         let state = |scope: &Scope, key: &str| Change::State { scope: scope.clone(), key: key.into(), value: Some(vec![1]) };
         store.commit_blocking(&[state(&own, "x1"), state(&own, "x2"), state(&own, "y"), state(&other, "x3")]).unwrap();
     }
-    let store = Store::open(folder.path()).unwrap();
+    let store = open_released(folder.path()).unwrap();
     assert_eq!(store.checkpoint(&task("a"), "c1").unwrap(), at(7));
     assert_eq!(store.checkpoint(&task("a"), "c2").unwrap(), Checkpoint::default());
     assert_eq!(store.identity(&task("a")).unwrap().as_deref(), Some("c1"));
@@ -90,7 +90,7 @@ fn a_second_process_is_refused() {
     assert!(second.as_ref().err().unwrap().message.contains(&std::process::id().to_string()));
     assert_eq!(code(second), "state.locked");
     drop(first);
-    Store::open(folder.path()).unwrap();
+    open_released(folder.path()).unwrap();
 }
 
 #[test]
@@ -105,6 +105,19 @@ fn a_newer_format_is_refused() {
     assert_eq!(code(Store::open(folder.path())), "state.format");
 }
 
+/// Opens once the lock of the store before is free: the thread that wrote for it may hold it for a moment longer.
+fn open_released(folder: &std::path::Path) -> pipeline_sdk::Result<Store> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        match Store::open(folder) {
+            Err(error) if error.code == "state.locked" && std::time::Instant::now() < deadline => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_half_written_store_is_damaged_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,12 +126,12 @@ async fn a_half_written_store_is_damaged_and_says_so() {
     let whole = std::fs::read(&file).unwrap();
     for length in [10, 4_096, whole.len() / 2] {
         std::fs::write(&file, &whole[..length]).unwrap();
-        assert_eq!(code(Store::open(folder.path())), "state.damaged", "cut to {length} bytes");
+        assert_eq!(code(open_released(folder.path())), "state.damaged", "cut to {length} bytes");
     }
     std::fs::write(&file, vec![7; whole.len()]).unwrap();
-    assert_eq!(code(Store::open(folder.path())), "state.damaged");
+    assert_eq!(code(open_released(folder.path())), "state.damaged");
     std::fs::write(&file, &whole).unwrap();
-    let store = Store::open(folder.path()).unwrap();
+    let store = open_released(folder.path()).unwrap();
     assert_eq!(store.checkpoint(&task("a"), "c1").unwrap(), at(7), "the copy put back is read");
 }
 
