@@ -101,6 +101,15 @@ impl Definition {
     }
 }
 
+/// Makes the adapter's client library forget the definitions that it remembers.
+pub async fn reset_query_cache(connection: &Connection) -> Result<(), ClientError> {
+    match connection.exec("reset query cache").await {
+        // A site without such a cache does not know the statement.
+        Ok(_) | Err(ClientError::Server { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// What `describe` says; `None` where there is no such table.
 pub async fn describe(connection: &Connection, database: &str, table: &str) -> Result<Option<Definition>> {
     let result = match connection.query(&format!("describe {}", qualified(database, table))).await {

@@ -11,7 +11,6 @@ use parking_lot::{Mutex, RwLock};
 use pipeline_sdk::{Context, Result};
 
 use crate::transport::Connection;
-use crate::client::ClientError;
 use crate::metadata::{self, Definition};
 
 /// All instances of this process that are in use: pipeline, task, component, place and database.
@@ -167,11 +166,7 @@ impl Shared {
     /// Reads a definition again, for when what is known would leave values out: a user may have changed it here. DESCRIBE
     /// is answered from what the adapter's client library remembers, so that is made to forget first.
     pub async fn reload(&self, connection: &Connection, database: &str, group: &str) -> Result<()> {
-        match connection.exec("reset query cache").await {
-            // A site without such a cache does not know the statement.
-            Ok(_) | Err(ClientError::Server { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        metadata::reset_query_cache(connection).await?;
         if self.describe(connection, database, group).await?.1 {
             self.advance();
         }

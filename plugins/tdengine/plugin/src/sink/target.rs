@@ -15,7 +15,7 @@ use super::{MissingTable, TdengineConfig};
 use crate::client::ClientError;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to};
-use crate::metadata::Definition;
+use crate::metadata::{self, Definition};
 use crate::token::Token;
 
 /// Tries of a statement that another transaction was in the way of (0x03D3).
@@ -139,11 +139,7 @@ impl Target {
         if !std::mem::take(&mut self.is_server_cache_old) {
             return Ok(());
         }
-        match connection.exec("reset query cache").await {
-            // A site without such a cache does not know the statement.
-            Ok(_) | Err(ClientError::Server { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        metadata::reset_query_cache(connection).await
     }
 
     /// Writes a raw change; one that another transaction is in the way of is tried again.
