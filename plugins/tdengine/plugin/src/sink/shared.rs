@@ -32,19 +32,14 @@ struct Cache {
     is_filled: bool,
     /// Super tables and normal tables; `None`: looked for and not there.
     definitions: HashMap<Arc<str>, Option<Arc<Definition>>>,
-    /// How often each definition, and all of them, were found old: what was asked for before that is not kept.
-    changes: HashMap<Arc<str>, u64>,
-    forgotten: u64,
+    /// How often definitions were found old: what was asked for before that is not kept.
+    changes: u64,
 }
 
 impl Cache {
-    fn epoch_of(&self, group: &str) -> u64 {
-        self.forgotten + self.changes.get(group).copied().unwrap_or_default()
-    }
-
     fn group_changed(&mut self, group: &str) {
         self.definitions.remove(group);
-        *self.changes.entry(group.into()).or_default() += 1;
+        self.changes += 1;
     }
 }
 
@@ -149,10 +144,10 @@ impl Shared {
         group: &str,
     ) -> Result<(Option<Arc<Definition>>, bool)> {
         loop {
-            let epoch = self.cache.read().epoch_of(group);
+            let changes = self.cache.read().changes;
             let found = metadata::describe(connection, database, group).await?.map(Arc::new);
             let mut cache = self.cache.write();
-            if cache.epoch_of(group) != epoch {
+            if cache.changes != changes {
                 continue;
             }
             if let Some(known) = cache.definitions.get(group).filter(|known| **known == found) {
@@ -219,7 +214,7 @@ impl Shared {
     /// Somebody else may have changed the target: read everything again.
     pub fn forget(&self) {
         let mut cache = self.cache.write();
-        *cache = Cache { forgotten: cache.forgotten + 1, changes: std::mem::take(&mut cache.changes), ..Cache::default() };
+        *cache = Cache { changes: cache.changes + 1, ..Cache::default() };
         drop(cache);
         self.advance();
     }
