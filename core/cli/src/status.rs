@@ -131,6 +131,7 @@ fn state(state: &TaskState) -> &'static str {
         TaskState::Stopping => "stopping",
         TaskState::Stopped => "stopped",
         TaskState::Finished => "finished",
+        TaskState::Hole(_) => "hole",
         TaskState::Rejected(_) => "rejected",
         TaskState::Failed(_) => "failed",
     }

@@ -40,6 +40,9 @@ pub struct LaneProgress {
     pub current: Option<Position>,
     /// The next position to be written.
     pub latest: Option<Position>,
+    /// How long the log keeps an entry, at least; absent where that is not bounded by time, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_seconds: Option<i64>,
 }
 
 impl LaneProgress {

@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Code of a source's error at connect: what it found is not what the positions were stored of (made anew, restored, another one).
 /// A person may then ask to forget the positions; any other error they cannot answer so.
 pub const SOURCE_REPLACED: &str = "source.replaced";
+/// Code of the error with which a source refuses to read on because its log no longer holds what comes next.
+pub const SOURCE_HOLE: &str = "source.hole";
 
 /// What the host should do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

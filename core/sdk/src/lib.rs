@@ -22,7 +22,7 @@ pub use context::{Context, Incident, State};
 pub use describe::{
     Capability, ComponentDescription, Kind, PluginDescription, ReplicaDescription, Requirement,
 };
-pub use error::{Error, Reaction, Result, SOURCE_REPLACED};
+pub use error::{Error, Reaction, Result, SOURCE_HOLE, SOURCE_REPLACED};
 pub use message::{
     Change, ChangeKind, Frame, Header, Lane, Mark, Message, Opaque, Payload, Position, Rows, Run,
 };

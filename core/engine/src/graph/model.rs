@@ -10,6 +10,9 @@ use serde::Serialize;
 use crate::config::value::Span;
 use crate::config::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin, Redactor};
 
+/// By convention the source's key for how often to look for new values; 0 is never.
+pub const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
+
 /// Everything of one file, resolved.
 #[derive(Clone, Debug)]
 pub struct Graph {
@@ -127,6 +130,71 @@ impl PipelineGraph {
     pub fn is_replica(&self) -> bool {
         self.source.node.negotiated.contains(pipeline_sdk::describe::TELLS_REPLICATED)
             && self.sinks.iter().all(|sink| sink.node.negotiated.contains(pipeline_sdk::describe::MARKS_WRITES))
+    }
+}
+
+impl PipelineGraph {
+    /// Whether a task of `other` does exactly what the task of the same value does here: only which values there are, and how
+    /// often new ones are looked for, may differ. Where something stands in the file is no difference.
+    pub fn does_the_same(&self, other: &Self) -> bool {
+        let beside = self.values_keys();
+        self.name == other.name
+            && self.replica == other.replica
+            && self.settings == other.settings
+            && self.source.does_the_same(&other.source, &beside)
+            && same(&self.transforms, &other.transforms)
+            && same(&self.sinks, &other.sinks)
+    }
+
+    /// Whether nothing at all differs.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let at = |graph: &Self, key: &str| graph.source.node.config.get(key).cloned();
+        self.does_the_same(other)
+            && self.task_values == other.task_values
+            && self.values_keys().iter().all(|key| at(self, key) == at(other, key))
+    }
+
+    /// Keys of the source that say which values there are.
+    fn values_keys(&self) -> Vec<&str> {
+        self.source.node.description.task_key.as_deref().into_iter().chain([DISCOVER_INTERVAL_KEY]).collect()
+    }
+}
+
+fn same(steps: &[Step], others: &[Step]) -> bool {
+    steps.len() == others.len() && steps.iter().zip(others).all(|(step, other)| step.does_the_same(other, &[]))
+}
+
+impl Step {
+    fn does_the_same(&self, other: &Self, beside: &[&str]) -> bool {
+        self.node.does_the_same(&other.node, beside) && self.frames == other.frames && self.decodes == other.decodes
+    }
+}
+
+impl Node {
+    /// Whether a component made of `other` is like one made of this, leaving keys of its configuration aside.
+    pub fn does_the_same(&self, other: &Self, beside: &[&str]) -> bool {
+        let config = |node: &Self| -> BTreeMap<String, serde_json::Value> {
+            let object = node.config.as_object().into_iter().flatten();
+            object.filter(|(key, _)| !beside.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        (self.kind, &self.type_name, &self.name, &self.site) == (other.kind, &other.type_name, &other.name, &other.site)
+            && self.settings == other.settings
+            && self.negotiated == other.negotiated
+            && config(self) == config(other)
+    }
+
+    /// What it connects to, without what an address may hide: user, password and parameters.
+    pub fn shown_address(&self) -> Option<String> {
+        let address = self.address.as_deref()?;
+        let Some((scheme, rest)) = address.split_once("://") else { return Some(address.to_owned()) };
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+        // A password may hold an `@`, and even a slash.
+        let host = match path.and_then(|path| path.rsplit_once('@')) {
+            Some((_, host)) => host,
+            None => authority.rsplit_once('@').map_or(authority, |(_, host)| host),
+        };
+        Some(format!("{scheme}://{}", host.split('/').next().unwrap_or_default()))
     }
 }
 

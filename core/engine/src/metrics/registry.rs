@@ -105,6 +105,15 @@ impl Registry {
         counters.iter().filter(|((it, labels), _)| it == name && matches(labels)).map(|(_, counter)| counter.get()).sum()
     }
 
+    /// Sum of a counter over the components and lanes of one task. Does not look at other tasks' counters.
+    pub fn sum_of_task(&self, name: &str, pipeline: &str, task: &str) -> u64 {
+        let first = Labels { pipeline: pipeline.into(), task: task.into(), ..Labels::default() };
+        let counters = self.counters.lock();
+        let is_ours = |it: &str, labels: &Labels| it == name && labels.pipeline == pipeline && labels.task == task;
+        let of_task = counters.range((name.to_owned(), first)..).take_while(|((it, labels), _)| is_ours(it, labels));
+        of_task.map(|(_, counter)| counter.get()).sum()
+    }
+
     /// All counters, then all gauges, each ordered by name and labels.
     pub fn snapshot(&self) -> (Vec<Sample>, Vec<Sample>) {
         let read = |table: &Mutex<BTreeMap<(String, Labels), Counter>>, value: fn(u64) -> f64| {
@@ -137,8 +146,10 @@ mod tests {
         registry.gauge("depth", &labels("x"), -1.5);
         assert_eq!(registry.sum("rows", |it| it.component == "x"), 5);
         assert_eq!(registry.sum("rows", |_| true), 12);
+        registry.counter("rows", &Labels { task: "t".into(), ..labels("x") }).add(4);
+        assert_eq!((registry.sum_of_task("rows", "a-to-b", ""), registry.sum_of_task("rows", "a-to-b", "t")), (12, 4));
         let (counters, gauges) = registry.snapshot();
-        assert_eq!(counters.iter().map(|it| it.value).collect::<Vec<_>>(), [5.0, 7.0]);
+        assert_eq!(counters.iter().map(|it| it.value).collect::<Vec<_>>(), [5.0, 7.0, 4.0]);
         assert_eq!(gauges[0].value, -1.5);
     }
 

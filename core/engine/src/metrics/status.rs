@@ -24,6 +24,8 @@ pub enum TaskState {
     Stopped,
     /// A finite source came to its end.
     Finished,
+    /// Stopped by policy: the source's log no longer holds what comes next.
+    Hole(String),
     /// Stopped by policy: something was rejected.
     Rejected(String),
     /// Cannot go on until a person does something.
@@ -32,13 +34,13 @@ pub enum TaskState {
 
 impl TaskState {
     pub fn is_over(&self) -> bool {
-        matches!(self, Self::Stopped | Self::Finished | Self::Rejected(_) | Self::Failed(_))
+        matches!(self, Self::Stopped | Self::Finished | Self::Hole(_) | Self::Rejected(_) | Self::Failed(_))
     }
 
     /// What went wrong, where something did.
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Reconnecting(reason) | Self::Rejected(reason) | Self::Failed(reason) => Some(reason),
+            Self::Reconnecting(reason) | Self::Hole(reason) | Self::Rejected(reason) | Self::Failed(reason) => Some(reason),
             _ => None,
         }
     }
@@ -54,6 +56,8 @@ pub struct PipelineStatus {
     pub task: String,
     #[serde(flatten)]
     pub state: TaskState,
+    /// Since when it is in this state, in milliseconds since the epoch.
+    pub since_ms: i64,
     pub messages_read: u64,
     pub rows_read: u64,
     pub bytes_read: u64,
@@ -80,6 +84,10 @@ pub struct PipelineStatus {
     pub lag_offsets: Option<i64>,
     /// For how long what is read next has been waiting.
     pub lag_seconds: Option<f64>,
+    /// How long ago the source was last asked how far it is: what is said of lag is as old.
+    pub progress_seconds: Option<f64>,
+    /// When a sink last took something, in milliseconds since the epoch; absent before that.
+    pub last_applied_ms: Option<i64>,
     pub lanes: Vec<LaneStatus>,
 }
 
@@ -89,7 +97,13 @@ pub struct LaneStatus {
     pub lane: String,
     /// Behind which everything is durable, and stored.
     pub position: Option<String>,
+    /// The oldest position that is kept, the next to be read and the next to be written, where positions are numbers.
+    pub oldest: Option<i64>,
+    pub current: Option<i64>,
+    pub latest: Option<i64>,
     pub lag_offsets: Option<i64>,
+    /// How long the log keeps what is read next, as far as is known; negative where it may be gone already.
+    pub slack_seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -97,10 +97,10 @@ fn parts(run: &Shared, place: &Place, type_name: &str, stop: &CancellationToken)
         registry: run.registry.clone(),
         labels: labels.clone(),
         counters: RwLock::default(),
-        redactor: run.redactor.clone(),
+        redactor: run.redactor(),
         stop: stop.clone(),
     };
-    let redactor = run.redactor.clone();
+    let redactor = run.redactor();
     let log = move |level: u32, target: &str, message: &str, fields: &str| {
         let message = redactor.redact(&message[..message.floor_char_boundary(LOG_BYTES_MAX)]);
         let fields = redactor.redact(&fields[..fields.floor_char_boundary(LOG_BYTES_MAX)]);

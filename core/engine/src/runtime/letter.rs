@@ -49,13 +49,13 @@ impl Task {
             lane: message.header.lane.to_string(),
             position: message.header.position.to_string(),
             time_ms: self.run.wall_clock_ms(),
-            error: Error { message: self.run.redactor.redact(&error.message), ..error.clone() },
+            error: Error { message: self.run.redact(&error.message), ..error.clone() },
             rows,
             payload: crate::state::payload_json(message),
         };
         store.commit(vec![Change::DeadLetter(letter)]).await.map_err(Failure::Fatal)?;
         self.counters.dead_letters.add(rows.max(1));
-        let error = self.run.redactor.redact(&error.to_string());
+        let error = self.run.redact(&error.to_string());
         tracing::warn!(task = %self.key, component = node.name, rows, error, "kept as a dead letter");
         Ok(())
     }

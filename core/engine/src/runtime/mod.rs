@@ -10,6 +10,7 @@ mod call;
 mod component;
 mod keeper;
 mod letter;
+mod orders;
 mod pipeline;
 mod queue;
 mod reader;
@@ -24,6 +25,8 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use orders::{Reloaded, TaskName};
+pub use pipeline::ALL_VALUES;
 pub use run::{Clock, Engine, RunEnd, RunOptions, Running};
 
 use tokio::task::JoinHandle;

@@ -1,21 +1,20 @@
 //! A run of one file: services, pipelines, and what the command line asks of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use pipeline_sdk::Result;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pipeline::Pipeline;
 use super::service::Started;
-use super::task::{Control, Task};
+use super::task::Control;
 use crate::config::{EngineSettings, Redactor};
 use crate::graph::Graph;
 use crate::host::Plugins;
@@ -50,19 +49,11 @@ pub(super) struct Shared {
     pub plugins: Arc<Plugins>,
     pub store: Store,
     pub registry: Arc<Registry>,
-    pub redactor: Arc<Redactor>,
     pub options: RunOptions,
     pub stop: CancellationToken,
+    /// Of the file as it is now and as it was: what was started with an old secret may still tell it.
+    redactor: RwLock<Arc<Redactor>>,
     seeds: AtomicU64,
-    tasks: Mutex<Vec<TaskEntry>>,
-    /// Of pipelines that discover their tasks.
-    pipelines: Mutex<BTreeMap<String, TaskState>>,
-}
-
-#[derive(Clone)]
-pub(super) struct TaskEntry {
-    pub task: Arc<Task>,
-    pub control: mpsc::Sender<Control>,
 }
 
 impl Shared {
@@ -75,18 +66,23 @@ impl Shared {
         (self.options.clock)()
     }
 
-    pub fn add_task(&self, entry: TaskEntry) {
-        self.tasks.lock().push(entry);
+    pub fn redactor(&self) -> Arc<Redactor> {
+        self.redactor.read().clone()
     }
 
-    pub fn tasks(&self) -> Vec<Arc<Task>> {
-        self.tasks.lock().iter().map(|entry| entry.task.clone()).collect()
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.read().redact(text)
     }
 
-    pub fn set_pipeline_state(&self, pipeline: &str, state: TaskState) {
-        self.pipelines.lock().insert(pipeline.to_owned(), state);
+    pub fn learn(&self, redactor: &Redactor) {
+        let mut known = Redactor::clone(&self.redactor());
+        known.merge(redactor);
+        *self.redactor.write() = Arc::new(known);
     }
 }
+
+/// By name, in the order in which they were started.
+pub(super) type Pipelines = Arc<Mutex<Vec<Arc<Pipeline>>>>;
 
 pub struct Engine;
 
@@ -104,12 +100,10 @@ impl Engine {
             plugins,
             store,
             registry: Arc::default(),
-            redactor: Arc::new(graph.redactor.clone()),
             options,
             stop: CancellationToken::new(),
+            redactor: RwLock::new(Arc::new(graph.redactor.clone())),
             seeds: AtomicU64::new(0),
-            tasks: Mutex::default(),
-            pipelines: Mutex::default(),
         });
         let mut services = Vec::new();
         if let Err(error) = start_services(&shared, &graph, &mut services).await {
@@ -119,22 +113,29 @@ impl Engine {
             }
             return Err(error);
         }
-        let pipelines = graph.pipelines.into_iter().map(|graph| {
-            let pipeline = Pipeline::start(shared.clone(), graph);
-            tokio::spawn(pipeline.supervise())
-        });
-        let pipelines = pipelines.collect();
-        tokio::spawn(super::watch::monitor(shared.clone()));
-        Ok(Running { shared, engine: graph.engine, services: Mutex::new(services), pipelines: Mutex::new(pipelines) })
+        let pipelines = graph.pipelines.into_iter().map(|graph| Pipeline::start(shared.clone(), graph)).collect();
+        let pipelines: Pipelines = Arc::new(Mutex::new(pipelines));
+        tokio::spawn(super::watch::monitor(shared.stop.clone(), pipelines.clone()));
+        Ok(Running {
+            shared,
+            engine: Mutex::new(graph.engine),
+            services: Mutex::new(services),
+            pipelines,
+            orders: tokio::sync::Mutex::default(),
+        })
     }
 }
 
 /// First what the generators may need, then the generators.
-async fn start_services(shared: &Arc<Shared>, graph: &Graph, services: &mut Vec<Started>) -> Result<()> {
+///
+/// Those that run already are left alone.
+pub(super) async fn start_services(shared: &Arc<Shared>, graph: &Graph, services: &mut Vec<Started>) -> Result<()> {
     for is_generator in [false, true] {
         let begun = services.len();
         for node in graph.services.iter().filter(|node| node.description.generator == is_generator) {
-            services.push(Started::new(shared, node)?);
+            if services[..begun].iter().all(|it| it.node.name != node.name) {
+                services.push(Started::new(shared, node)?);
+            }
         }
         for service in &mut services[begun..] {
             service.ready(graph.engine.ready_timeout).await?;
@@ -157,30 +158,32 @@ pub struct RunEnd {
 
 /// A run under way. Dropping it does not stop it.
 pub struct Running {
-    shared: Arc<Shared>,
-    engine: EngineSettings,
-    services: Mutex<Vec<Started>>,
-    pipelines: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: Mutex<EngineSettings>,
+    pub(super) services: Mutex<Vec<Started>>,
+    pub(super) pipelines: Pipelines,
+    /// What an operator asks for is carried out one after the other.
+    pub(super) orders: tokio::sync::Mutex<()>,
 }
 
 impl Running {
     pub fn status(&self) -> RunStatus {
         /// Incidents that a status shows.
         const INCIDENTS_SHOWN: usize = 20;
-        let tasks = self.shared.tasks.lock().clone();
-        let mut pipelines: Vec<PipelineStatus> = tasks.iter().map(|entry| entry.task.status()).collect();
-        for (pipeline, state) in self.shared.pipelines.lock().iter() {
-            let has_tasks = pipelines.iter().any(|it| it.pipeline == *pipeline);
-            if !has_tasks || matches!(state, TaskState::Failed(_)) {
-                let (pipeline, state) = (pipeline.clone(), state.clone());
-                pipelines.push(PipelineStatus { pipeline, task: "*".into(), state, ..PipelineStatus::default() });
-            }
-        }
+        let mut pipelines: Vec<PipelineStatus> = self.pipelines().iter().flat_map(|it| it.status()).collect();
         pipelines.sort_by(|one, other| (&one.pipeline, &one.task).cmp(&(&other.pipeline, &other.task)));
         let mut incidents = self.shared.registry.incidents(0);
         incidents.drain(..incidents.len().saturating_sub(INCIDENTS_SHOWN));
         let services = self.services.lock().iter().map(|service| service.status(&self.shared)).collect();
         RunStatus { pipelines, services, incidents }
+    }
+
+    pub(super) fn pipelines(&self) -> Vec<Arc<Pipeline>> {
+        self.pipelines.lock().clone()
+    }
+
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.engine.lock().drain_timeout
     }
 
     pub fn registry(&self) -> Arc<Registry> {
@@ -200,7 +203,7 @@ impl Running {
         let mut generators = generators;
         generators.iter().filter(|it| it.is_generator).for_each(Started::ask_to_stop);
         for service in generators.iter_mut().filter(|it| it.is_generator) {
-            service.stopped(self.engine.drain_timeout).await;
+            service.stopped(self.drain_timeout()).await;
         }
         *self.services.lock() = generators;
     }
@@ -221,28 +224,28 @@ impl Running {
     }
 
     fn messages_read(&self) -> u64 {
-        self.shared.tasks.lock().iter().map(|entry| entry.task.counters.messages_read.get()).sum()
+        self.pipelines().iter().flat_map(|it| it.tasks()).map(|task| task.counters.messages_read.get()).sum()
     }
 
     /// Every task that is not over catches up once.
     async fn catch_up(&self, deadline: Instant) -> bool {
         /// Before asking a task again that lost its connection while it caught up.
         const ASK_AGAIN: Duration = Duration::from_millis(50);
-        while self.shared.pipelines.lock().values().any(|state| *state == TaskState::Starting) {
+        while self.pipelines().iter().any(|pipeline| pipeline.is_starting()) {
             if Instant::now() >= deadline {
                 return false;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
-        let tasks = self.shared.tasks.lock().clone();
-        let each = tasks.into_iter().map(|entry| {
+        let tasks: Vec<_> = self.pipelines().iter().flat_map(|it| it.controls()).collect();
+        let each = tasks.into_iter().map(|(task, control)| {
             tokio::spawn(async move {
                 loop {
-                    if entry.task.is_over() {
+                    if task.is_over() {
                         return;
                     }
                     let (done, caught_up) = oneshot::channel();
-                    if entry.control.send(Control::CatchUp(done)).await.is_err() || caught_up.await.is_ok() {
+                    if control.send(Control::CatchUp(done)).await.is_err() || caught_up.await.is_ok() {
                         return;
                     }
                     tokio::time::sleep(ASK_AGAIN).await;
@@ -260,13 +263,13 @@ impl Running {
         is_done
     }
 
-    /// Waits until every task is over by itself. Without pipelines: until the run is stopped.
+    /// Waits until every task is over by itself; one that an operator stopped is not, it may be started again. Without pipelines:
+    /// until the run is stopped.
     pub async fn wait(&self) -> RunEnd {
-        let pipelines = self.pipelines.lock().is_empty();
-        if pipelines {
+        if self.pipelines().is_empty() {
             self.shared.stop.cancelled().await;
         }
-        while self.pipelines.lock().iter().any(|pipeline| !pipeline.is_finished()) {
+        while !self.pipelines().iter().all(|pipeline| pipeline.is_over()) {
             /// How soon an end is seen.
             const LOOK_INTERVAL: Duration = Duration::from_millis(20);
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -278,19 +281,12 @@ impl Running {
     /// than the file's `drain-timeout` is ended as it is; nothing is lost, it is read again at the next start.
     pub async fn stop(&self) -> RunEnd {
         self.shared.stop.cancel();
-        let deadline = Instant::now() + self.engine.drain_timeout;
-        let pipelines = std::mem::take(&mut *self.pipelines.lock());
-        let mut is_drained = true;
-        for mut pipeline in pipelines {
-            if tokio::time::timeout_at(deadline, &mut pipeline).await.is_err() {
-                pipeline.abort();
-                is_drained = false;
-            }
-        }
+        let limit = self.drain_timeout();
+        let is_drained = stop_pipelines(self.pipelines(), Instant::now() + limit).await;
         let mut services = std::mem::take(&mut *self.services.lock());
         services.iter().for_each(Started::ask_to_stop);
         for service in &mut services {
-            service.stopped(self.engine.drain_timeout).await;
+            service.stopped(limit).await;
         }
         *self.services.lock() = services;
         self.end(is_drained)
@@ -299,7 +295,7 @@ impl Running {
     /// Ends everything as it is. Calls under way are abandoned.
     pub fn abort(&self) {
         self.shared.stop.cancel();
-        self.pipelines.lock().iter().for_each(JoinHandle::abort);
+        self.pipelines().iter().for_each(|pipeline| pipeline.abort());
         self.services.lock().iter().for_each(Started::abort);
     }
 
@@ -313,7 +309,7 @@ impl Running {
         for (name, state) in pipelines.chain(status.services.into_iter().map(|it| (it.service, it.state))) {
             match state {
                 TaskState::Failed(reason) => end.failed.push((name, reason)),
-                TaskState::Rejected(reason) => end.rejected.push((name, reason)),
+                TaskState::Rejected(reason) | TaskState::Hole(reason) => end.rejected.push((name, reason)),
                 _ => {}
             }
         }
@@ -321,3 +317,12 @@ impl Running {
     }
 }
 
+/// Stops pipelines side by side; whether all of them drained.
+pub(super) async fn stop_pipelines(pipelines: Vec<Arc<Pipeline>>, deadline: Instant) -> bool {
+    pipelines.iter().for_each(|pipeline| pipeline.ask_to_stop());
+    let mut ends = JoinSet::new();
+    for pipeline in pipelines {
+        ends.spawn(async move { pipeline.stopped(deadline).await });
+    }
+    ends.join_all().await.into_iter().all(|is_drained| is_drained)
+}

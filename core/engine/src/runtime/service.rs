@@ -16,7 +16,7 @@ use crate::metrics::{Labels, ServiceStatus, TaskState};
 
 /// A service that was started.
 pub(super) struct Started {
-    name: String,
+    pub node: Node,
     pub is_generator: bool,
     state: Arc<Mutex<TaskState>>,
     stop: watch::Sender<bool>,
@@ -43,7 +43,7 @@ impl Started {
                 *state.lock() = match ended {
                     Ok(()) => TaskState::Stopped,
                     Err(error) => {
-                        let reason = run.redactor.redact(&error.context(path).to_string());
+                        let reason = run.redact(&error.context(path).to_string());
                         tracing::error!(service = name, reason, "service ended");
                         TaskState::Failed(reason)
                     }
@@ -52,7 +52,7 @@ impl Started {
         };
         let done = super::spawn(node.description.blocking, running);
         let is_generator = node.description.generator;
-        Ok(Self { name: node.name.clone(), is_generator, state, stop: sender, cancel, done, ready: Some(told) })
+        Ok(Self { node: node.clone(), is_generator, state, stop: sender, cancel, done, ready: Some(told) })
     }
 
     /// Waits until the service can be used.
@@ -70,12 +70,17 @@ impl Started {
                 // It let go of the sender while it ends: why it did is known when it has.
                 let _ = tokio::time::timeout(limit, &mut self.done).await;
                 let why = self.state.lock().reason().map_or_else(|| "it ended".to_owned(), str::to_owned);
-                Err(Error::fatal(format!("service `{}` did not become ready: {why}", self.name)).code("engine.service"))
+                Err(Error::fatal(format!("service `{}` did not become ready: {why}", self.node.name)).code("engine.service"))
             }
-            Err(_) => Err(Error::fatal(format!("service `{}` was not ready after {}s", self.name, limit.as_secs_f64()))
+            Err(_) => Err(Error::fatal(format!("service `{}` was not ready after {}s", self.node.name, limit.as_secs_f64()))
                 .code("engine.service")
                 .hint("see its log lines; `ready-timeout` in `[engine]` says how long it may take")),
         }
+    }
+
+    /// Whether it did not come up, or ended with an error.
+    pub fn has_failed(&self) -> bool {
+        matches!(*self.state.lock(), TaskState::Starting | TaskState::Failed(_))
     }
 
     pub fn ask_to_stop(&self) {
@@ -86,7 +91,7 @@ impl Started {
     /// Waits until it has ended; one that is overdue is left behind.
     pub async fn stopped(&mut self, limit: Duration) {
         if !self.done.is_finished() && tokio::time::timeout(limit, &mut self.done).await.is_err() {
-            tracing::warn!(service = self.name, "service does not stop and is left behind");
+            tracing::warn!(service = self.node.name, "service does not stop and is left behind");
         }
     }
 
@@ -95,9 +100,9 @@ impl Started {
     }
 
     pub fn status(&self, run: &Shared) -> ServiceStatus {
-        let is_ours = |labels: &Labels| labels.pipeline.is_empty() && labels.component == self.name;
+        let is_ours = |labels: &Labels| labels.pipeline.is_empty() && labels.component == self.node.name;
         ServiceStatus {
-            service: self.name.clone(),
+            service: self.node.name.clone(),
             generator: self.is_generator,
             state: self.state.lock().clone(),
             rows_written: run.registry.sum("rows_written", is_ours),

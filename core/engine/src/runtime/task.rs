@@ -1,11 +1,12 @@
 //! A task: one pipeline for one value of its source's task key, through all its sessions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Result, SOURCE_REPLACED};
+use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Position, Result, SOURCE_HOLE, SOURCE_REPLACED};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub(super) struct Task {
     watches: Mutex<Vec<Weak<Watch>>>,
     /// Whether `live` holds a trouble, so that a write need not lock to clear none.
     has_trouble: AtomicBool,
+    /// When a sink last took something, in milliseconds since the epoch; 0 before that.
+    applied_ms: AtomicI64,
 }
 
 pub(super) struct TaskCounters {
@@ -78,10 +81,14 @@ impl TaskCounters {
 #[derive(Default)]
 struct Live {
     state: TaskState,
+    /// Since when it is in this state or has this trouble, in milliseconds since the epoch.
+    since_ms: i64,
     /// What goes wrong while the task runs on: a sink that cannot be reached, a call that is repeated.
     trouble: Option<String>,
     checkpoint: Checkpoint,
     progress: Vec<LaneProgress>,
+    /// When the source last told its progress.
+    progress_at: Option<Instant>,
     clocks: BTreeMap<Lane, LagClock>,
     queues: Vec<Arc<Queue<Item>>>,
     /// Whether something was stored since the last failure.
@@ -94,8 +101,9 @@ impl Task {
         let key = TaskKey { pipeline: pipeline.name.clone(), task: value.clone(), source };
         let labels = Labels { pipeline: key.pipeline.clone(), task: value.clone(), ..Labels::default() };
         let counters = TaskCounters::new(&run.registry, &labels);
-        let (live, watches, has_trouble) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        Self { run, pipeline, value, key, counters, stop, live, watches, has_trouble }
+        let live = Mutex::new(Live { since_ms: run.wall_clock_ms(), ..Live::default() });
+        let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
+        Self { run, pipeline, value, key, counters, stop, live, watches, has_trouble, applied_ms }
     }
 
     /// A part of this task, watched while it is polled.
@@ -108,15 +116,15 @@ impl Task {
     }
 
     /// A part that has been in one poll for longer than two calls may take together.
-    pub fn blocked_part(&self, blocked: impl Fn(&Watch) -> std::time::Duration) -> Option<(String, std::time::Duration)> {
+    pub fn blocked_part(&self, blocked: impl Fn(&Watch) -> Duration) -> Option<(String, Duration)> {
         let limit = self.pipeline.settings.call_timeout * 2;
         let watches = self.watches.lock();
-        let mut parts = watches.iter().filter_map(Weak::upgrade).map(|it| (it.what.clone(), blocked(&it)));
-        parts.find(|(_, blocked)| *blocked > limit)
+        let mut parts = watches.iter().filter_map(Weak::upgrade).map(|it| (blocked(&it), it));
+        parts.find(|(blocked, _)| *blocked > limit).map(|(blocked, it)| (it.what.clone(), blocked))
     }
 
     /// A part blocks its thread. The task cannot end, but it is shown as what it is.
-    pub fn fail_blocked(&self, what: &str, blocked: std::time::Duration) {
+    pub fn fail_blocked(&self, what: &str, blocked: Duration) {
         if self.is_over() {
             return;
         }
@@ -128,7 +136,7 @@ impl Task {
     }
 
     fn note_incident(&self, kind: &str, error: &Error) {
-        let message = self.run.redactor.redact(&error.to_string());
+        let message = self.run.redact(&error.to_string());
         let incident = pipeline_sdk::Incident { kind: kind.into(), message, detail: serde_json::Value::Null };
         let labels = Labels { pipeline: self.key.pipeline.clone(), task: self.value.clone(), ..Labels::default() };
         self.run.registry.incident(&labels, incident);
@@ -174,10 +182,11 @@ impl Task {
 
     fn fail(&self, failure: Failure) {
         let (error, state): (_, fn(String) -> TaskState) = match failure {
+            Failure::Policy(error) if error.code == SOURCE_HOLE => (error, TaskState::Hole),
             Failure::Policy(error) => (error, TaskState::Rejected),
             Failure::Fatal(error) | Failure::Lost(error) => (error, TaskState::Failed),
         };
-        let reason = self.run.redactor.redact(&error.to_string());
+        let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
         tracing::error!(task = %self.key, reason, "task ended");
         self.set_state(state(reason));
@@ -197,7 +206,22 @@ impl Task {
         if !matches!(state, TaskState::Stopping) {
             live.trouble = None;
         }
+        if std::mem::discriminant(&live.state) != std::mem::discriminant(&state) {
+            live.since_ms = self.run.wall_clock_ms();
+        }
         live.state = state;
+    }
+
+    /// An operator stopped a task that was over by itself.
+    pub fn hold(&self) {
+        let mut live = self.live.lock();
+        live.trouble = None;
+        live.since_ms = self.run.wall_clock_ms();
+        live.state = TaskState::Stopped;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.live.lock().state == TaskState::Stopped
     }
 
     pub fn is_over(&self) -> bool {
@@ -205,7 +229,7 @@ impl Task {
     }
 
     fn note_lost(&self, error: &Error) {
-        let reason = self.run.redactor.redact(&error.to_string());
+        let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
         self.counters.reconnects.add(1);
         tracing::warn!(task = %self.key, reason, "connection lost; trying again");
@@ -219,10 +243,14 @@ impl Task {
 
     /// Something goes wrong that the task lives with.
     pub fn note_trouble(&self, error: &Error) {
-        let reason = self.run.redactor.redact(&error.to_string());
+        let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
         tracing::warn!(task = %self.key, reason, "trying again");
-        self.live.lock().trouble = Some(reason);
+        let mut live = self.live.lock();
+        if live.trouble.replace(reason).is_none() {
+            live.since_ms = self.run.wall_clock_ms();
+        }
+        drop(live);
         self.has_trouble.store(true, Ordering::Relaxed);
     }
 
@@ -247,6 +275,7 @@ impl Task {
         }
         live.clocks.retain(|lane, _| lanes.iter().any(|it| it.lane == *lane));
         live.progress = lanes.to_vec();
+        live.progress_at = Some(now);
     }
 
     pub(super) fn note_queues(&self, queues: Vec<Arc<Queue<Item>>>) {
@@ -267,8 +296,12 @@ impl Task {
         self.counters.messages_written.add(messages.len() as u64);
         self.counters.rows_written.add(messages.iter().map(Message::row_count).sum());
         self.counters.bytes_written.add(messages.iter().map(Message::byte_count).sum());
+        let now_ms = self.run.wall_clock_ms();
+        self.applied_ms.store(now_ms, Ordering::Relaxed);
         if self.has_trouble.swap(false, Ordering::Relaxed) {
-            self.live.lock().trouble = None;
+            let mut live = self.live.lock();
+            live.trouble = None;
+            live.since_ms = now_ms;
         }
     }
 
@@ -302,10 +335,7 @@ impl Task {
             let held = queue.held();
             queued = (queued.0 + held.messages, queued.1 + held.bytes);
         }
-        let of_plugins = |name| {
-            let is_ours = |labels: &Labels| labels.pipeline == self.key.pipeline && labels.task == self.value;
-            self.run.registry.sum(name, is_ours)
-        };
+        let of_plugins = |name| self.run.registry.sum_of_task(name, &self.key.pipeline, &self.value);
         let state = match (&live.state, &live.trouble) {
             (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
             (state, _) => state.clone(),
@@ -316,6 +346,7 @@ impl Task {
             pipeline: self.key.pipeline.clone(),
             task: self.value.clone(),
             state,
+            since_ms: live.since_ms,
             messages_read: counters.messages_read.get(),
             rows_read: counters.rows_read.get(),
             bytes_read: counters.bytes_read.get(),
@@ -334,18 +365,37 @@ impl Task {
             queue_bytes: queued.1,
             lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
             lag_seconds: behind,
-            lanes: lanes(&live),
+            progress_seconds: live.progress_at.map(|at| now.duration_since(at).as_secs_f64()),
+            last_applied_ms: Some(self.applied_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0),
+            lanes: lanes(&live, now),
         }
     }
 }
 
-fn lanes(live: &Live) -> Vec<LaneStatus> {
+fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
     let known = live.progress.iter().map(|it| &it.lane).chain(live.checkpoint.lanes.keys());
     let known: std::collections::BTreeSet<&Lane> = known.collect();
-    let status = |lane: &Lane| LaneStatus {
-        lane: lane.to_string(),
-        position: live.checkpoint.lanes.get(lane).map(ToString::to_string),
-        lag_offsets: live.progress.iter().find(|it| it.lane == *lane).and_then(LaneProgress::lag),
+    let number = |position: Option<&Position>| position.and_then(|it| it.number);
+    let status = |lane: &Lane| {
+        let progress = live.progress.iter().find(|it| it.lane == *lane);
+        let stored = live.checkpoint.lanes.get(lane);
+        LaneStatus {
+            lane: lane.to_string(),
+            position: stored.map(ToString::to_string),
+            oldest: number(progress.and_then(|it| it.oldest.as_ref())),
+            current: number(progress.and_then(|it| it.current.as_ref())).or(number(stored)),
+            latest: number(progress.and_then(|it| it.latest.as_ref())),
+            lag_offsets: progress.and_then(LaneProgress::lag),
+            slack_seconds: slack(live, lane, progress.and_then(|it| it.retention_seconds), now),
+        }
     };
     known.into_iter().map(status).collect()
+}
+
+/// After how long the log may drop what is read next, at the earliest: what came since the last look is taken to have come right
+/// after it.
+fn slack(live: &Live, lane: &Lane, retention_seconds: Option<i64>, now: Instant) -> Option<f64> {
+    let unseen = now.duration_since(live.progress_at?);
+    let behind = live.clocks.get(lane).map_or(Duration::ZERO, |clock| clock.behind(now));
+    Some(retention_seconds? as f64 - unseen.max(behind).as_secs_f64())
 }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::run::Shared;
+use tokio_util::sync::CancellationToken;
+
+use super::run::Pipelines;
 
 /// How often the monitor looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -64,14 +66,15 @@ impl<F: Future> Future for Watched<F> {
 }
 
 /// Looks at every task's parts until the run stops.
-pub(super) async fn monitor(run: Arc<Shared>) {
+pub(super) async fn monitor(stop: CancellationToken, pipelines: Pipelines) {
     loop {
         tokio::select! {
             biased;
-            () = run.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
-        for task in run.tasks() {
+        let pipelines = pipelines.lock().clone();
+        for task in pipelines.iter().flat_map(|pipeline| pipeline.tasks()) {
             if let Some((what, blocked)) = task.blocked_part(Watch::blocked) {
                 task.fail_blocked(&what, blocked);
             }

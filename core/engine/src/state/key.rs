@@ -19,6 +19,16 @@ impl TaskKey {
         join(&[&self.pipeline, &self.task, &self.source])
     }
 
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let mut parts = text.split(SEPARATOR).map(str::to_owned);
+        Some(Self { pipeline: parts.next()?, task: parts.next()?, source: parts.next()? })
+    }
+
+    /// What the keys of all tasks of its pipeline begin with.
+    pub(super) fn prefix(&self) -> String {
+        join(&[&self.pipeline, ""])
+    }
+
     pub(super) fn with(&self, part: &str) -> String {
         join(&[&self.pipeline, &self.task, &self.source, part])
     }
@@ -46,6 +56,11 @@ impl Scope {
     /// Of all instances of a component type in a task.
     pub fn shared(pipeline: &str, task: &str, type_name: &str) -> Self {
         Self(join(&["shared", pipeline, task, type_name]))
+    }
+
+    /// What the keys of all scopes of a task begin with.
+    pub(super) fn prefixes_of_task(pipeline: &str, task: &str) -> [String; 2] {
+        ["own", "shared"].map(|kind| join(&[kind, pipeline, task, ""]))
     }
 
     pub(super) fn key(&self, key: &str) -> String {

@@ -47,6 +47,8 @@ pub enum Change {
     Desired { task: TaskKey, value: Option<String> },
     /// Forgets the positions of every source that this task ever had.
     Forget { task: TaskKey },
+    /// Forgets everything of a task but its dead letters.
+    Remove { task: TaskKey },
 }
 
 /// Cheap to clone.
@@ -170,6 +172,22 @@ impl Store {
         self.read(|transaction| Ok(transaction.open_table(DESIRED)?.get(task.encode().as_str())?.map(|it| it.value().to_owned())))
     }
 
+    /// Values of a pipeline's tasks that an operator stopped, in order.
+    pub fn stopped_tasks(&self, pipeline: &str, source: &str) -> Result<Vec<String>> {
+        self.read(|transaction| Ok(task_values(&transaction.open_table(DESIRED)?, pipeline, source)?))
+    }
+
+    /// Values of a pipeline's tasks that have positions or were stopped, in order.
+    pub fn known_tasks(&self, pipeline: &str, source: &str) -> Result<Vec<String>> {
+        self.read(|transaction| {
+            let mut values = task_values(&transaction.open_table(IDENTITIES)?, pipeline, source)?;
+            values.extend(task_values(&transaction.open_table(DESIRED)?, pipeline, source)?);
+            values.sort();
+            values.dedup();
+            Ok(values)
+        })
+    }
+
     pub fn dead_letter_count(&self) -> Result<u64> {
         self.read(|transaction| Ok(transaction.open_table(DEAD_LETTERS)?.len()?))
     }
@@ -194,6 +212,20 @@ impl Store {
         let transaction = self.shared.database.begin_read().map_err(redb::Error::from);
         transaction.and_then(|it| body(&it)).map_err(|error| error::storage(self.path(), error))
     }
+}
+
+/// Values of one pipeline's tasks in a table that has one entry for each.
+fn task_values(table: &impl ReadableTable<&'static str, &'static str>, pipeline: &str, source: &str) -> Result<Vec<String>, redb::Error> {
+    let start = TaskKey { pipeline: pipeline.into(), task: String::new(), source: String::new() }.prefix();
+    let mut values = Vec::new();
+    for entry in table.range(start.as_str()..)? {
+        let key = entry?.0.value().to_owned();
+        if !key.starts_with(&start) {
+            break;
+        }
+        values.extend(TaskKey::decode(&key).filter(|it| it.source == source).map(|it| it.task));
+    }
+    Ok(values)
 }
 
 fn intent_key(task: &TaskKey, identity: &str, sink: &str) -> String {
@@ -301,12 +333,21 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
                 None => drop(table.remove(task.encode().as_str())?),
             }
         }
-        Change::Forget { task } => {
-            transaction.open_table(IDENTITIES)?.remove(task.encode().as_str())?;
-            let prefix = task.with("");
-            transaction.open_table(CHECKPOINTS)?.retain(|key, _| !key.starts_with(&prefix))?;
-            transaction.open_table(INTENTS)?.retain(|key, _| !key.starts_with(&prefix))?;
+        Change::Forget { task } => forget(transaction, task)?,
+        Change::Remove { task } => {
+            forget(transaction, task)?;
+            transaction.open_table(DESIRED)?.remove(task.encode().as_str())?;
+            let scopes = Scope::prefixes_of_task(&task.pipeline, &task.task);
+            transaction.open_table(PLUGIN_STATE)?.retain(|key, _| !scopes.iter().any(|it| key.starts_with(it)))?;
         }
     }
+    Ok(())
+}
+
+fn forget(transaction: &redb::WriteTransaction, task: &TaskKey) -> Result<(), redb::Error> {
+    transaction.open_table(IDENTITIES)?.remove(task.encode().as_str())?;
+    let prefix = task.with("");
+    transaction.open_table(CHECKPOINTS)?.retain(|key, _| !key.starts_with(&prefix))?;
+    transaction.open_table(INTENTS)?.retain(|key, _| !key.starts_with(&prefix))?;
     Ok(())
 }

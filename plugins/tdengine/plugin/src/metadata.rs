@@ -36,19 +36,22 @@ pub struct Database {
     /// In the site's own unit; another one is another database of the same name.
     pub created: i64,
     pub precision: Precision,
+    /// How long its log is kept at least; absent where that is for ever.
+    pub retention_seconds: Option<i64>,
 }
 
 /// The database, `None` where there is none of this name.
 pub async fn database(connection: &Connection, name: &str) -> Result<Option<Database>> {
     let sql = format!(
-        "select create_time, `precision` from information_schema.ins_databases where name = {}",
+        "select create_time, `precision`, wal_retention_period from information_schema.ins_databases where name = {}",
         literal(name)
     );
     let rows = connection.query(&sql).await?.texts()?;
     let Some(row) = rows.first() else { return Ok(None) };
     let created = row[0].as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
     let precision = row[1].as_deref().and_then(Precision::from_name).unwrap_or_default();
-    Ok(Some(Database { name: name.into(), created, precision }))
+    let retention_seconds = row[2].as_deref().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0);
+    Ok(Some(Database { name: name.into(), created, precision, retention_seconds }))
 }
 
 /// The vgroups of a database.

@@ -2,5 +2,6 @@
 
 mod faults;
 mod flow;
+mod orders;
 mod whole;
 mod world;

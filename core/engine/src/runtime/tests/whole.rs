@@ -120,6 +120,6 @@ async fn what_an_operator_stopped_stays_stopped() {
     let task = TaskKey { pipeline: "p".into(), task: String::new(), source: "log".into() };
     store.commit(vec![Change::Desired { task, value: Some("stopped".into()) }]).await.unwrap();
     let running = start(&one("desired", ""), &store).await;
-    running.wait().await;
-    assert_eq!((state(&running), lock(&world).read), (TaskState::Stopped, 0));
+    until("it is stopped", || state(&running) == TaskState::Stopped).await;
+    assert_eq!(lock(&world).read, 0);
 }

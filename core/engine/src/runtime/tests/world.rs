@@ -272,6 +272,7 @@ impl Source for Log {
             oldest: Some(Position::from_number(0)),
             current: Some(Position::from_number(self.at.get(lane).copied().unwrap_or_default())),
             latest: Some(Position::from_number(entries.len() as i64)),
+            retention_seconds: Some(3_600),
         });
         Ok(progress.collect())
     }

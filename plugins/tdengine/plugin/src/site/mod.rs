@@ -139,6 +139,7 @@ impl Site for TdengineSite {
                 oldest: place(vgroup.begin),
                 current: None,
                 latest: place(vgroup.end),
+                retention_seconds: found.retention_seconds,
             })
             .collect())
     }

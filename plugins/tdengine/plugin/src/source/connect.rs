@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pipeline_sdk::describe::TELLS_REPLICATED;
-use pipeline_sdk::{Checkpoint, Context, Error, Result, SOURCE_REPLACED};
+use pipeline_sdk::{Checkpoint, Context, Error, Result, SOURCE_HOLE, SOURCE_REPLACED};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
 use tdengine_wire::escape::{identifier, literal};
 use tokio::time::Instant;
@@ -202,7 +202,7 @@ impl Placing<'_> {
         match self.config.on_hole {
             OnHole::Continue => Ok(log.begin),
             // The configuration says so: a stop by policy, not a failure.
-            OnHole::Stop => Err(Error::rejected(message).code("tdengine.hole").path("on-hole").hint(
+            OnHole::Stop => Err(Error::rejected(message).code(SOURCE_HOLE).path("on-hole").hint(
                 "compare and repair the sites; on-hole = \"continue\" goes on behind it; a longer wal_retention_period avoids it",
             )),
         }

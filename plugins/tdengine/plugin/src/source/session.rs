@@ -237,6 +237,7 @@ impl Session {
                     oldest: place(log.begin),
                     current: place(current.min(log.end)),
                     latest: place(log.end),
+                    retention_seconds: self.database.retention_seconds,
                 })
             })
             .collect())
