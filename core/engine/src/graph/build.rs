@@ -53,7 +53,8 @@ impl Graph {
     ///
     /// # Errors
     /// What is wrong with the first file that does what another one does, goes in circles with it, or shares its state.
-    pub fn check_together(graphs: &[Self]) -> Result<(), Report> {
+    pub fn check_together<'g>(graphs: impl IntoIterator<Item = &'g Self>) -> Result<(), Report> {
+        let graphs: Vec<&Self> = graphs.into_iter().collect();
         for (index, graph) in graphs.iter().enumerate() {
             if let Some(other) = graphs[..index].iter().find(|other| other.state == graph.state) {
                 let message = format!("the file shares its state folder `{}` with {}", graph.state.display(), other.file);
@@ -62,7 +63,7 @@ impl Graph {
             }
         }
         let all: Vec<(&Self, &PipelineGraph)> =
-            graphs.iter().flat_map(|graph| graph.pipelines.iter().map(move |pipeline| (graph, pipeline))).collect();
+            graphs.iter().flat_map(|&graph| graph.pipelines.iter().map(move |pipeline| (graph, pipeline))).collect();
         let problems = topology::check(&all.iter().map(|(_, pipeline)| *pipeline).collect::<Vec<_>>());
         let Some(first) = problems.first().map(|(index, _)| all[*index].0) else { return Ok(()) };
         let of_first = problems.into_iter().filter(|(index, _)| std::ptr::eq(all[*index].0, first));

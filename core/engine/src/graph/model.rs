@@ -186,7 +186,7 @@ impl Node {
     /// What it connects to, without what an address may hide: user, password and parameters.
     pub fn shown_address(&self) -> Option<String> {
         let address = self.address.as_deref()?;
-        let Some((scheme, rest)) = address.split_once("://") else { return Some(address.to_owned()) };
+        let (scheme, rest) = address.find("://").map_or(("", address), |at| address.split_at(at + 3));
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
         // A password may hold an `@`, and even a slash.
@@ -194,7 +194,7 @@ impl Node {
             Some((_, host)) => host,
             None => authority.rsplit_once('@').map_or(authority, |(_, host)| host),
         };
-        Some(format!("{scheme}://{}", host.split('/').next().unwrap_or_default()))
+        Some(format!("{scheme}{}", host.split('/').next().unwrap_or_default()))
     }
 }
 

@@ -47,6 +47,42 @@ impl Running {
         self.pipelines().iter().flat_map(of).collect()
     }
 
+    pub fn task_count(&self) -> usize {
+        self.pipelines().iter().map(|it| it.tasks().len()).sum()
+    }
+
+    /// Keys of tasks of a value, whether they run, ran or were stopped: those that something is stored of, and those that exist now.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn keys_of(&self, value: &str) -> Result<Vec<TaskKey>> {
+        let mut keys = Vec::new();
+        for pipeline in self.pipelines() {
+            let key = pipeline.key(value);
+            let is_known = pipeline.tasks().iter().any(|task| task.value == value)
+                || self.store().known_tasks(&key.pipeline, &key.source)?.iter().any(|it| it == value);
+            keys.extend(is_known.then_some(key));
+        }
+        Ok(keys)
+    }
+
+    /// All keys as of [`Running::keys_of`].
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn keys(&self) -> Result<Vec<TaskKey>> {
+        let mut keys = Vec::new();
+        for pipeline in self.pipelines() {
+            let any = pipeline.key("");
+            let mut values = self.store().known_tasks(&any.pipeline, &any.source)?;
+            values.extend(pipeline.tasks().iter().map(|task| task.value.clone()));
+            values.sort();
+            values.dedup();
+            keys.extend(values.iter().filter(|value| *value != super::ALL_VALUES).map(|value| pipeline.key(value)));
+        }
+        Ok(keys)
+    }
+
     /// Stops tasks until they are started again, over restarts. Those that were not stopped before.
     ///
     /// # Errors

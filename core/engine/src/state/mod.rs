@@ -16,4 +16,5 @@ pub use intent::{Intent, RowCounts};
 pub use key::{Scope, TaskKey};
 pub use letters::DeadLetter;
 pub(crate) use letters::payload_json;
+pub use lock::Lock;
 pub use store::{Change, FORMAT, Store};

@@ -1,0 +1,206 @@
+//! A client of the admin API, for commands: one connection a request.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::api::{ApiError, ChooseTasks, ErrorBody, File, PutFile, Service, Task};
+
+/// Where a service listens.
+#[derive(Clone, Debug)]
+pub enum Address {
+    Unix(PathBuf),
+    /// `HOST:PORT`, and the token.
+    Tcp { address: String, token: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("no service answers at {place}: {why}")]
+    NotRunning { place: String, why: String },
+    /// The socket belongs to somebody else.
+    #[error("{place} may not be used: {why}")]
+    Denied { place: String, why: String },
+    /// The service says no.
+    #[error(transparent)]
+    Refused(ApiError),
+    /// What came back is not understood, or nothing came.
+    #[error("the service at {place} does not answer as it should: {why}")]
+    Broken { place: String, why: String },
+}
+
+impl ClientError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRunning { .. } => Some("start it with `pipeline serve --dir DIR`, or say with `--socket` where it listens".into()),
+            Self::Denied { .. } => Some("run this as the service's user, or let the service give its group access: `--socket-group`".into()),
+            Self::Refused(error) => error.hint.clone(),
+            Self::Broken { .. } => None,
+        }
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: Address,
+    limit: Duration,
+}
+
+impl Client {
+    /// `limit` is that of one request: an order waits until tasks have stopped.
+    pub fn new(address: Address, limit: Duration) -> Self {
+        Self { address, limit }
+    }
+
+    pub async fn service(&self) -> Result<Service, ClientError> {
+        self.ask(Method::GET, "/api/v1/service", None::<&()>).await
+    }
+
+    pub async fn files(&self) -> Result<Vec<File>, ClientError> {
+        self.ask(Method::GET, "/api/v1/files", None::<&()>).await
+    }
+
+    pub async fn file(&self, id: &str) -> Result<File, ClientError> {
+        self.ask(Method::GET, &file_path(id), None::<&()>).await
+    }
+
+    pub async fn put(&self, id: &str, body: &PutFile) -> Result<File, ClientError> {
+        self.ask(Method::PUT, &file_path(id), Some(body)).await
+    }
+
+    pub async fn delete(&self, id: &str, force: bool) -> Result<(), ClientError> {
+        let path = format!("{}?force={force}", file_path(id));
+        self.send(Method::DELETE, &path, None::<&()>).await.map(drop)
+    }
+
+    pub async fn tasks(&self, file: Option<&str>) -> Result<Vec<Task>, ClientError> {
+        let path = match file {
+            Some(id) => format!("/api/v1/tasks?file={}", encoded(id)),
+            None => "/api/v1/tasks".to_owned(),
+        };
+        self.ask(Method::GET, &path, None::<&()>).await
+    }
+
+    pub async fn stop(&self, tasks: &ChooseTasks) -> Result<Vec<Task>, ClientError> {
+        self.ask(Method::POST, "/api/v1/tasks/stop", Some(tasks)).await
+    }
+
+    pub async fn start(&self, tasks: &ChooseTasks) -> Result<Vec<Task>, ClientError> {
+        self.ask(Method::POST, "/api/v1/tasks/start", Some(tasks)).await
+    }
+
+    pub async fn restart(&self, tasks: &ChooseTasks) -> Result<Vec<Task>, ClientError> {
+        self.ask(Method::POST, "/api/v1/tasks/restart", Some(tasks)).await
+    }
+
+    pub async fn remove(&self, tasks: &ChooseTasks) -> Result<Vec<Task>, ClientError> {
+        self.ask(Method::POST, "/api/v1/tasks/remove", Some(tasks)).await
+    }
+
+    pub async fn reload(&self) -> Result<Vec<File>, ClientError> {
+        self.ask(Method::POST, "/api/v1/reload", None::<&()>).await
+    }
+
+    /// The page of `/metrics`.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let bytes = self.send(Method::GET, "/metrics", None::<&()>).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
+        let bytes = self.send(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Bytes, ClientError> {
+        let exchange = async {
+            match &self.address {
+                Address::Unix(path_of_socket) => {
+                    let stream = UnixStream::connect(path_of_socket).await.map_err(|error| self.unreachable(&error))?;
+                    self.exchange(stream, method, path, body).await
+                }
+                Address::Tcp { address, .. } => {
+                    let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
+                    self.exchange(stream, method, path, body).await
+                }
+            }
+        };
+        match tokio::time::timeout(self.limit, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.broken(format!("nothing came within {} s", self.limit.as_secs()))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, ClientError> {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
+        // It ends with the request's sender.
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "pipeline");
+        if let Address::Tcp { token, .. } = &self.address {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                serde_json::to_vec(body).map_err(|error| self.broken(error))?
+            }
+            None => Vec::new(),
+        };
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.broken(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(|error| self.broken(error))?.to_bytes();
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        match serde_json::from_slice::<ErrorBody>(&bytes) {
+            Ok(ErrorBody { error }) => Err(ClientError::Refused(ApiError { status: status.as_u16(), ..error })),
+            Err(_) => Err(self.broken(format!("HTTP status {status}"))),
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.address {
+            Address::Unix(path) => path.display().to_string(),
+            Address::Tcp { address, .. } => address.clone(),
+        }
+    }
+
+    fn unreachable(&self, error: &std::io::Error) -> ClientError {
+        let (place, why) = (self.place(), error.to_string());
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Denied { place, why },
+            _ => ClientError::NotRunning { place, why },
+        }
+    }
+
+    fn broken(&self, why: impl std::fmt::Display) -> ClientError {
+        ClientError::Broken { place: self.place(), why: why.to_string() }
+    }
+}
+
+fn file_path(id: &str) -> String {
+    format!("/api/v1/files/{}", encoded(id))
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

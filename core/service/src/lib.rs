@@ -1,0 +1,19 @@
+//! A folder of pipeline files as a service, and the admin API through which it is asked and told.
+//!
+//! A file is the truth about its pipelines: what the service adds is only what an operator stopped, which is stored beside it. A file
+//! that is wrong changes nothing. This crate knows no database, reads no environment and prints nothing; the command line does.
+
+pub mod api;
+mod folder;
+mod supervisor;
+mod tasks;
+mod removal;
+mod metrics;
+mod openapi;
+mod server;
+pub mod client;
+pub mod socket;
+mod token;
+
+pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};
+pub use supervisor::{Options, Supervisor};

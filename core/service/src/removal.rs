@@ -1,0 +1,130 @@
+//! Taking files and tasks out for good: what they left at their sources, and what is stored of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pipeline_engine::graph::Graph;
+use pipeline_engine::runtime::Running;
+use pipeline_engine::state::TaskKey;
+
+use crate::api::{ApiError, Task};
+use crate::supervisor::Supervisor;
+use crate::tasks::{removed, unknown};
+
+/// What a state folder holds that is ours.
+const STATE_FILES: [&str; 2] = ["state.redb", "lock"];
+const STATE_FOLDERS: [&str; 1] = ["plugins"];
+
+impl Supervisor {
+    /// Removes a file with its state and with what its pipelines left at their sources. With `force` also while tasks run, and though a
+    /// source cannot be reached.
+    ///
+    /// # Errors
+    /// There is no such file, tasks of it run, or a source cannot be cleared: then it is as it was.
+    pub async fn delete(self: &Arc<Self>, id: &str, force: bool) -> Result<(), ApiError> {
+        self.folder()?;
+        let _deciding = self.decide().await;
+        let file = self.managed_file(id)?;
+        let change = file.change.lock().await;
+        let (running, graph) = {
+            let live = file.live.lock();
+            (live.running.clone(), live.applied.clone())
+        };
+        let (wanted, stored) = (file.live.lock().wanted.clone(), graph.clone());
+        if let (Some(running), Some(graph)) = (running, graph) {
+            let goes_on = running.status().pipelines.into_iter().find(|it| !it.state.is_over());
+            if let Some(task) = goes_on.filter(|_| !force) {
+                return Err(ApiError::conflict(format!("`{}` of `{id}` still runs for `{}`", task.pipeline, task.task))
+                    .hint("stop it first, or say that it is to be stopped (`--force`)"));
+            }
+            let keys = running.keys()?;
+            running.stop().await;
+            if let Err(error) = self.forget_at_sources(&graph, &keys).await {
+                if !force {
+                    let supervisor = self.clone();
+                    let again = file.clone();
+                    file.live.lock().running = None;
+                    // Its state is free again only now.
+                    drop((running, change));
+                    supervisor.converge(&again).await;
+                    return Err(error);
+                }
+                tracing::warn!(file = id, %error, "what its pipelines left at a source stays there");
+            }
+        }
+        remove_existing(&file.path)?;
+        if let Some(graph) = stored.or(wanted) {
+            remove_state(&graph.state)?;
+        }
+        self.forget_file(&file);
+        tracing::info!(file = id, "the file was removed");
+        Ok(())
+    }
+
+    /// Removes tasks that are over: what they left at their sources and what is stored of them, but their dead letters.
+    ///
+    /// # Errors
+    /// An unknown file or value, or a task that runs: nothing is changed. A source that cannot be reached.
+    pub async fn remove_tasks(&self, id: &str, values: &[String]) -> Result<Vec<Task>, ApiError> {
+        let file = self.managed_file(id)?;
+        let _change = file.change.lock().await;
+        let (running, graph, ends) = {
+            let live = file.live.lock();
+            (live.running.clone(), live.applied.clone(), live.ends.clone())
+        };
+        let (Some(running), Some(graph)) = (running, graph) else {
+            return Err(ApiError::conflict(format!("`{id}` does not run: what is stored of it cannot be reached")));
+        };
+        let mut keys = Vec::new();
+        for value in values {
+            let found = running.keys_of(value)?;
+            if found.is_empty() {
+                let known: Vec<String> = running.keys()?.into_iter().map(|key| key.task).collect();
+                return Err(unknown("task for", value, known.iter().map(String::as_str)));
+            }
+            keys.extend(found);
+        }
+        check_over(&running, &keys)?;
+        self.forget_at_sources(&graph, &keys).await?;
+        running.forget_tasks(&keys).await?;
+        Ok(keys.iter().map(|key| removed(id, &ends, &key.pipeline, &key.task, self.now_ms())).collect())
+    }
+
+    /// Removes what the pipelines of a file left at their sources to read these values.
+    async fn forget_at_sources(&self, _graph: &Graph, _keys: &[TaskKey]) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+fn check_over(running: &Running, keys: &[TaskKey]) -> Result<(), ApiError> {
+    let is_meant = |pipeline: &str, value: &str| keys.iter().any(|key| key.pipeline == pipeline && key.task == value);
+    let goes_on = running.status().pipelines.into_iter().find(|it| is_meant(&it.pipeline, &it.task) && !it.state.is_over());
+    match goes_on {
+        Some(task) => {
+            Err(ApiError::conflict(format!("`{}` still runs for `{}`", task.pipeline, task.task)).hint("stop it first"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn remove_existing(path: &Path) -> Result<(), ApiError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ApiError::internal(format!("{} cannot be removed: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what is ours in a state folder, and the folder where nothing else is in it.
+fn remove_state(folder: &Path) -> Result<(), ApiError> {
+    STATE_FILES.iter().try_for_each(|name| remove_existing(&folder.join(name)))?;
+    for name in STATE_FOLDERS {
+        // Copies of libraries: what stays takes room only.
+        let _ = std::fs::remove_dir_all(folder.join(name));
+    }
+    // Something else is in it.
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
+}
+

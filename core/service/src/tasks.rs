@@ -1,0 +1,225 @@
+//! Tasks as the API shows them, and what is asked of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pipeline_engine::graph::{Graph, Node, PipelineGraph};
+use pipeline_engine::host::Plugins;
+use pipeline_engine::metrics::{LaneStatus, PipelineStatus, TaskState};
+use pipeline_engine::runtime::{ALL_VALUES, Running, TaskName};
+use tokio::task::JoinSet;
+
+use crate::api::{ApiError, ChooseTasks, Lane, Task, TaskStatus};
+use crate::supervisor::{Managed, Supervisor};
+
+/// What is asked of tasks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Order {
+    Stop,
+    Start,
+    Restart,
+}
+
+/// Where a pipeline leads from and to, as it may be printed.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    source: String,
+    sink: String,
+    is_replica: bool,
+}
+
+impl Ends {
+    /// By name of the pipeline.
+    pub fn of(graph: &Graph, _plugins: &Plugins) -> BTreeMap<String, Self> {
+        let shown = |node: &Node| node.shown_address().unwrap_or_else(|| node.name.clone());
+        let of = |pipeline: &PipelineGraph| Self {
+            source: shown(&pipeline.source.node),
+            sink: pipeline.sinks.iter().map(|sink| shown(&sink.node)).collect::<Vec<_>>().join(", "),
+            is_replica: pipeline.is_replica(),
+        };
+        graph.pipelines.iter().map(|pipeline| (pipeline.name.clone(), of(pipeline))).collect()
+    }
+}
+
+/// Milliseconds since the epoch as RFC 3339.
+pub(crate) fn timestamp(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
+}
+
+/// Since when all tasks have been stopped by an operator; `None` where one is not, or there is none.
+pub(crate) fn all_stopped_since(running: &Running) -> Option<i64> {
+    let tasks = running.status().pipelines;
+    let is_stopped = |it: &PipelineStatus| it.state == TaskState::Stopped;
+    tasks.iter().all(is_stopped).then(|| tasks.iter().map(|it| it.since_ms).max()).flatten()
+}
+
+/// 404, with what was perhaps meant.
+pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> ApiError {
+    /// Names that are listed.
+    const SHOWN_MAX: usize = 20;
+    let mut known: Vec<&str> = known.collect();
+    known.sort_unstable();
+    known.dedup();
+    let near = known.iter().map(|it| (strsim::damerau_levenshtein(it, name), *it)).min();
+    let near = near.filter(|(distance, it)| *distance <= (it.len().max(name.len()) / 3).max(1)).map(|(_, it)| it);
+    let error = ApiError::not_found(format!("there is no {what} `{name}`"));
+    match (near, known.len()) {
+        (Some(near), _) => error.hint(format!("did you mean `{near}`?")),
+        (None, 0) => error.hint(format!("there is no {what} at all")),
+        (None, count) if count > SHOWN_MAX => error.hint(format!("known are {}, … ({count})", known[..SHOWN_MAX].join(", "))),
+        (None, _) => error.hint(format!("known are {}", known.join(", "))),
+    }
+}
+
+impl Supervisor {
+    /// All tasks, or those of one file.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn tasks(&self, file: Option<&str>) -> Result<Vec<Task>, ApiError> {
+        let files = match file {
+            Some(id) => vec![self.managed_file(id)?],
+            None => self.managed(),
+        };
+        Ok(files.iter().flat_map(|file| file.tasks()).collect())
+    }
+
+    /// Carries out an order. The tasks that it changed, as they are then.
+    ///
+    /// # Errors
+    /// An unknown file or value: nothing is changed.
+    pub async fn order(self: &Arc<Self>, order: Order, chosen: &ChooseTasks) -> Result<Vec<Task>, ApiError> {
+        let files = match &chosen.file {
+            Some(id) => vec![self.managed_file(id)?],
+            None => self.managed(),
+        };
+        if order != Order::Stop && chosen.values.is_none() {
+            for file in files.iter().filter(|file| file.is_down()) {
+                self.converge(file).await;
+            }
+        }
+        let mut orders = Vec::new();
+        for file in files {
+            let Some(running) = file.live.lock().running.clone() else { continue };
+            orders.push((file, running));
+        }
+        let known: Vec<TaskName> = orders.iter().flat_map(|(_, running)| running.tasks()).collect();
+        for value in chosen.values.iter().flatten() {
+            if !known.iter().any(|task| task.value == *value) {
+                return Err(unknown("task for", value, known.iter().map(|task| task.value.as_str())));
+            }
+        }
+        let mut changes = JoinSet::new();
+        for (index, (file, running)) in orders.into_iter().enumerate() {
+            let tasks: Vec<TaskName> = running.tasks().into_iter().filter(|it| is_meant(it, order, chosen)).collect();
+            changes.spawn(async move {
+                let changed = {
+                    let _change = file.change.lock().await;
+                    match order {
+                        Order::Stop => running.stop_tasks(&tasks).await,
+                        Order::Start => running.start_tasks(&tasks).await,
+                        Order::Restart => running.restart_tasks(&tasks).await,
+                    }
+                };
+                changed.map(|changed| (index, file.tasks_among(&changed)))
+            });
+        }
+        let mut answers: Vec<(usize, Vec<Task>)> = changes.join_all().await.into_iter().collect::<Result<_, _>>()?;
+        answers.sort_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().flat_map(|(_, tasks)| tasks).collect())
+    }
+}
+
+fn is_meant(task: &TaskName, order: Order, chosen: &ChooseTasks) -> bool {
+    match &chosen.values {
+        Some(values) => values.contains(&task.value),
+        // A restart leaves stopped what an operator stopped; so does it the looking for new ones.
+        None => task.value != ALL_VALUES || (order != Order::Restart && !chosen.keep_discovering),
+    }
+}
+
+impl Managed {
+    /// Whether it could not be started.
+    fn is_down(&self) -> bool {
+        let live = self.live.lock();
+        live.running.is_none() && live.wanted.is_some()
+    }
+
+    pub(crate) fn tasks(&self) -> Vec<Task> {
+        let (running, ends) = {
+            let live = self.live.lock();
+            (live.running.clone(), live.ends.clone())
+        };
+        let statuses = running.map(|running| running.status().pipelines).unwrap_or_default();
+        statuses.into_iter().map(|status| task(&self.id, &ends, status)).collect()
+    }
+
+    pub(crate) fn tasks_among(&self, names: &[TaskName]) -> Vec<Task> {
+        let is_named = |task: &Task| names.iter().any(|it| it.pipeline == task.pipeline && it.value == task.value);
+        self.tasks().into_iter().filter(is_named).collect()
+    }
+}
+
+/// A task as it is shown where only its place is known.
+pub(crate) fn removed(file: &str, ends: &BTreeMap<String, Ends>, pipeline: &str, value: &str, now_ms: i64) -> Task {
+    let state = TaskState::Stopped;
+    let status = PipelineStatus { pipeline: pipeline.into(), task: value.into(), state, since_ms: now_ms, ..Default::default() };
+    task(file, ends, status)
+}
+
+fn task(file: &str, ends: &BTreeMap<String, Ends>, status: PipelineStatus) -> Task {
+    let (state, reason) = shown(&status.state);
+    let ends = ends.get(&status.pipeline);
+    Task {
+        file: file.into(),
+        source: ends.map_or_else(String::new, |it| it.source.clone()),
+        sink: ends.map_or_else(String::new, |it| it.sink.clone()),
+        replica: ends.is_some_and(|it| it.is_replica),
+        pipeline: status.pipeline,
+        value: status.task,
+        status: state,
+        reason,
+        since: timestamp(status.since_ms),
+        messages_read: status.messages_read,
+        rows_read: status.rows_read,
+        bytes_read: status.bytes_read,
+        messages_written: status.messages_written,
+        rows_written: status.rows_written,
+        bytes_written: status.bytes_written,
+        batches_written: status.batches_written,
+        retries: status.retries,
+        reconnects: status.reconnects,
+        errors: status.errors,
+        dead_letters: status.dead_letters,
+        loops_suppressed: status.loops_suppressed,
+        replicated_rows: status.replicated_rows,
+        rows_left_out: status.rows_left_out,
+        queue_messages: status.queue_messages,
+        queue_bytes: status.queue_bytes,
+        lag_seconds: status.lag_seconds,
+        lag_offsets: status.lag_offsets,
+        progress_seconds: status.progress_seconds,
+        last_applied: status.last_applied_ms.map(timestamp),
+        lanes: status.lanes.into_iter().map(lane).collect(),
+    }
+}
+
+fn lane(status: LaneStatus) -> Lane {
+    let LaneStatus { lane, oldest, current, latest, lag_offsets, slack_seconds, .. } = status;
+    Lane { lane, oldest, current, latest, lag_offsets, slack_seconds }
+}
+
+fn shown(state: &TaskState) -> (TaskStatus, Option<String>) {
+    let status = match state {
+        TaskState::Starting => TaskStatus::Starting,
+        TaskState::Stopping => return (TaskStatus::Running, Some("stopping: what was read is written".into())),
+        TaskState::Running => TaskStatus::Running,
+        TaskState::Reconnecting(_) => TaskStatus::Interrupted,
+        TaskState::Stopped => TaskStatus::Stopped,
+        TaskState::Hole(_) => TaskStatus::Hole,
+        TaskState::Finished => TaskStatus::Finished,
+        TaskState::Rejected(_) => TaskStatus::Rejected,
+        TaskState::Failed(_) => TaskStatus::Failed,
+    };
+    (status, state.reason().map(str::to_owned))
+}
