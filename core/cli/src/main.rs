@@ -8,6 +8,7 @@ mod host;
 mod log;
 mod output;
 mod screen;
+mod socket;
 mod status;
 mod summary;
 

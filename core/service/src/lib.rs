@@ -16,4 +16,4 @@ pub mod socket;
 mod token;
 
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};
-pub use supervisor::{Options, Supervisor};
+pub use supervisor::{OWN_FOLDER, Options, Supervisor};

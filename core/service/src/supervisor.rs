@@ -24,7 +24,7 @@ use crate::api::{self, ApiError, FileStatus};
 use crate::folder::{self, Fingerprint};
 use crate::tasks::Ends;
 
-/// In the folder: the lock, and what the service needs beside the files.
+/// Beside the state folders: the lock, and what the service needs for itself.
 pub const OWN_FOLDER: &str = ".service";
 
 /// What a service takes from its surroundings.
@@ -86,7 +86,8 @@ impl Supervisor {
     /// # Errors
     /// Another service runs the folder, or it cannot be used.
     pub fn new(options: Options, plugins: Arc<Plugins>) -> Result<Arc<Self>, Error> {
-        let lock = options.folder.as_deref().map(take_folder).transpose()?;
+        let own = options.states.as_deref().or(options.folder.as_deref());
+        let lock = options.folder.as_deref().zip(own).map(|(folder, own)| take_folder(folder, own)).transpose()?;
         let started_ms = ((options.run)().clock)();
         Ok(Arc::new(Self {
             options,
@@ -500,15 +501,15 @@ impl Managed {
 }
 
 /// One service at a time runs a folder.
-fn take_folder(folder: &Path) -> Result<Lock, Error> {
-    let own = folder.join(OWN_FOLDER);
+fn take_folder(folder: &Path, states: &Path) -> Result<Lock, Error> {
+    let own = states.join(OWN_FOLDER);
     if !folder.is_dir() {
         return Err(Error::fatal(format!("{} is no folder", folder.display())).code("service.folder").hint("make it first"));
     }
     std::fs::create_dir_all(&own).map_err(|error| {
         Error::fatal(format!("{} cannot be made: {error}", own.display()))
             .code("service.folder")
-            .hint("the service keeps its lock and its state beside the files: let it write there")
+            .hint("the service keeps its lock and its state beside the files: let it write there, or give it a folder with --state")
     })?;
     Lock::take_for(&own, |owner| {
         Error::fatal(format!("another service{owner} runs the folder {}", folder.display()))

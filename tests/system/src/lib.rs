@@ -3,12 +3,14 @@
 //! Nothing of the product is linked in, so that a defect of its client cannot hide itself. A site is an embedded node that the
 //! test starts, or a real server: set `PIPELINE_TEST_SITES=HOST:PORT,HOST:PORT` to run the same tests against a real pair.
 
+mod api;
 mod pair;
 mod process;
 mod scene;
 mod site;
 mod watch;
 
+pub use api::{Api, ask_over_tcp};
 pub use pair::{Pair, free_port, pipelines, start_node, start_node_with, wait_for_node};
 pub use process::{Process, binary};
 pub use scene::{Outcome, Scene};

@@ -1,6 +1,7 @@
 //! The verbs, one file each: an `Args` struct whose documentation is the help, and `run`.
 
 mod run;
+mod serve;
 mod validate;
 mod graph;
 mod plugin;
@@ -17,6 +18,7 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(run::Args),
+    Serve(serve::Args),
     Validate(validate::Args),
     Graph(graph::Args),
     #[command(subcommand)]
@@ -35,6 +37,7 @@ impl Command {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         match self {
             Self::Run(args) => args.run(host, output),
+            Self::Serve(args) => args.run(host, output),
             Self::Validate(args) => args.run(host, output),
             Self::Graph(args) => args.run(host, output),
             Self::Plugin(command) => command.run(host, output),

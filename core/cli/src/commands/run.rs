@@ -1,6 +1,6 @@
 //! `pipeline run`: services and pipelines of files, until they end, are told to, or the time is over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use pipeline_engine::host::Plugins;
 use pipeline_engine::runtime::{Engine, RunEnd, RunOptions, Running};
 use pipeline_engine::state::Store;
 use pipeline_replica::{Comparison, compare};
+use pipeline_service::{Endpoints, Options, Server, Supervisor, UnixEndpoint};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{CommandError, CommandResult};
@@ -46,14 +47,20 @@ pub struct Args {
     /// How often a status line is logged where there is no terminal
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
     status_interval: Duration,
+    /// Offer the admin API of `pipeline serve` on this unix socket while it runs, so that `pipeline replica` looks into it
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Print the summary as JSON, and no table
     #[arg(long)]
     json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
 }
+
+/// A file and its run.
+type Run = (Graph, Arc<Running>);
 
 /// Why a run is over.
 enum Reason {
@@ -92,14 +99,14 @@ pub fn services(graph: Graph, plugins: Arc<Plugins>, output: &Output) -> Command
         let running = Engine::start(graph.clone(), plugins, options).await?;
         output.error("hint", "Ctrl-C ends it");
         signals.next().await;
-        match stop_all(&[(graph, running)], &mut signals).await {
+        match stop_all(&[(graph, Arc::new(running))], &mut signals).await {
             Some(_) => Ok(()),
             None => Err(CommandError::failed("ended at once, as told by a second signal")),
         }
     })
 }
 
-fn block_on(body: impl Future<Output = CommandResult>) -> CommandResult {
+pub(super) fn block_on(body: impl Future<Output = CommandResult>) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("pipeline")
@@ -123,13 +130,23 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
             () = signals.next() => Err(CommandError::failed("interrupted before everything had started")),
         };
         match started {
-            Ok(running) => runs.push((graph, running)),
+            Ok(running) => runs.push((graph, Arc::new(running))),
             Err(error) => {
                 stop_all(&runs, &mut signals).await;
                 return Err(error);
             }
         }
     }
+    let server = match &args.socket {
+        Some(socket) => match offer(socket, &args.files, &runs, &plugins).await {
+            Ok(server) => Some(server),
+            Err(error) => {
+                stop_all(&runs, &mut signals).await;
+                return Err(error);
+            }
+        },
+        None => None,
+    };
     let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
     let mut display = Display::new(args, begin, output);
     let reason = watch(&mut display, &runs, run_for, &mut signals).await;
@@ -147,8 +164,30 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
         () = display.go_on(&runs, "stopping: what was read is written; a second signal ends at once") => None,
     };
     output.live_clear();
+    if let Some(server) = server {
+        server.stop().await;
+    }
     let Some(ends) = ends else { return abort(&runs) };
     finish(args, &runs, ends, comparisons, begin, output)
+}
+
+/// The admin API over runs that end with this command.
+async fn offer(socket: &Path, files: &[PathBuf], runs: &[Run], plugins: &Arc<Plugins>) -> Result<Server, CommandError> {
+    let options = Options {
+        folder: None,
+        states: None,
+        version: env!("CARGO_PKG_VERSION").into(),
+        socket: Some(socket.to_owned()),
+        environment: Arc::new(|name| std::env::var(name).ok()),
+        run: Arc::new(|| RunOptions::new(seed(), Arc::new(wall_clock_ms))),
+        learn: Arc::new(|_| {}),
+    };
+    let supervisor = Supervisor::new(options, plugins.clone())?;
+    for (file, (graph, running)) in files.iter().zip(runs) {
+        supervisor.adopt(file, graph.clone(), running.clone());
+    }
+    let unix = Some(UnixEndpoint { path: socket.to_owned(), group: None });
+    Ok(Server::start(supervisor, Endpoints { unix, tcp: None }).await?)
 }
 
 /// Shows what happens: a table on a terminal, lines elsewhere.
@@ -169,7 +208,7 @@ impl<'a> Display<'a> {
     }
 
     /// Shows the state at every tick, with `note` below the table; never ends by itself.
-    async fn go_on(&mut self, runs: &[(Graph, Running)], note: &str) {
+    async fn go_on(&mut self, runs: &[Run], note: &str) {
         loop {
             self.ticks.tick().await;
             let pipelines = runs.iter().flat_map(|(_, running)| running.status().pipelines).collect();
@@ -187,7 +226,7 @@ impl<'a> Display<'a> {
 /// Shows what happens until the run is over.
 async fn watch(
     display: &mut Display<'_>,
-    runs: &[(Graph, Running)],
+    runs: &[Run],
     run_for: Option<Duration>,
     signals: &mut Signals,
 ) -> Reason {
@@ -211,7 +250,7 @@ async fn watch(
 }
 
 /// Stops what makes data, waits until every lane is drained, and compares the sites of every replica.
-async fn settle(runs: &[(Graph, Running)], plugins: &Plugins) -> Result<Vec<Vec<Comparison>>, CommandError> {
+async fn settle(runs: &[Run], plugins: &Plugins) -> Result<Vec<Vec<Comparison>>, CommandError> {
     for (_, running) in runs {
         running.stop_generators().await;
     }
@@ -232,7 +271,7 @@ async fn settle(runs: &[(Graph, Running)], plugins: &Plugins) -> Result<Vec<Vec<
 }
 
 /// Stops gracefully. `None` where a further signal came meanwhile.
-async fn stop_all(runs: &[(Graph, Running)], signals: &mut Signals) -> Option<Vec<RunEnd>> {
+async fn stop_all(runs: &[Run], signals: &mut Signals) -> Option<Vec<RunEnd>> {
     let stopping = async {
         let mut ends = Vec::new();
         for (_, running) in runs {
@@ -246,7 +285,7 @@ async fn stop_all(runs: &[(Graph, Running)], signals: &mut Signals) -> Option<Ve
     }
 }
 
-fn abort(runs: &[(Graph, Running)]) -> CommandResult {
+fn abort(runs: &[Run]) -> CommandResult {
     runs.iter().for_each(|(_, running)| running.abort());
     let error = CommandError::failed("ended at once, as told by a second signal");
     Err(error.hint("nothing is lost: what was not stored is read again at the next start"))
@@ -255,14 +294,14 @@ fn abort(runs: &[(Graph, Running)]) -> CommandResult {
 /// Prints summaries and says how it went.
 fn finish(
     args: &Args,
-    runs: &[(Graph, Running)],
+    runs: &[Run],
     ends: Vec<RunEnd>,
     comparisons: Option<Vec<Vec<Comparison>>>,
     begin: Instant,
     output: &Output,
 ) -> CommandResult {
     let mut comparisons = comparisons.map(Vec::into_iter);
-    let summary = |((graph, running), end): (&(Graph, Running), RunEnd)| {
+    let summary = |((graph, running), end): (&Run, RunEnd)| {
         let comparisons = comparisons.as_mut().and_then(Iterator::next).filter(|it| !it.is_empty());
         Summary {
             file: graph.file.clone(),
@@ -306,18 +345,18 @@ fn verdict(summaries: &[Summary]) -> CommandResult {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, CommandError> {
+    pub fn new() -> Result<Self, CommandError> {
         let listen = |kind| signal(kind).map_err(|error| CommandError::failed(format!("cannot listen for signals: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -325,12 +364,12 @@ impl Signals {
     }
 }
 
-fn wall_clock_ms() -> i64 {
+pub(super) fn wall_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Another one for each run.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     nanos ^ u64::from(std::process::id()).rotate_left(32)
 }

@@ -1,0 +1,181 @@
+//! `pipeline serve`: every pipeline file of a folder, for as long as the process lives, with the admin API.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline_engine::runtime::RunOptions;
+use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Supervisor, TcpEndpoint, UnixEndpoint};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::run::{Signals, block_on, duration, seed, wall_clock_ms};
+use crate::error::{CommandError, CommandResult};
+use crate::host::HostArgs;
+use crate::output::Output;
+use crate::socket::{group_number, socket_path};
+
+/// Run every pipeline file of a folder as a service
+///
+/// The folder is watched: a file that changed is checked first, then only what differs is restarted; a broken file changes nothing and
+/// is shown as broken. `pipeline replica` commands look into the service and change it; what they stop stays stopped. State is kept
+/// beside the files (`.NAME.state`). SIGTERM or Ctrl-C stops gracefully, SIGHUP looks at the folder at once.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The folder with the pipeline files (`*.toml`)
+    #[arg(long, value_name = "FOLDER")]
+    dir: PathBuf,
+    /// The unix socket for the admin API; `pipeline.sock` in the user's runtime folder where absent
+    #[arg(long, value_name = "PATH", env = "PIPELINE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// A group, by name or number, that may use the socket as well
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<String>,
+    /// Offer the admin API over TCP as well, for those who bring the token. Without TLS: put a proxy or a tunnel in front
+    #[arg(long, value_name = "ADDRESS", requires = "token_file")]
+    listen: Option<SocketAddr>,
+    /// A file with the token that requests over TCP must bring
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<PathBuf>,
+    /// The folder for the state of all files, instead of beside each
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// How often the folder is looked at; a file is taken when it did not change between two looks
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1s")]
+    watch_interval: Duration,
+    /// Forget positions that were stored for another source (another cluster, a database made anew), and read it from where its
+    /// configuration says
+    #[arg(long)]
+    accept_new_sources: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  pipeline serve --dir /etc/pipeline
+  pipeline serve --dir pipelines --socket /run/pipeline/pipeline.sock --socket-group operators
+  pipeline serve --dir pipelines --listen 0.0.0.0:8080 --token-file /run/secrets/pipeline-token";
+
+impl Args {
+    pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
+        if !self.dir.is_dir() {
+            let error = CommandError::bad_usage(format!("{} is no folder", self.dir.display()));
+            return Err(error.hint("make it first; every *.toml in it is a pipeline file"));
+        }
+        let endpoints = self.endpoints()?;
+        let own = self.state.as_deref().unwrap_or(&self.dir).join(OWN_FOLDER);
+        let plugins = Arc::new(host.plugins(&[], Some(own.join("plugins")), output));
+        let (accept_new_sources, learn) = (self.accept_new_sources, output.clone());
+        let options = Options {
+            folder: Some(self.dir.clone()),
+            states: self.state.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            socket: endpoints.unix.as_ref().map(|it| it.path.clone()),
+            environment: Arc::new(|name| std::env::var(name).ok()),
+            run: Arc::new(move || {
+                let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+                options.accept_new_sources = accept_new_sources;
+                options
+            }),
+            learn: Arc::new(move |redactor| learn.learn(redactor)),
+        };
+        let supervisor = Supervisor::new(options, plugins)?;
+        block_on(serve(&self, supervisor, endpoints, output))
+    }
+
+    fn endpoints(&self) -> Result<Endpoints, CommandError> {
+        let group = self.socket_group.as_deref().map(group_number).transpose()?;
+        let unix = Some(UnixEndpoint { path: socket_path(self.socket.as_deref()), group });
+        let tcp = match (self.listen, &self.token_file) {
+            (Some(address), Some(file)) => Some(TcpEndpoint { address, token: read_token(file)? }),
+            _ => None,
+        };
+        Ok(Endpoints { unix, tcp })
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, CommandError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let error = CommandError::bad_usage(format!("the token's file {} cannot be read: {error}", file.display()));
+        error.hint("make one that only you can read: `(umask 077; openssl rand -hex 32 > FILE)`")
+    })
+}
+
+async fn serve(args: &Args, supervisor: Arc<Supervisor>, endpoints: Endpoints, output: &Output) -> CommandResult {
+    let mut signals = Signals::new()?;
+    let socket = endpoints.unix.as_ref().map(|it| it.path.display().to_string()).unwrap_or_default();
+    // Asked before the files are begun, it tells what is starting.
+    let server = Server::start(supervisor.clone(), endpoints).await?;
+    let stop = CancellationToken::new();
+    let looking = tokio::select! {
+        looked = supervisor.look() => looked,
+        () = signals.next() => return end(&supervisor, server, &mut signals).await,
+    };
+    looking.map_err(|error| CommandError::failed(error.message))?;
+    let address = server.address.map_or_else(String::new, |address| format!(" and {address}"));
+    tracing::info!(folder = %args.dir.display(), files = supervisor.files().len(), socket, "serving");
+    output.line(&format!("serving {} at {socket}{address}", args.dir.display()));
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    tokio::spawn(supervisor.clone().watch(args.watch_interval, stop.clone()));
+    tokio::spawn(look_when_told(supervisor.clone(), stop.clone()));
+    tokio::spawn(feed_watchdog(stop.clone()));
+    signals.next().await;
+    stop.cancel();
+    notify(&[NotifyState::Stopping]);
+    end(&supervisor, server, &mut signals).await
+}
+
+/// Stops gracefully, or at once at a further signal.
+async fn end(supervisor: &Arc<Supervisor>, server: Server, signals: &mut Signals) -> CommandResult {
+    let ends = tokio::select! {
+        ends = supervisor.stop() => ends,
+        () = signals.next() => {
+            supervisor.abort();
+            let error = CommandError::failed("ended at once, as told by a second signal");
+            return Err(error.hint("nothing is lost: what was not stored is read again at the next start"));
+        }
+    };
+    server.stop().await;
+    let overdue: Vec<String> = ends.into_iter().filter(|(_, end)| !end.is_drained).map(|(id, _)| id).collect();
+    match overdue.is_empty() {
+        true => Ok(()),
+        false => {
+            let error = CommandError::failed(format!("stopped before everything was written: {}", overdue.join(", ")));
+            Err(error.hint("raise `drain-timeout` in `[engine]`; nothing is lost, it is read again at the next start"))
+        }
+    }
+}
+
+/// SIGHUP: look at the folder now.
+async fn look_when_told(supervisor: Arc<Supervisor>, stop: CancellationToken) {
+    let Ok(mut told) = signal(SignalKind::hangup()) else { return };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = told.recv() => {}
+        }
+        if let Err(error) = supervisor.look().await {
+            tracing::warn!(%error, "cannot reload");
+        }
+    }
+}
+
+/// Tells systemd that the process lives, where it wants to know (`WatchdogSec=`).
+async fn feed_watchdog(stop: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(limit / 2);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => notify(&[NotifyState::Watchdog]),
+        }
+    }
+}
+
+/// Where no systemd listens, nobody needs to know.
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,33 @@
+//! Where service and commands meet, as the environment of this process says.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::CommandError;
+
+/// The service's socket: `given`, or the default of this user.
+pub fn socket_path(given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| pipeline_service::socket::default_path(|name| std::env::var(name).ok(), user_number()), Path::to_owned)
+}
+
+/// The user that this process runs as; the superuser where the system does not tell.
+fn user_number() -> u32 {
+    std::fs::metadata("/proc/self").map_or(0, |it| it.uid())
+}
+
+/// The number of a group that is given by name or number.
+pub fn group_number(group: &str) -> Result<u32, CommandError> {
+    const GROUPS: &str = "/etc/group";
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    // NAME:PASSWORD:NUMBER:MEMBERS
+    let groups = std::fs::read_to_string(GROUPS).unwrap_or_default();
+    let number = groups.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        (parts.next() == Some(group)).then(|| parts.nth(1)?.parse().ok()).flatten()
+    });
+    number.ok_or_else(|| {
+        CommandError::bad_usage(format!("there is no group `{group}` in {GROUPS}")).hint("name another one, or give its number")
+    })
+}
