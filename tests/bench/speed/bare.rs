@@ -81,6 +81,7 @@ pub async fn run(job: &Job<'_>) -> Result<Rate> {
         exclude_marked: true,
         from_oldest: true,
         session_timeout: None,
+        prefetch: 4,
     };
     let mut consumer = Consumer::subscribe(&job.from.dsn, &subscription, SocketLimits::default()).await?;
     let written = Arc::new(AtomicU64::new(0));

@@ -155,6 +155,7 @@ pub async fn no_loop(world: &World) -> Result<(), Violation> {
             exclude_marked: false,
             from_oldest: false,
             session_timeout: None,
+            prefetch: 1,
         };
         let dsn = user_dsn(number);
         let mut consumer = Consumer::subscribe(&dsn, &subscription, SocketLimits::default()).await.map_err(failed)?;

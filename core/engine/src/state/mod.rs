@@ -5,6 +5,7 @@
 
 mod error;
 mod intent;
+mod journal;
 mod key;
 mod letters;
 mod lock;

@@ -1,4 +1,4 @@
-//! The store itself, over redb.
+//! The store itself, over redb, with the intents in a [`Journal`] beside it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::intent::Intent;
 use super::error;
+use super::journal::{self, Journal};
 use super::key::{Scope, TaskKey};
 use super::letters::DeadLetter;
 use super::lock::Lock;
@@ -27,8 +28,6 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const CHECKPOINTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("checkpoints");
 /// Task → identity of the source that its positions belong to.
 const IDENTITIES: TableDefinition<'_, &str, &str> = TableDefinition::new("identities");
-/// Task, identity and sink → positions that may have been written.
-const INTENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("intents");
 /// Scope and key → value.
 const PLUGIN_STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plugin-state");
 /// Number → dead letter.
@@ -62,7 +61,12 @@ struct Shared {
     path: PathBuf,
     /// A store in memory commits at once, in the caller: tests with paused time stay deterministic.
     in_memory: bool,
+    /// Of the store's file.
     queue: Mutex<Queue>,
+    /// Task, identity and sink → positions that may have been written.
+    intents: Mutex<Journal>,
+    /// Of the journal: writes wait for intents, and intents not for the store's transactions.
+    intent_queue: Mutex<Queue>,
     _lock: Option<Lock>,
 }
 
@@ -86,18 +90,21 @@ impl Store {
         let opened = catch_unwind(AssertUnwindSafe(|| Database::builder().set_cache_size(CACHE_BYTES_MAX).create(&path)))
             .map_err(|_| error::damaged(&path, "it is cut off or overwritten"))?;
         let database = opened.map_err(|error| error::storage(&path, error.into()))?;
-        Self::with(database, path, false, Some(lock))
+        let intents = Journal::open(folder).map_err(|error| error::io(&folder.join(journal::FILE), &error))?;
+        Self::with(database, path, intents, Some(lock))
     }
 
     /// A store that is forgotten.
     pub fn in_memory() -> Self {
         let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
         let database = database.expect("memory takes an empty store");
-        Self::with(database, "in memory".into(), true, None).expect("an empty store has the current format")
+        Self::with(database, "in memory".into(), Journal::default(), None).expect("an empty store has the current format")
     }
 
-    fn with(database: Database, path: PathBuf, in_memory: bool, lock: Option<Lock>) -> Result<Self> {
-        let shared = Shared { database, path, in_memory, queue: Mutex::default(), _lock: lock };
+    fn with(database: Database, path: PathBuf, intents: Journal, lock: Option<Lock>) -> Result<Self> {
+        let in_memory = lock.is_none();
+        let (queue, intent_queue, intents) = (Mutex::default(), Mutex::default(), Mutex::new(intents));
+        let shared = Shared { database, path, in_memory, queue, intents, intent_queue, _lock: lock };
         let store = Self { shared: Arc::new(shared) };
         store.shared.check_format()?;
         Ok(store)
@@ -113,14 +120,18 @@ impl Store {
             return self.shared.write(&changes);
         }
         let (sender, receiver) = oneshot::channel();
+        let queue: fn(&Shared) -> &Mutex<Queue> = match changes.iter().all(|change| matches!(change, Change::Intent { .. })) {
+            true => |shared| &shared.intent_queue,
+            false => |shared| &shared.queue,
+        };
         let must_lead = {
-            let mut queue = self.shared.queue.lock();
+            let mut queue = queue(&self.shared).lock();
             queue.waiting.push_back((changes, sender));
             !std::mem::replace(&mut queue.is_busy, true)
         };
         if must_lead {
             let shared = self.shared.clone();
-            tokio::task::spawn_blocking(move || shared.lead());
+            tokio::task::spawn_blocking(move || shared.lead(queue(&shared)));
         }
         receiver.await.map_err(|_| error::damaged(self.path(), "the writer ended"))?
     }
@@ -143,7 +154,7 @@ impl Store {
 
     /// What a sink may have written.
     pub fn intent(&self, task: &TaskKey, identity: &str, sink: &str) -> Result<Intent> {
-        Intent::decode(&self.bytes(INTENTS, &intent_key(task, identity, sink))?.unwrap_or_default())
+        Intent::decode(self.shared.intents.lock().get(&intent_key(task, identity, sink)).unwrap_or_default())
             .map_err(|error| error::damaged(self.path(), error.message))
     }
 
@@ -248,7 +259,6 @@ impl Shared {
             if found == FORMAT {
                 transaction.open_table(CHECKPOINTS)?;
                 transaction.open_table(IDENTITIES)?;
-                transaction.open_table(INTENTS)?;
                 transaction.open_table(PLUGIN_STATE)?;
                 transaction.open_table(DEAD_LETTERS)?;
                 transaction.open_table(DESIRED)?;
@@ -268,11 +278,11 @@ impl Shared {
         }
     }
 
-    /// Writes what waits until nothing does, each time all of it in one transaction.
-    fn lead(&self) {
+    /// Writes what waits in a queue until nothing does, each time all of it in one transaction.
+    fn lead(&self, queue: &Mutex<Queue>) {
         loop {
             let batch = {
-                let mut queue = self.queue.lock();
+                let mut queue = queue.lock();
                 if queue.waiting.is_empty() {
                     queue.is_busy = false;
                     return;
@@ -289,6 +299,15 @@ impl Shared {
     }
 
     fn write<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<()> {
+        let mut intents = Vec::new();
+        let changes: Vec<&Change> = changes.into_iter().filter(|change| !self.take_intent(change, &mut intents)).collect();
+        if !intents.is_empty() {
+            let put = self.intents.lock().put(intents);
+            put.map_err(|error| error::io(&self.path.with_file_name(journal::FILE), &error))?;
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
         let written = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             for change in changes {
@@ -299,6 +318,22 @@ impl Shared {
         };
         written().map_err(|error| error::storage(&self.path, error))
     }
+
+    /// Collects what a change does to intents. Whether that is all that it does.
+    fn take_intent(&self, change: &Change, intents: &mut Vec<(String, Vec<u8>)>) -> bool {
+        match change {
+            Change::Intent { task, identity, sink, intent } => {
+                intents.push((intent_key(task, identity, sink), intent.encode()));
+                true
+            }
+            Change::Forget { task } | Change::Remove { task } => {
+                let known = self.intents.lock().keys(&task.with(""));
+                intents.extend(known.into_iter().map(|key| (key, Vec::new())));
+                false
+            }
+            _ => false,
+        }
+    }
 }
 
 fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), redb::Error> {
@@ -308,10 +343,8 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
             let mut table = transaction.open_table(CHECKPOINTS)?;
             table.insert(task.with(identity).as_str(), checkpoint.encode().as_slice())?;
         }
-        Change::Intent { task, identity, sink, intent } => {
-            let mut table = transaction.open_table(INTENTS)?;
-            table.insert(intent_key(task, identity, sink).as_str(), intent.encode().as_slice())?;
-        }
+        // In the journal.
+        Change::Intent { .. } => {}
         Change::DeadLetter(letter) => {
             let bytes = serde_json::to_vec(letter).expect("a dead letter is plain JSON");
             let mut table = transaction.open_table(DEAD_LETTERS)?;
@@ -348,6 +381,5 @@ fn forget(transaction: &redb::WriteTransaction, task: &TaskKey) -> Result<(), re
     transaction.open_table(IDENTITIES)?.remove(task.encode().as_str())?;
     let prefix = task.with("");
     transaction.open_table(CHECKPOINTS)?.retain(|key, _| !key.starts_with(&prefix))?;
-    transaction.open_table(INTENTS)?.retain(|key, _| !key.starts_with(&prefix))?;
     Ok(())
 }

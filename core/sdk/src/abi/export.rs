@@ -371,6 +371,7 @@ pub unsafe fn create(
             let place: Place = serde_json::from_slice(place.bytes())
                 .map_err(|error| Error::fatal(format!("the host's description of the place: {error}")))?;
             let context = Context::new(place, host.clone());
+            let runtime = runtime.blocking(component.description.blocking);
             let _runtime = runtime.enter();
             let (pointer, table): (_, *const c_void) = match (component.build)(parse_config(config)?, context)? {
                 Instance::Source(it) => (Exported::raw(it, runtime, host), (&raw const SOURCE).cast()),
@@ -392,10 +393,10 @@ pub unsafe fn discover(plugin: &Plugin, runtime: Runtime, component: Slice, conf
     let prepared = catch_unwind(AssertUnwindSafe(|| unsafe {
         let component = plugin.component(Kind::Source, &text(component)?)?;
         let discover = component.discover.clone().ok_or_else(|| Error::fatal("this source discovers nothing"))?;
-        Ok::<_, Error>(discover(parse_config(config)?))
+        Ok::<_, Error>((runtime.blocking(component.description.blocking), discover(parse_config(config)?)))
     }));
     match prepared {
-        Ok(Ok(task)) => export_future(runtime, Arc::new(AtomicBool::new(false)), Arc::new(tracing::Span::none()), async move {
+        Ok(Ok((runtime, task))) => export_future(runtime, Arc::new(AtomicBool::new(false)), Arc::new(tracing::Span::none()), async move {
             task.await.map_or_else(error_output, |values| json(&values))
         }),
         Ok(Err(error)) => ready_future(error_output(error)),

@@ -13,12 +13,21 @@ use super::types::{FutureRaw, OutputRaw, POLL_PENDING, POLL_READY, WakerRaw, Wak
 
 type Task = Pin<Box<dyn Future<Output = OutputRaw> + Send>>;
 
-/// The plugin's side of a call: the future, the runtime it is polled under, and whether a panic in it poisons the instance.
+/// The plugin's side of a call.
+///
+/// It is first polled by the host's thread, as most calls are ready at once. One that waits goes on in the library's runtime, beside
+/// the sockets and timers that it waits for: of all that wakes it only its end crosses to the host's threads.
 struct Exported {
-    task: Option<Task>,
+    part: Part,
     runtime: Runtime,
     poisoned: Arc<AtomicBool>,
     span: Arc<tracing::Span>,
+}
+
+enum Part {
+    Here(Task),
+    Moved(tokio::task::JoinHandle<OutputRaw>),
+    Over,
 }
 
 /// Hands a future to the host.
@@ -28,8 +37,54 @@ pub fn export_future(
     span: Arc<tracing::Span>,
     task: impl Future<Output = OutputRaw> + Send + 'static,
 ) -> FutureRaw {
-    let exported = Box::new(Exported { task: Some(Box::pin(task)), runtime, poisoned, span });
+    let exported = Box::new(Exported { part: Part::Here(Box::pin(task)), runtime, poisoned, span });
     FutureRaw { state: Box::into_raw(exported).cast(), poll: Some(poll_exported), drop: Some(drop_exported) }
+}
+
+impl Exported {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<OutputRaw> {
+        if let Part::Here(task) = &mut self.part {
+            let polled = {
+                let _span = self.span.enter();
+                let _runtime = self.runtime.enter();
+                task.as_mut().poll(context)
+            };
+            match (polled, self.runtime.mover()) {
+                (Poll::Ready(output), _) => return Poll::Ready(output),
+                (Poll::Pending, None) => return Poll::Pending,
+                (Poll::Pending, Some(handle)) => {
+                    let Part::Here(task) = std::mem::replace(&mut self.part, Part::Over) else { unreachable!("it was here above") };
+                    self.part = Part::Moved(handle.spawn(Spanned { task, span: self.span.clone() }));
+                }
+            }
+        }
+        match &mut self.part {
+            Part::Moved(handle) => Pin::new(handle).poll(context).map(|joined| match joined {
+                Ok(output) => output,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(error) => error_output(panic_error(&error.to_string())),
+                },
+            }),
+            Part::Here(_) | Part::Over => Poll::Ready(error_output(panic_error("a finished call was polled again"))),
+        }
+    }
+}
+
+/// A moved task in its component's span.
+struct Spanned {
+    task: Task,
+    span: Arc<tracing::Span>,
+}
+
+impl Future for Spanned {
+    type Output = OutputRaw;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<OutputRaw> {
+        let Self { task, span } = &mut *self;
+        let _span = span.enter();
+        task.as_mut().poll(context)
+    }
 }
 
 /// A call that is over before it is polled.
@@ -43,16 +98,7 @@ unsafe extern "C" fn poll_exported(state: *mut c_void, waker: *const WakerRaw, o
     let exported = unsafe { &mut *state.cast::<Exported>() };
     // SAFETY: the waker is borrowed for this call.
     let waker = unsafe { import_waker(&*waker) };
-    let Some(task) = exported.task.as_mut() else {
-        // SAFETY: `out` is the host's, writable for this call.
-        unsafe { out.write(error_output(panic_error("a finished call was polled again"))) };
-        return POLL_READY;
-    };
-    let _span = exported.span.enter();
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        let _runtime = exported.runtime.enter();
-        task.as_mut().poll(&mut Context::from_waker(&waker))
-    }));
+    let polled = catch_unwind(AssertUnwindSafe(|| exported.poll(&mut Context::from_waker(&waker))));
     let output = match polled {
         Ok(Poll::Pending) => return POLL_PENDING,
         Ok(Poll::Ready(output)) => output,
@@ -62,7 +108,7 @@ unsafe extern "C" fn poll_exported(state: *mut c_void, waker: *const WakerRaw, o
         }
     };
     // A task that panicked is dropped like any other; a second panic in its drop is caught as well.
-    let _ = catch_unwind(AssertUnwindSafe(|| exported.task = None));
+    let _ = catch_unwind(AssertUnwindSafe(|| exported.part = Part::Over));
     // SAFETY: `out` is the host's, writable for this call.
     unsafe { out.write(output) };
     POLL_READY
@@ -73,7 +119,7 @@ unsafe extern "C" fn drop_exported(state: *mut c_void) {
     let exported = unsafe { Box::from_raw(state.cast::<Exported>()) };
     let _ = catch_unwind(AssertUnwindSafe(|| {
         let _runtime = exported.runtime.enter();
-        drop(exported.task);
+        drop(exported.part);
     }));
 }
 

@@ -12,14 +12,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::host::ForeignHost;
 
-/// Threads of a library's runtime: they drive its sockets and timers; its futures are polled by the host's threads.
-pub const RUNTIME_THREADS: usize = 2;
-
 /// The runtime that a plugin's futures are polled under.
 #[derive(Clone, Copy, Debug)]
 pub enum Runtime {
-    /// The library's own.
+    /// The library's own: calls that wait are moved to its threads.
     Library,
+    /// The library's own, but every poll is done by the host's thread, as it may block.
+    LibraryBlocking,
     /// Whatever the polling thread has: the plugin is linked in.
     None,
 }
@@ -27,9 +26,22 @@ pub enum Runtime {
 impl Runtime {
     pub fn enter(self) -> Option<tokio::runtime::EnterGuard<'static>> {
         match self {
-            Runtime::Library => Some(library_runtime().enter()),
+            Runtime::Library | Runtime::LibraryBlocking => Some(library_runtime().enter()),
             Runtime::None => None,
         }
+    }
+
+    /// The same for a component whose polls may block their thread: those of a library's runtime must not be blocked.
+    pub fn blocking(self, is_blocking: bool) -> Self {
+        match self {
+            Runtime::Library if is_blocking => Runtime::LibraryBlocking,
+            other => other,
+        }
+    }
+
+    /// Where calls that wait go on.
+    pub fn mover(self) -> Option<&'static tokio::runtime::Handle> {
+        matches!(self, Runtime::Library).then(|| library_runtime().handle())
     }
 }
 
@@ -37,7 +49,6 @@ fn library_runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(RUNTIME_THREADS)
             .thread_name("pipeline-plugin")
             .enable_all()
             .build()

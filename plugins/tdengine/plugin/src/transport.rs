@@ -105,16 +105,16 @@ impl Consumer {
         either!(self, one => one.start_poll(wait));
     }
 
-    pub fn is_polling(&self) -> bool {
-        either!(self, one => one.is_polling())
-    }
-
     pub fn has_reply(&self) -> bool {
         either!(self, one => one.has_reply())
     }
 
     pub async fn poll(&mut self, wait: Duration) -> client::Result<Option<Message>> {
         either!(self, one => one.poll(wait).await)
+    }
+
+    pub async fn settle(&mut self) -> client::Result<Vec<Message>> {
+        either!(self, one => one.settle().await)
     }
 
     pub async fn assignment(&self) -> client::Result<Vec<AssignedVgroup>> {

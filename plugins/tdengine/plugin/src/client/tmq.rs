@@ -2,10 +2,11 @@
 //!
 //! Guarantees: `commit` is never sent (it commits what was only handed out, PROTOCOL T5); one poll is in flight at a
 //! time (FACTS F41); a poll that got no reply closes the connection, because its message is lost to this socket, and the
-//! caller subscribes again at its checkpoint. The next poll can be under way while the last message is being written:
-//! see [`Consumer::start_poll`].
+//! caller subscribes again at its checkpoint. Messages are polled and fetched ahead, while earlier ones are being
+//! written: see [`Consumer::start_poll`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tdengine_wire::envelope::{
     AssignedVgroup, Assignment, CommitOffset, Committed, FetchJsonMeta, FetchRaw, Poll, PollReply, Position,
     RawReply as WireRawReply, Scalar, Seek, Subscribe, TopicVgroup, Unsubscribe, message_type,
 };
+use tokio::sync::mpsc;
 
 use super::error::{ClientError, Result};
 use super::socket::{Socket, SocketLimits};
@@ -32,6 +34,8 @@ pub struct Subscription {
     /// Where a group without a committed offset begins: the oldest entry kept, or new ones only.
     pub from_oldest: bool,
     pub session_timeout: Option<Duration>,
+    /// Messages that are fetched before they are asked for, at most; at least 1. libtaos fetches one.
+    pub prefetch: usize,
 }
 
 /// A message of the log.
@@ -62,8 +66,18 @@ impl Message {
 pub struct Consumer {
     socket: Arc<Socket>,
     topic: String,
-    last_message: u64,
-    poll: Option<tokio::task::JoinHandle<Result<PollReply>>>,
+    prefetch: usize,
+    /// The id of the last message, which the next poll names.
+    last_message: Arc<AtomicU64>,
+    ahead: Option<Ahead>,
+}
+
+/// Polls under way, and the messages that they brought.
+#[derive(Debug)]
+struct Ahead {
+    /// Ends with an error, with a poll that found nothing, or when told to stop.
+    messages: mpsc::Receiver<Result<Option<Message>>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Consumer {
@@ -94,71 +108,68 @@ impl Consumer {
             ..Subscribe::default()
         };
         socket.call(&request).await.map_err(|error| error.at(&format!("subscribe to {}", subscription.topic)))?;
-        Ok(Self { socket: Arc::new(socket), topic: subscription.topic.clone(), last_message: 0, poll: None })
+        Ok(Self {
+            socket: Arc::new(socket),
+            topic: subscription.topic.clone(),
+            prefetch: subscription.prefetch.max(1),
+            last_message: Arc::default(),
+            ahead: None,
+        })
     }
 
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Sends the next poll unless one is under way. It returns when a message comes or after `wait`, by about
-    /// min(`wait`, 1 s) (FACTS F43).
+    /// Begins to poll unless that is under way, and fetches what is found, up to the limit of messages ahead. A poll returns
+    /// when a message comes or after `wait`, by about min(`wait`, 1 s) (FACTS F43); one that found nothing is the last.
     pub fn start_poll(&mut self, wait: Duration) {
-        if self.poll.is_some() {
+        if self.ahead.is_some() {
             return;
         }
-        let poll = Poll { blocking_time: wait.as_millis() as i64, message_id: Some(self.last_message) };
-        let socket = self.socket.clone();
-        let timeout = wait + POLL_MARGIN;
-        self.poll = Some(tokio::spawn(async move { socket.call_within(&poll, timeout).await }));
+        let (sender, messages) = mpsc::channel(self.prefetch);
+        let stop = Arc::new(AtomicBool::new(false));
+        tokio::spawn(fetch_ahead(self.socket.clone(), self.last_message.clone(), wait, sender, stop.clone()));
+        self.ahead = Some(Ahead { messages, stop });
     }
 
-    /// Whether a poll is under way or its reply waits to be taken.
-    pub fn is_polling(&self) -> bool {
-        self.poll.is_some()
-    }
-
-    /// Whether the poll under way was answered.
+    /// Whether a poll under way is done: [`Consumer::poll`] returns at once.
     pub fn has_reply(&self) -> bool {
-        self.poll.as_ref().is_some_and(tokio::task::JoinHandle::is_finished)
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.messages.is_empty())
     }
 
-    /// Waits for the poll under way, sends one if there is none, and fetches the message that it brought.
+    /// The next message; polls for `wait` unless a poll is under way.
     ///
     /// # Errors
     /// After an error the consumer is of no use: subscribe again at the checkpoint (FACTS F41).
     pub async fn poll(&mut self, wait: Duration) -> Result<Option<Message>> {
-        self.start_poll(wait);
-        let poll = self.poll.take().expect("it was just sent");
-        let reply = poll.await.map_err(|error| ClientError::unexpected("poll", error.to_string()))??;
-        if !reply.have_message {
-            return Ok(None);
+        loop {
+            self.start_poll(wait);
+            let ahead = self.ahead.as_mut().expect("it was just begun");
+            let polled = ahead.messages.recv().await;
+            if let Some(Ok(Some(message))) = polled {
+                return Ok(Some(message));
+            }
+            self.ahead = None;
+            if let Some(last) = polled {
+                return last;
+            }
         }
-        self.last_message = reply.message_id;
-        self.fetch(&reply).await.map(Some)
     }
 
-    async fn fetch(&self, reply: &PollReply) -> Result<Message> {
-        let message_id = reply.message_id;
-        let id = self.socket.next_id();
-        let fetch_raw = FetchRaw { message_id };
-        let raw = self.socket.call_binary(id, &fetch_raw);
-        let (raw, json) = if reply.message_type == message_type::META {
-            let fetch_json = FetchJsonMeta { message_id };
-            let (raw, json) = tokio::join!(raw, self.socket.call(&fetch_json));
-            (raw?, json?.data.map(|data| data.get().into()))
-        } else {
-            (raw.await?, None)
-        };
-        let head = WireRawReply::decode(&raw)?;
-        Ok(Message {
-            vgroup: reply.vgroup_id,
-            kind: reply.message_type,
-            raw_type: head.raw_type,
-            raw: raw.slice(RAW_OFFSET..RAW_OFFSET + 6 + head.data.len()),
-            json,
-            offset: reply.offset,
-        })
+    /// Polls no more, and takes what was fetched ahead: then the server stands behind the last message that was taken.
+    ///
+    /// # Errors
+    /// As [`Consumer::poll`].
+    pub async fn settle(&mut self) -> Result<Vec<Message>> {
+        let mut taken = Vec::new();
+        if let Some(mut ahead) = self.ahead.take() {
+            ahead.stop.store(true, Ordering::Release);
+            while let Some(polled) = ahead.messages.recv().await {
+                taken.extend(polled?);
+            }
+        }
+        Ok(taken)
     }
 
     /// First kept and next written version of every vgroup of this consumer; empty while lanes are being moved.
@@ -209,6 +220,62 @@ impl Consumer {
         }
         Err(ClientError::unexpected(action, format!("{} answers to {} vgroups", answered.len(), asked.len())))
     }
+}
+
+/// Polls and fetches until a poll finds nothing or fails, while there is room.
+async fn fetch_ahead(
+    socket: Arc<Socket>,
+    last_message: Arc<AtomicU64>,
+    wait: Duration,
+    messages: mpsc::Sender<Result<Option<Message>>>,
+    stop: Arc<AtomicBool>,
+) {
+    while let Ok(room) = messages.reserve().await {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let polled = poll_once(&socket, &last_message, wait).await;
+        let is_last = !matches!(polled, Ok(Some(_)));
+        room.send(polled);
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn poll_once(socket: &Socket, last_message: &AtomicU64, wait: Duration) -> Result<Option<Message>> {
+    let message_id = last_message.load(Ordering::Relaxed);
+    let poll = Poll { blocking_time: wait.as_millis() as i64, message_id: Some(message_id) };
+    let reply = socket.call_within(&poll, wait + POLL_MARGIN).await?;
+    if !reply.have_message {
+        return Ok(None);
+    }
+    last_message.store(reply.message_id, Ordering::Relaxed);
+    fetch(socket, &reply).await.map(Some)
+}
+
+/// Fetches the message that a poll found.
+async fn fetch(socket: &Socket, reply: &PollReply) -> Result<Message> {
+    let message_id = reply.message_id;
+    let id = socket.next_id();
+    let fetch_raw = FetchRaw { message_id };
+    let raw = socket.call_binary(id, &fetch_raw);
+    let (raw, json) = if reply.message_type == message_type::META {
+        let fetch_json = FetchJsonMeta { message_id };
+        let (raw, json) = tokio::join!(raw, socket.call(&fetch_json));
+        (raw?, json?.data.map(|data| data.get().into()))
+    } else {
+        (raw.await?, None)
+    };
+    let head = WireRawReply::decode(&raw)?;
+    Ok(Message {
+        vgroup: reply.vgroup_id,
+        kind: reply.message_type,
+        raw_type: head.raw_type,
+        raw: raw.slice(RAW_OFFSET..RAW_OFFSET + 6 + head.data.len()),
+        json,
+        offset: reply.offset,
+    })
 }
 
 /// How much longer than its blocking time a poll may take before its socket counts as lost.

@@ -93,6 +93,17 @@ impl NativeConsumer {
         polled?
     }
 
+    /// Ends the poll under way and takes what it brought.
+    ///
+    /// # Errors
+    /// As [`NativeConsumer::poll`].
+    pub async fn settle(&mut self) -> Result<Vec<Message>> {
+        if !self.is_polling() {
+            return Ok(Vec::new());
+        }
+        Ok(self.poll(Duration::ZERO).await?.into_iter().collect())
+    }
+
     /// First kept and next written version of every vgroup of this consumer.
     pub async fn assignment(&self) -> Result<Vec<AssignedVgroup>> {
         self.call("assignment", Consumer::assignment).await

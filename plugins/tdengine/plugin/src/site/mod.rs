@@ -120,6 +120,7 @@ impl Site for TdengineSite {
                 exclude_marked: false,
                 from_oldest: false,
                 session_timeout: None,
+                prefetch: 1,
             };
             let consumer = Consumer::subscribe(&self.config.dsn, &subscription, Self::limits()).await?;
             self.observers.insert(database.into(), consumer);

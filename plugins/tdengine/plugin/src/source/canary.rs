@@ -39,6 +39,7 @@ pub async fn prove(dsn: &Dsn, cluster: &str, limits: SocketLimits) -> Result<()>
         exclude_marked: true,
         from_oldest: true,
         session_timeout: None,
+        prefetch: 1,
     };
     let mut consumer = Consumer::subscribe(dsn, &subscription, limits).await?;
     let (marked, control) = (format!("marked-{nonce}"), format!("control-{nonce}"));

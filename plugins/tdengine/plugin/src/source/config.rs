@@ -52,6 +52,9 @@ pub struct TmqConfig {
     /// A database with more vgroups than this is refused.
     #[serde(default = "max_lanes")]
     pub max_lanes: usize,
+    /// Messages that are fetched while earlier ones are being written, at most. Over libtaos it is one.
+    #[serde(default = "prefetch")]
+    pub prefetch: usize,
     /// Largest message taken from the server, in bytes.
     #[serde(default = "message_bytes_max")]
     pub message_bytes_max: usize,
@@ -104,6 +107,10 @@ fn commit_interval() -> Span {
 
 fn max_lanes() -> usize {
     256
+}
+
+fn prefetch() -> usize {
+    4
 }
 
 pub(crate) fn message_bytes_max() -> usize {

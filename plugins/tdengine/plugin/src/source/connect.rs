@@ -57,6 +57,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
                 exclude_marked: replica && reader == Reader::Main,
                 from_oldest: config.from == StartFrom::Oldest,
                 session_timeout: None,
+                prefetch: config.prefetch,
             };
             consumers.push((reader, Consumer::subscribe(&config.dsn, &subscription, limits).await?));
         }
@@ -165,6 +166,7 @@ impl Placing<'_> {
                 vgroup: vgroup.vgroup_id,
                 next: resume,
                 handed_out: resume,
+                stands_at: resume,
                 sequence: 0,
                 committed,
                 wanted: None,

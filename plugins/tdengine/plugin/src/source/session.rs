@@ -36,6 +36,7 @@ pub struct Session {
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
     announced: bool,
+    prefetch: usize,
     commit_interval: Duration,
     last_commit: Instant,
     last_idle_look: Instant,
@@ -64,6 +65,7 @@ impl Session {
             changes,
             stash: VecDeque::new(),
             announced: false,
+            prefetch: config.prefetch,
             commit_interval: config.commit_interval.0,
             last_commit: Instant::now(),
             last_idle_look: Instant::now(),
@@ -89,27 +91,53 @@ impl Session {
         Ok(Polled::Messages(self.stash.drain(..).collect()))
     }
 
-    /// Waits for the next message of either consumer. The poll after it is sent at once, so that it is under way while
-    /// this message is being written.
+    /// Waits for the next message of either consumer. The poll after it is sent at once, so that the next messages come
+    /// while this one is being written.
     async fn read(&mut self, wait: Duration) -> Result<()> {
-        // While the second consumer has more to bring, the first does not keep it waiting.
+        // While the second consumer has something to bring, the first does not keep it waiting.
         let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
         let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
         if let Some(message) = self.main.poll(wait).await? {
-            self.take(Reader::Main, message).await?;
             self.main.start_poll(wait);
-        }
-        if let Some(meta) = &mut self.meta {
-            meta.start_poll(POLL_MAX);
-            for _ in 0..META_ENTRIES_AT_ONCE {
-                let Some(meta) = self.meta.as_mut().filter(|meta| meta.has_reply()) else { break };
-                let Some(message) = meta.poll(POLL_MAX).await? else { break };
-                // Entries that wait already are answered at once; after the last this returns soon, too.
-                meta.start_poll(POLL_MIN);
-                self.take(Reader::Meta, message).await?;
-                tokio::time::sleep(META_REPLY_WAIT).await;
+            self.take(Reader::Main, message).await?;
+            // What was fetched ahead goes along.
+            while self.main.has_reply() && self.stash.len() < self.prefetch {
+                let Some(message) = self.main.poll(wait).await? else { break };
+                self.take(Reader::Main, message).await?;
             }
         }
+        self.read_meta().await
+    }
+
+    /// Takes what the second consumer brought. Its long polls are never waited for.
+    async fn read_meta(&mut self) -> Result<()> {
+        for _ in 0..META_ENTRIES_AT_ONCE {
+            let Some(meta) = &mut self.meta else { return Ok(()) };
+            if !meta.has_reply() {
+                meta.start_poll(POLL_MAX);
+                return Ok(());
+            }
+            let Some(message) = meta.poll(POLL_MAX).await? else { return self.look_at_meta().await };
+            meta.start_poll(POLL_MAX);
+            self.take(Reader::Meta, message).await?;
+            tokio::time::sleep(META_REPLY_WAIT).await;
+        }
+        Ok(())
+    }
+
+    /// The second consumer has nothing for now: where the server stands with it, and its lanes.
+    async fn look_at_meta(&mut self) -> Result<()> {
+        let Some(meta) = &mut self.meta else { return Ok(()) };
+        let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
+        let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
+        let assigned = meta.assignment().await?;
+        if vgroups.iter().any(|vgroup| !assigned.iter().any(|it| it.vgroup_id == *vgroup)) {
+            return Err(lanes_were_moved());
+        }
+        for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
+            lane.stands_at = at;
+        }
+        meta.start_poll(POLL_MAX);
         Ok(())
     }
 
@@ -161,29 +189,18 @@ impl Session {
         Ok(())
     }
 
-    /// Where the server stands with each lane, with no message between it and us: polls under way are ended first.
+    /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
+    /// ended; the second's lanes stand where they stood when it had nothing.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
-        let mut positions = Vec::new();
-        for reader in [Reader::Main, Reader::Meta] {
-            let consumer = match reader {
-                Reader::Main => Some(&mut self.main),
-                Reader::Meta => self.meta.as_mut(),
-            };
-            let Some(consumer) = consumer else { continue };
-            let brought = if consumer.is_polling() { consumer.poll(POLL_MIN).await? } else { None };
-            if let Some(message) = brought {
-                self.take(reader, message).await?;
-            }
-            let consumer = match reader {
-                Reader::Main => &self.main,
-                Reader::Meta => self.meta.as_ref().expect("it was there above"),
-            };
-            let of_reader = self.lanes.keys().filter(|(other, _)| *other == reader);
-            let vgroups: Vec<i32> = of_reader.map(|(_, vgroup)| *vgroup).collect();
-            let answered = consumer.position(&vgroups).await?;
-            positions.extend(vgroups.into_iter().zip(answered).map(|(vgroup, at)| (reader, vgroup, at)));
+        for message in self.main.settle().await? {
+            self.take(Reader::Main, message).await?;
         }
-        Ok(positions)
+        let of = |reader: Reader| move |lane: &&LaneState| lane.reader == reader;
+        let vgroups: Vec<i32> = self.lanes.values().filter(of(Reader::Main)).map(|lane| lane.vgroup).collect();
+        let answered = self.main.position(&vgroups).await?;
+        let main = vgroups.into_iter().zip(answered).map(|(vgroup, at)| (Reader::Main, vgroup, at));
+        let meta = self.lanes.values().filter(of(Reader::Meta)).map(|lane| (Reader::Meta, lane.vgroup, lane.stands_at));
+        Ok(main.chain(meta).collect())
     }
 
     pub async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
@@ -213,22 +230,17 @@ impl Session {
 
     pub async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
         let positions = self.positions().await?;
-        let mut log = BTreeMap::new();
-        for (reader, consumer) in [(Reader::Main, Some(&self.main)), (Reader::Meta, self.meta.as_ref())] {
-            let Some(consumer) = consumer else { continue };
-            for vgroup in consumer.assignment().await? {
-                log.insert((reader, vgroup.vgroup_id), vgroup);
-            }
-        }
-        if self.lanes.keys().any(|key| !log.contains_key(key)) {
-            return Err(Error::disconnected("lanes were moved to another consumer of the group"));
+        // Both consumers read the same vgroups' logs.
+        let log: BTreeMap<i32, _> = self.main.assignment().await?.into_iter().map(|it| (it.vgroup_id, it)).collect();
+        if self.lanes.values().any(|lane| !log.contains_key(&lane.vgroup)) {
+            return Err(lanes_were_moved());
         }
         let created = self.database.created;
         let place = |offset: i64| Some(position(offset, created));
         Ok(positions
             .into_iter()
             .filter_map(|(reader, vgroup, at)| {
-                let (lane, log) = (self.lanes.get(&(reader, vgroup))?, log.get(&(reader, vgroup))?);
+                let (lane, log) = (self.lanes.get(&(reader, vgroup))?, log.get(&vgroup)?);
                 // What waits here to be handed out has not been read yet.
                 let waits = self.stash.iter().any(|message| message.header.lane == lane.lane);
                 let current = if waits { lane.next - 1 } else { at };
@@ -242,4 +254,8 @@ impl Session {
             })
             .collect())
     }
+}
+
+fn lanes_were_moved() -> Error {
+    Error::disconnected("lanes were moved to another consumer of the group")
 }

@@ -254,6 +254,7 @@ impl Rig {
                 exclude_marked: false,
                 from_oldest: true,
                 session_timeout: None,
+                prefetch: 1,
             };
             let mut consumer = Consumer::subscribe(&Dsn::parse(site).unwrap(), &subscription, limits()).await.unwrap();
             let mut idle = 0;
