@@ -111,7 +111,11 @@ impl Supervisor {
         }
         let mut changes = JoinSet::new();
         for (index, (file, running)) in orders.into_iter().enumerate() {
-            let tasks: Vec<TaskName> = running.tasks().into_iter().filter(|it| is_meant(it, order, chosen)).collect();
+            let mut tasks: Vec<TaskName> = running.tasks().into_iter().filter(|it| is_meant(it, order, chosen)).collect();
+            if order == Order::Restart && chosen.values.is_none() {
+                let stopped = stopped(&running);
+                tasks.retain(|task| !stopped.contains(task));
+            }
             changes.spawn(async move {
                 let changed = {
                     let _change = file.change.lock().await;
@@ -130,10 +134,15 @@ impl Supervisor {
     }
 }
 
+/// What an operator stopped: a restart of everything leaves it so.
+fn stopped(running: &Running) -> Vec<TaskName> {
+    let stopped = running.status().pipelines.into_iter().filter(|it| it.state == TaskState::Stopped);
+    stopped.map(|it| TaskName { pipeline: it.pipeline, value: it.task }).collect()
+}
+
 fn is_meant(task: &TaskName, order: Order, chosen: &ChooseTasks) -> bool {
     match &chosen.values {
         Some(values) => values.contains(&task.value),
-        // A restart leaves stopped what an operator stopped; so does it the looking for new ones.
         None => task.value != ALL_VALUES || (order != Order::Restart && !chosen.keep_discovering),
     }
 }

@@ -13,6 +13,7 @@ mod piped;
 mod process;
 mod replica;
 mod report;
+mod tasks;
 mod throughput;
 
 use std::process::ExitCode;
@@ -52,6 +53,9 @@ fn measure(options: &Options) -> Result<Report> {
     }
     if options.wants(Figure::Node) {
         node::measure(options, folder.path(), &mut report)?;
+    }
+    if options.wants(Figure::Tasks) {
+        tasks::measure(options, folder.path(), &mut report)?;
     }
     let needs_sites = [Figure::Frames, Figure::Rows, Figure::Latency, Figure::Start].into_iter().any(|it| options.wants(it));
     let mut nodes = Vec::new();

@@ -27,6 +27,9 @@ pub struct Options {
     /// Rounds of everything that is compared
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
+    /// Tasks of the service
+    #[arg(long, default_value_t = 1_000)]
+    pub tasks: usize,
     /// Measure what lies beside the benchmark instead of building it first
     #[arg(long)]
     pub no_build: bool,
@@ -49,6 +52,8 @@ pub enum Figure {
     Latency,
     /// From start to running, and memory while idle
     Start,
+    /// A service with many idle tasks
+    Tasks,
     /// Through libtaos against a bare loop over it
     Native,
 }
