@@ -12,7 +12,7 @@ use crate::supervisor::Supervisor;
 use crate::tasks::{removed, unknown};
 
 /// What a state folder holds that is ours.
-const STATE_FILES: [&str; 2] = ["state.redb", "lock"];
+const STATE_FILES: [&str; 3] = ["state.redb", "intents.log", "lock"];
 const STATE_FOLDERS: [&str; 1] = ["plugins"];
 
 impl Supervisor {

@@ -19,8 +19,9 @@ use crate::config::Freshness;
 /// Waits of an adaptive source: the first one after data, and the longest.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
-/// How often at most the source is asked how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often at most the source is asked how far it is: while it brings something, and after a while without.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(4);
 /// A source that cannot tell how far it is counts as caught up after this long without anything new.
 const QUIET: Duration = Duration::from_secs(2);
 /// Commands that wait for the reader.
@@ -96,6 +97,7 @@ pub(super) struct Reader {
     pace: Pace,
     target: Option<Target>,
     progress_at: Instant,
+    progress_interval: Duration,
     is_paused: bool,
     is_broken: bool,
 }
@@ -103,8 +105,8 @@ pub(super) struct Reader {
 impl Reader {
     pub fn new(task: Arc<Task>, source: Box<dyn Source>, events: Arc<Queue<Event>>, commands: mpsc::Receiver<Command>) -> Self {
         let pace = Pace::new(task.pipeline.source.node.settings.freshness);
-        let progress_at = Instant::now();
-        Self { task, source, events, commands, pace, target: None, progress_at, is_paused: false, is_broken: false }
+        let (progress_at, progress_interval) = (Instant::now(), PROGRESS_INTERVAL_MIN);
+        Self { task, source, events, commands, pace, target: None, progress_at, progress_interval, is_paused: false, is_broken: false }
     }
 
     /// Reads until told to stop, or the source cannot go on. Returns the source where it can be connected again.
@@ -156,6 +158,9 @@ impl Reader {
     async fn polled(&mut self, polled: Polled, begun: Instant, wait: Duration) -> Result<bool, Failure> {
         let is_idle = matches!(polled, Polled::Idle);
         self.pace.found(!is_idle);
+        if !is_idle {
+            self.progress_interval = PROGRESS_INTERVAL_MIN;
+        }
         match polled {
             Polled::Messages(messages) => {
                 if let Some(target) = &mut self.target {
@@ -182,7 +187,7 @@ impl Reader {
     /// Asks how far the source is, now and then; tells when it is where it was to get.
     async fn look(&mut self, is_idle: bool) -> Result<(), Failure> {
         let now = Instant::now();
-        let is_due = now >= self.progress_at + PROGRESS_INTERVAL;
+        let is_due = now >= self.progress_at + self.progress_interval;
         if !(is_due || (is_idle && self.target.is_some())) {
             return Ok(());
         }
@@ -207,6 +212,7 @@ impl Reader {
         let limit = self.task.pipeline.settings.call_timeout;
         let lanes = call("the source's progress", limit, self.source.progress()).await.map_err(Failure::of)?;
         self.progress_at = Instant::now();
+        self.progress_interval = (self.progress_interval * 2).min(PROGRESS_INTERVAL_MAX);
         self.task.note_progress(&lanes);
         Ok(lanes)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use percent_encoding::percent_decode_str;
 use pipeline_sdk::{Error, Result};
@@ -15,6 +15,9 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::network::{Network, Tcp};
+
+/// Of every address, unless it is told another one.
+static TCP: LazyLock<Arc<dyn Network>> = LazyLock::new(|| Arc::new(Tcp));
 
 /// Port of the WebSocket and REST endpoint (taosadapter).
 pub const PORT_WEB_SOCKET: u16 = 6041;
@@ -80,13 +83,18 @@ impl Dsn {
             password: SecretString::from(password.unwrap_or_else(|| "taosdata".into())),
             database: (!database.is_empty()).then_some(database),
             parameters: parameters_of(&url)?,
-            network: Arc::new(Tcp),
+            network: TCP.clone(),
         })
     }
 
     /// The same site, reached over another network.
     pub fn over(self, network: Arc<dyn Network>) -> Self {
         Self { network, ..self }
+    }
+
+    /// Tells one network from another while both are in use.
+    pub(crate) fn network_id(&self) -> usize {
+        Arc::as_ptr(&self.network).cast::<()>() as usize
     }
 
     pub(crate) fn network(&self) -> &dyn Network {

@@ -26,6 +26,9 @@ use crate::network::ByteStream;
 const FIRST_REQUEST_ID: u64 = 1 << 40;
 /// A request from this size on is named where the connection ends under it.
 const LARGE_BYTES: usize = 64 << 10;
+/// What is read at once. A thousand tasks have some thousands of connections, and each read clears this much first; a large message is
+/// read in as many pieces.
+const READ_BUFFER_BYTES: usize = 16 << 10;
 /// First word of the newer binary replies (PROTOCOL 3.1).
 const NEW_STYLE: [u8; 8] = [0xff; 8];
 
@@ -136,7 +139,7 @@ impl Socket {
     pub async fn open(dsn: &Dsn, path: &str, limits: SocketLimits) -> Result<Self> {
         let place = format!("{dsn}{path}");
         let config = WebSocketConfig::default()
-            .read_buffer_size(64 << 10)
+            .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(limits.message_bytes_max))
             .max_frame_size(Some(limits.message_bytes_max));

@@ -3,13 +3,19 @@
 //!
 //! Adapters before 3.3.2.3 accept the request for exclusion and ignore it (FACTS F4, F5), so it is tried at every connect:
 //! a marked row, then an unmarked control, in a small database of ours; only the control may arrive.
+//!
+//! Sources that connect to one site while a proof is under way share it: a thousand tasks that start together need a few proofs. One
+//! that is over proves nothing for a later connect, as the server may be another by then; one under way loses its own connection then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::block::{BlockBuilder, VERSION_QUERY};
 use tdengine_wire::envelope::WriteField;
 use tdengine_wire::{ColumnType, DataType};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{SocketLimits, Subscription};
@@ -25,11 +31,42 @@ const POLL: Duration = Duration::from_millis(20);
 /// Width of the text that identifies a run.
 const NONCE_WIDTH: u32 = 40;
 
-/// Proves exclusion and tokens at the site.
+/// Address, user, cluster and network of a site.
+type Key = (String, String, String, usize);
+type Verdict = Option<Result<()>>;
+
+/// Proofs that are not over yet.
+static UNDER_WAY: Mutex<BTreeMap<Key, watch::Receiver<Verdict>>> = Mutex::new(BTreeMap::new());
+
+/// Proves exclusion and tokens at the site, or waits for a proof that is under way there.
 ///
 /// # Errors
 /// Fatal when the server shows marked rows, or loses tokens; otherwise what went wrong on the way.
 pub async fn prove(dsn: &Dsn, cluster: &str, limits: SocketLimits) -> Result<()> {
+    let mut verdict = proof(dsn, cluster, limits);
+    let told = verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+    told.unwrap_or_else(|| Err(Error::retry("the proof of exclusion ended without a word").code("tdengine.canary")))
+}
+
+/// A task of its own carries the proof: whoever waits may be given up.
+fn proof(dsn: &Dsn, cluster: &str, limits: SocketLimits) -> watch::Receiver<Verdict> {
+    let key = (dsn.to_string(), dsn.user.clone(), cluster.to_owned(), dsn.network_id());
+    let mut under_way = UNDER_WAY.lock();
+    if let Some(verdict) = under_way.get(&key).filter(|it| it.has_changed().is_ok() && it.borrow().is_none()) {
+        return verdict.clone();
+    }
+    let (sender, verdict) = watch::channel(None);
+    under_way.insert(key.clone(), verdict.clone());
+    let (dsn, cluster) = (dsn.clone(), cluster.to_owned());
+    tokio::spawn(async move {
+        let proved = prove_now(&dsn, &cluster, limits).await;
+        UNDER_WAY.lock().remove(&key);
+        sender.send_replace(Some(proved));
+    });
+    verdict
+}
+
+async fn prove_now(dsn: &Dsn, cluster: &str, limits: SocketLimits) -> Result<()> {
     let nonce = format!("{:016x}", rand::random::<u64>());
     let connection = prepare(dsn, limits).await?;
     let subscription = Subscription {

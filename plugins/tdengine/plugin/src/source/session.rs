@@ -18,6 +18,8 @@ use crate::metadata::Database;
 /// anyhow (FACTS F43).
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
+/// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
+const META_POLL: Duration = Duration::from_secs(2);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
@@ -36,6 +38,8 @@ pub struct Session {
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
     announced: bool,
+    /// Where the second consumer's lanes stand was asked for since it was last looked at.
+    is_meta_wanted: bool,
     prefetch: usize,
     commit_interval: Duration,
     last_commit: Instant,
@@ -65,6 +69,7 @@ impl Session {
             changes,
             stash: VecDeque::new(),
             announced: false,
+            is_meta_wanted: true,
             prefetch: config.prefetch,
             commit_interval: config.commit_interval.0,
             last_commit: Instant::now(),
@@ -114,20 +119,24 @@ impl Session {
         for _ in 0..META_ENTRIES_AT_ONCE {
             let Some(meta) = &mut self.meta else { return Ok(()) };
             if !meta.has_reply() {
-                meta.start_poll(POLL_MAX);
+                meta.start_poll(META_POLL);
                 return Ok(());
             }
-            let Some(message) = meta.poll(POLL_MAX).await? else { return self.look_at_meta().await };
-            meta.start_poll(POLL_MAX);
+            let Some(message) = meta.poll(META_POLL).await? else { return self.look_at_meta().await };
+            meta.start_poll(META_POLL);
             self.take(Reader::Meta, message).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
         Ok(())
     }
 
-    /// The second consumer has nothing for now: where the server stands with it, and its lanes.
+    /// The second consumer has nothing for now: where the server stands with it, and its lanes, once for each time that is asked for.
     async fn look_at_meta(&mut self) -> Result<()> {
         let Some(meta) = &mut self.meta else { return Ok(()) };
+        if !std::mem::take(&mut self.is_meta_wanted) {
+            meta.start_poll(META_POLL);
+            return Ok(());
+        }
         let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
         let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
         let assigned = meta.assignment().await?;
@@ -137,7 +146,7 @@ impl Session {
         for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
             lane.stands_at = at;
         }
-        meta.start_poll(POLL_MAX);
+        meta.start_poll(META_POLL);
         Ok(())
     }
 
