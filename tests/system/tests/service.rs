@@ -1,9 +1,11 @@
 //! `pipeline serve` as an operator sees it: the folder, the admin API, kills, and what is refused.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pipeline_tests::{Api, Process, Scene, Site, ask_over_tcp, free_port};
+use pipeline_tests::{Api, Process, Scene, Site, ask_over_tcp, free_port, messages_at};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -302,4 +304,71 @@ fn a_run_of_files_offers_the_same_api() {
     assert_eq!(served.api.ask("DELETE", "/api/v1/files/first?force=true", Value::Null).0, 409);
     served.stop();
     assert!(!served.api.socket.exists());
+}
+
+#[test]
+fn a_file_that_changes_again_and_again_under_writes_loses_nothing_and_loops_nothing() {
+    let mut served = Served::new(&["one"]);
+    let text = |round: usize| {
+        let settings = format!("lanes-max = {}", 10 + round);
+        file("p", &served.a, &served.b, &["one"], &settings) + &file("q", &served.b, &served.a, &["one"], &settings)
+    };
+    let versions: Vec<String> = (0..6).map(text).collect();
+    served.write("both", &versions[0]);
+    served.start(&[]);
+    served.arrived("one", 0);
+    let stop = AtomicBool::new(false);
+    let written: i64 = std::thread::scope(|scope| {
+        let write = |site: Site, first: i64| {
+            let stop = &stop;
+            move || {
+                let mut row = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    site.sql(&format!("insert into one.t values ({}, {row})", first + row));
+                    row += 1;
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+                row
+            }
+        };
+        let writers = [(served.a.clone(), 1_780_000_000_000), (served.b.clone(), 1_790_000_000_000)].map(|(site, first)| scope.spawn(write(site, first)));
+        for version in &versions[1..] {
+            served.write("both", version);
+            let (status, files) = served.api.ask("POST", "/api/v1/reload", Value::Null);
+            assert_eq!((status, files[0]["status"].as_str()), (200, Some("running")), "{files}");
+            served.until_tasks(&["both/one running", "both/one running"]);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        stop.store(true, Ordering::Relaxed);
+        writers.map(|writer| writer.join().unwrap()).iter().sum()
+    });
+    served.arrived("one", written);
+    let deadline = Instant::now() + LIMIT;
+    while served.a.sql("select count(*) from one.t")[0][0].as_i64() != Some(written) {
+        assert!(Instant::now() < deadline, "{}", served.scene.read("serve.log"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for site in [&served.a, &served.b] {
+        let looped = messages_at(site, "one", Duration::from_secs(2)).unwrap();
+        assert!(looped.is_empty(), "{looped:?}");
+    }
+    served.stop();
+}
+
+#[test]
+fn systemd_is_told_when_it_serves_and_when_it_stops() {
+    let mut served = Served::new(&[]);
+    let path = served.scene.path("notify.sock");
+    let told = UnixDatagram::bind(&path).unwrap();
+    told.set_read_timeout(Some(LIMIT)).unwrap();
+    served.scene.environment.push(("NOTIFY_SOCKET", path.display().to_string()));
+    let next = || {
+        let mut bytes = [0; 256];
+        let count = told.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    served.start(&[]);
+    assert!(next().contains("READY=1"));
+    served.stop();
+    assert!(next().contains("STOPPING=1"));
 }
