@@ -86,12 +86,14 @@ async fn read(_: &World, number: usize) -> Result<State, Violation> {
 /// Whether the sites differ in rows that were reported.
 fn compare(world: &World, sites: &[State; 2], model: &State, unsure: &BTreeSet<String>) -> Result<bool, Violation> {
     let incidents = world.incidents();
-    // `regress` names the rows that were not overwritten.
+    // `regress` names the rows that were not overwritten, or the range that was not deleted.
     let is_reported = |it: &Difference| {
         let (Some(table), Some(time)) = (&it.table, it.time) else { return false };
         let names = |incident: &&pipeline_sdk::Incident| {
-            let times = incident.detail["times"].as_array();
-            incident.detail["table"] == table.as_str() && times.is_some_and(|times| times.iter().any(|it| *it == time))
+            let detail = &incident.detail;
+            let is_named = detail["times"].as_array().is_some_and(|times| times.iter().any(|it| *it == time));
+            let range = detail["from"].as_i64().zip(detail["to"].as_i64());
+            detail["table"] == table.as_str() && (is_named || range.is_some_and(|(from, to)| (from..=to).contains(&time)))
         };
         incidents.iter().filter(|incident| incident.kind == "regress").any(|incident| names(&incident))
     };
