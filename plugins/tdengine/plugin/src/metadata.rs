@@ -43,7 +43,7 @@ pub struct Database {
 /// The database, `None` where there is none of this name.
 pub async fn database(connection: &Connection, name: &str) -> Result<Option<Database>> {
     let sql = format!(
-        "select create_time, `precision`, wal_retention_period from information_schema.ins_databases where name = {}",
+        "select create_time, `precision`, `wal_retention_period` from information_schema.ins_databases where name = {}",
         literal(name)
     );
     let rows = connection.query(&sql).await?.texts()?;
