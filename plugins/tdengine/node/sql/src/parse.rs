@@ -276,14 +276,17 @@ fn unsigned_of(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Words that are no names unless quoted.
+/// Words that are no names unless quoted; options of databases among them (asked of a 3.3.0.1 server one by one).
 fn is_reserved(word: &str) -> bool {
-    const RESERVED: [&str; 53] = [
+    const RESERVED: [&str; 82] = [
         "add", "all", "alter", "and", "as", "asc", "between", "bool", "by", "column", "create", "database", "desc",
         "describe", "distinct", "drop", "exists", "from", "group", "having", "if", "in", "insert", "interval", "into", "is",
         "like", "limit", "match", "nmatch", "not", "null", "offset", "on", "or", "order", "partition", "select", "set",
         "show", "sliding", "slimit", "soffset", "stable", "table", "tag", "tags", "topic", "union", "use", "using", "values",
-        "where",
+        "where", "buffer", "cachemodel", "cachesize", "comment", "comp", "duration", "keep", "maxrows", "minrows", "pages",
+        "pagesize", "precision", "replica", "retentions", "single_stable", "state", "strict", "stt_trigger", "table_prefix",
+        "table_suffix", "tsdb_pagesize", "ttl", "vgroups", "wal_fsync_period", "wal_level", "wal_retention_period",
+        "wal_retention_size", "wal_roll_period", "wal_segment_size",
     ];
     RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(word))
 }
