@@ -11,13 +11,13 @@ use pipeline_sdk::context::{Host, Place};
 use pipeline_sdk::{Error, Incident, Kind, Result, Site};
 
 /// A site that answers, by its name in the file.
-pub(crate) struct OpenSite {
+pub struct OpenSite {
     pub name: String,
     pub site: Box<dyn Site>,
 }
 
 /// Makes the facet of a site; it connects with its first call.
-pub(crate) fn open(graph: &SiteGraph, plugins: &Plugins, redactor: &Arc<Redactor>) -> Result<OpenSite> {
+pub fn open(graph: &SiteGraph, plugins: &Plugins, redactor: &Arc<Redactor>) -> Result<OpenSite> {
     let library = plugins.library(Kind::Site, &graph.type_name)?;
     let place = Place { component: graph.name.clone(), site: Some(graph.name.clone()), ..Place::default() };
     let host = HostParts { host: Arc::new(SiteHost), log: log(&graph.name, redactor) };
@@ -26,7 +26,7 @@ pub(crate) fn open(graph: &SiteGraph, plugins: &Plugins, redactor: &Arc<Redactor
 }
 
 /// A call's result within `limit`, with the site's name in errors.
-pub(crate) async fn within<T>(limit: Duration, site: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn within<T>(limit: Duration, site: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limit, call).await {
         Ok(result) => result.map_err(|error| error.context(format!("site {site}"))),
         Err(_) => Err(Error::disconnected(format!("site {site} did not answer within {} s", limit.as_secs()))),

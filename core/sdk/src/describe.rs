@@ -162,4 +162,10 @@ pub struct ReplicaDescription {
     pub site: String,
     /// The key under which a site's address is given to source, sink and site (`dsn`).
     pub address_key: String,
+    /// The source's key for values of its task key that `*` leaves out, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_key: Option<String>,
+    /// The source's key for how often new values of its task key are looked for, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover_interval_key: Option<String>,
 }

@@ -29,8 +29,42 @@ pub struct Digest {
     pub tables: Vec<TableDigest>,
 }
 
+/// What a check of a plan came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Ok,
+    /// Is not there, and will be made.
+    Create,
+    /// Works, but a person should know.
+    Warning,
+    /// A replica would not run, or lose something.
+    Error,
+}
+
+/// One line of a plan: something at both sites, and what it means for a replica from the one to the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Check {
+    /// What was looked at, in one word.
+    pub check: String,
+    /// Empty where it is about the site as a whole.
+    #[serde(default)]
+    pub database: String,
+    /// What the source has.
+    pub source: String,
+    /// What the sink has.
+    pub sink: String,
+    pub verdict: Verdict,
+    /// What follows, and what to do about it; empty where nothing is to be done.
+    #[serde(default)]
+    pub note: String,
+}
+
 #[async_trait]
 pub trait Site: Send {
+    /// Where the site is, as it may be printed. Does not connect.
+    async fn address(&mut self) -> Result<String>;
     /// Who the site is (a cluster id): two equal ones are one site.
     async fn identity(&mut self) -> Result<String>;
     /// Namespaces that could be replicated: all but the system's own and ours.
@@ -41,10 +75,13 @@ pub trait Site: Send {
     async fn digest(&mut self, database: &str, range: Option<(i64, i64)>) -> Result<Digest>;
     /// Oldest kept and latest position of each lane of a namespace.
     async fn lanes(&mut self, database: &str) -> Result<Vec<LaneProgress>>;
-    /// What a replica would find here, without writing: version, options, limits, warnings.
+    /// What a replica would find here, without writing: version, options, limits. For [`Site::review`] of the same plugin.
     async fn plan(&mut self, databases: &[String]) -> Result<serde_json::Value>;
-    /// Removes what replicas of this namespace left at the site (topics, groups).
-    async fn forget(&mut self, database: &str) -> Result<()>;
+    /// Judges the plans of two sites for a replica from the first to the second. Does not connect.
+    async fn review(&mut self, source: &serde_json::Value, sink: &serde_json::Value) -> Result<Vec<Check>>;
+    /// Removes what `pipelines`, which are stopped, left at the site to read this namespace (groups), and what nobody needs any
+    /// more then (topics, helpers). What other readers use stays.
+    async fn forget(&mut self, database: &str, pipelines: &[String]) -> Result<()>;
 
     /// Dispatch by name, as the boundary calls it.
     async fn call(&mut self, method: &str, args: serde_json::Value) -> Result<serde_json::Value> {
@@ -55,18 +92,26 @@ pub trait Site: Send {
             #[serde(default)]
             databases: Vec<String>,
             #[serde(default)]
+            pipelines: Vec<String>,
+            #[serde(default)]
+            source: serde_json::Value,
+            #[serde(default)]
+            sink: serde_json::Value,
+            #[serde(default)]
             range: Option<(i64, i64)>,
         }
         let args: Args = serde_json::from_value(args)
             .map_err(|error| Error::fatal(format!("site call {method}: {error}")))?;
         let value = match method {
+            "address" => serde_json::to_value(self.address().await?),
             "identity" => serde_json::to_value(self.identity().await?),
             "databases" => serde_json::to_value(self.databases().await?),
             "schema" => serde_json::to_value(self.schema(&args.database).await?),
             "digest" => serde_json::to_value(self.digest(&args.database, args.range).await?),
             "lanes" => serde_json::to_value(self.lanes(&args.database).await?),
             "plan" => serde_json::to_value(self.plan(&args.databases).await?),
-            "forget" => serde_json::to_value(self.forget(&args.database).await?),
+            "review" => serde_json::to_value(self.review(&args.source, &args.sink).await?),
+            "forget" => serde_json::to_value(self.forget(&args.database, &args.pipelines).await?),
             _ => return Err(Error::fatal(format!("this plugin's site does not know `{method}`"))),
         };
         value.map_err(|error| Error::fatal(format!("site call {method}: {error}")))

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use pipeline_engine::graph::Graph;
-use pipeline_engine::runtime::Running;
+use pipeline_engine::graph::{Graph, facet};
+use pipeline_engine::runtime::{ALL_VALUES, Running};
 use pipeline_engine::state::TaskKey;
+use pipeline_replica::within;
 
 use crate::api::{ApiError, Task};
 use crate::supervisor::Supervisor;
 use crate::tasks::{removed, unknown};
 
+/// A call that removes what reading a database left: it waits for consumers that are on their way out.
+const FORGET_LIMIT: Duration = Duration::from_secs(120);
 /// What a state folder holds that is ours.
 const STATE_FILES: [&str; 3] = ["state.redb", "intents.log", "lock"];
 const STATE_FOLDERS: [&str; 1] = ["plugins"];
@@ -91,7 +95,16 @@ impl Supervisor {
     }
 
     /// Removes what the pipelines of a file left at their sources to read these values.
-    async fn forget_at_sources(&self, _graph: &Graph, _keys: &[TaskKey]) -> Result<(), ApiError> {
+    async fn forget_at_sources(&self, graph: &Graph, keys: &[TaskKey]) -> Result<(), ApiError> {
+        let redactor = Arc::new(graph.redactor.clone());
+        for pipeline in &graph.pipelines {
+            let Some(site) = facet(&pipeline.source.node, &*self.plugins) else { continue };
+            let mut site = pipeline_replica::open(&site, &self.plugins, &redactor)?;
+            let names = [pipeline.name.clone()];
+            for key in keys.iter().filter(|key| key.pipeline == pipeline.name && key.task != ALL_VALUES) {
+                within(FORGET_LIMIT, &site.name, site.site.forget(&key.task, &names)).await?;
+            }
+        }
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl Problem {
 }
 
 /// The candidate that a person most likely meant.
-fn closest<'a>(wrong: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub fn closest<'a>(wrong: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let normal = |text: &str| text.to_lowercase().replace('_', "-");
     let wrong = normal(wrong);
     candidates

@@ -184,9 +184,15 @@ impl Redactor {
     }
 }
 
-/// Passwords and tokens within an address: `scheme://user:PASSWORD@host/?token=TOKEN`, as written and percent-decoded.
+/// Passwords and tokens within an address: `scheme://user:PASSWORD@host/?token=TOKEN`, as written and percent-decoded. The scheme
+/// may be missing where nothing else than an address looks so.
 fn passwords(text: &str) -> Vec<String> {
-    let Some((_, rest)) = text.split_once("://") else { return Vec::new() };
+    let is_bare = || text.contains(['@', '?']) && !text.contains(char::is_whitespace);
+    let rest = match text.split_once("://") {
+        Some((_, rest)) => rest,
+        None if is_bare() => text,
+        None => return Vec::new(),
+    };
     let mut found = Vec::new();
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // A password with an unescaped `/` or `@` is common: up to the last `@` of the text, if the authority has none.
@@ -275,11 +281,14 @@ mod tests {
         let mut redactor = Redactor::default();
         interpolate("${SITE}", &environment, Path::new("."), &mut redactor).unwrap();
         redactor.add_literal("dsn", "ws://me:literal@host/db");
+        redactor.add_literal("dsn", "root:bare@host:6041");
+        redactor.add_literal("dsn", "host:6041?token=of-a-query");
         redactor.add_literal("password", "given");
         redactor.add_literal("name", "kept");
         let check = |text: &str, expected: &str| assert_eq!(redactor.redact(text), expected);
         check("at taos+ws://root:hidden%21@db:6041?token=t0ken!", "at ${SITE}!");
         check("hidden! hidden%21 t0ken literal given kept db:6041", "*** *** *** *** *** kept db:6041");
+        check("root:bare@host of-a-query", "root:***@host ***");
         assert_eq!(redactor.cover("a given b"), "a ***** b");
         assert!(!format!("{redactor:?}").contains("hidden"));
     }

@@ -12,6 +12,8 @@ use crate::config::{ComponentSettings, EngineSettings, PipelineSettings, PluginP
 
 /// By convention the source's key for how often to look for new values; 0 is never.
 pub const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
+/// By convention the source's key for values that `*` leaves out.
+pub const EXCLUDE_KEY: &str = "exclude";
 
 /// Everything of one file, resolved.
 #[derive(Clone, Debug)]
@@ -156,7 +158,7 @@ impl PipelineGraph {
 
     /// Keys of the source that say which values there are.
     fn values_keys(&self) -> Vec<&str> {
-        self.source.node.description.task_key.as_deref().into_iter().chain([DISCOVER_INTERVAL_KEY]).collect()
+        self.source.node.description.task_key.as_deref().into_iter().chain([DISCOVER_INTERVAL_KEY, EXCLUDE_KEY]).collect()
     }
 }
 

@@ -264,8 +264,9 @@ impl Group<'_> {
     }
 }
 
-/// What reaches the site that a source or sink connects to.
-fn facet(node: &Node, catalog: &dyn Catalog) -> Option<SiteGraph> {
+/// What reaches the site that a source or sink connects to: its address, and those of its keys that the site takes as well. `None`
+/// where no plugin has a site facet for it.
+pub fn facet(node: &Node, catalog: &dyn Catalog) -> Option<SiteGraph> {
     let address_key = catalog.address_key(node.kind, &node.type_name)?;
     let replica = catalog.plugins().into_iter().filter_map(|plugin| plugin.replica.as_ref()).find(|replica| {
         match node.kind {
@@ -274,7 +275,10 @@ fn facet(node: &Node, catalog: &dyn Catalog) -> Option<SiteGraph> {
             _ => false,
         }
     })?;
-    let (plugin, _) = catalog.component(Kind::Site, &replica.site)?;
-    let config: Map<String, Json> = [(address_key.to_owned(), node.config.get(address_key)?.clone())].into_iter().collect();
-    Some(SiteGraph { name: String::new(), type_name: replica.site.clone(), plugin: plugin.into(), config: config.into() })
+    let (plugin, site) = catalog.component(Kind::Site, &replica.site)?;
+    node.config.get(address_key)?;
+    let takes = |key: &str| site.schema.get("properties").is_some_and(|properties| properties.get(key).is_some());
+    let taken = node.config.as_object()?.iter().filter(|(key, _)| takes(key));
+    let config: Map<String, Json> = taken.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Some(SiteGraph { name: node.name.clone(), type_name: replica.site.clone(), plugin: plugin.into(), config: config.into() })
 }

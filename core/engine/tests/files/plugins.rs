@@ -17,6 +17,8 @@ pub fn catalog() -> Linked {
         sink: "table".into(),
         site: "tape".into(),
         address_key: "address".into(),
+        exclude_key: None,
+        discover_interval_key: None,
     };
     Linked::new([
         Plugin::new("tape", "1.0.0", "Tapes").source::<Tape>().sink::<Table>().site::<TapeSite>().replica(replica),

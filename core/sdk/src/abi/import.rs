@@ -457,6 +457,10 @@ impl Site for ImportedSite {
         read_json(&mut output)
     }
 
+    async fn address(&mut self) -> Result<String> {
+        self.ask("address", serde_json::json!({})).await
+    }
+
     async fn identity(&mut self) -> Result<String> {
         self.ask("identity", serde_json::json!({})).await
     }
@@ -481,7 +485,11 @@ impl Site for ImportedSite {
         self.ask("plan", serde_json::json!({ "databases": databases })).await
     }
 
-    async fn forget(&mut self, database: &str) -> Result<()> {
-        self.ask("forget", serde_json::json!({ "database": database })).await
+    async fn review(&mut self, source: &serde_json::Value, sink: &serde_json::Value) -> Result<Vec<crate::site::Check>> {
+        self.ask("review", serde_json::json!({ "source": source, "sink": sink })).await
+    }
+
+    async fn forget(&mut self, database: &str, pipelines: &[String]) -> Result<()> {
+        self.ask("forget", serde_json::json!({ "database": database, "pipelines": pipelines })).await
     }
 }

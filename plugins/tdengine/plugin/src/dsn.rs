@@ -58,10 +58,11 @@ impl Dsn {
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
-        let (text, transport) = match text.split_once("://") {
-            Some((scheme, rest)) => (format!("tdengine://{rest}"), Some(transport_of(scheme)?)),
-            None => (format!("tdengine://{text}"), None),
+        let (rest, transport) = match text.split_once("://") {
+            Some((scheme, rest)) => (rest, Some(transport_of(scheme)?)),
+            None => (text, None),
         };
+        let text = format!("tdengine://{}", with_escaped_user(rest));
         let url = Url::parse(&text).map_err(|error| wrong(&error.to_string()))?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         let transport = transport.unwrap_or(match url.port() {
@@ -141,6 +142,15 @@ fn transport_of(scheme: &str) -> Result<Transport> {
     })
 }
 
+/// A password that came from a file or a variable is no URL: what would end the part before the host is escaped, up to the last `@`
+/// that is not in a parameter. A `%` is left: it may be an escape already.
+fn with_escaped_user(rest: &str) -> String {
+    let starts = PARAMETERS.iter().filter_map(|name| rest.find(&format!("?{name}=")));
+    let Some(at) = rest[..starts.min().unwrap_or(rest.len())].rfind('@') else { return rest.into() };
+    let (user, host) = rest.split_at(at);
+    user.replace('/', "%2F").replace('?', "%3F").replace('#', "%23") + host
+}
+
 fn parameters_of(url: &Url) -> Result<BTreeMap<String, SecretString>> {
     let mut parameters = BTreeMap::new();
     for (name, value) in url.query_pairs() {
@@ -211,6 +221,9 @@ mod tests {
             ("taos://db1", Transport::Native, "db1", 6030, "root", "taosdata", None),
             ("wss://u:p@h", tls, "h", 6041, "u", "p", None),
             ("taos+ws://u:p%40%2Fss@h:1/power", ws, "h", 1, "u", "p@/ss", Some("power")),
+            ("ws://u:p@/s?s#@h:1/power", ws, "h", 1, "u", "p@/s?s#", Some("power")),
+            ("ws://:p@h", ws, "h", 6041, "root", "p", None),
+            ("u:p@h:6030", Transport::Native, "h", 6030, "u", "p", None),
             ("ws://[::1]:6041/", ws, "[::1]", 6041, "root", "taosdata", None),
         ] {
             let dsn = Dsn::parse(text).unwrap();
@@ -218,6 +231,7 @@ mod tests {
             assert_eq!((dsn.user.as_str(), dsn.password()), (user, password), "{text}");
             assert_eq!(dsn.database.as_deref(), database, "{text}");
         }
+        assert_eq!(Dsn::parse("wss://h?token=a@b").unwrap().parameter("token"), Some("a@b"));
         assert_eq!(Dsn::parse("wss://h?token=a%20b").unwrap().web_socket_url("/ws"), "wss://h:6041/ws?token=a%20b");
     }
 

@@ -45,6 +45,8 @@ pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
             sink: "tdengine".into(),
             site: "tdengine".into(),
             address_key: "dsn".into(),
+            exclude_key: Some("exclude".into()),
+            discover_interval_key: Some("new-database-interval".into()),
         })
 }
 

@@ -32,6 +32,19 @@ pub fn group(pipeline: &str, database: &str) -> String {
     plain(&format!("pipeline_{pipeline}_{database}"))
 }
 
+/// Start of the groups of consumers that only look at lanes; no pipeline can be called so, as its group says `pipeline_NAME_`.
+const OBSERVER: &str = "observer";
+
+/// The group of one consumer that only looks at lanes.
+pub fn observer(nonce: u64) -> String {
+    format!("{OBSERVER}_{nonce:016x}")
+}
+
+/// Whether a group is of a consumer that only looks.
+pub fn is_observer(group: &str) -> bool {
+    group.strip_prefix(OBSERVER).is_some_and(|rest| rest.starts_with('_'))
+}
+
 /// Keeps letters, digits and `_`; a name that lost something gets a hash of what it was.
 fn plain(name: &str) -> String {
     const BYTES_MAX: usize = 160;

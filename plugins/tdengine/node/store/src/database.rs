@@ -147,6 +147,6 @@ pub struct Subscription {
     pub group: String,
     /// The vgroup.
     pub vgroup: VgroupId,
-    /// The committed offset: the next version to read.
-    pub offset: i64,
+    /// The committed offset: the next version to read; absent where members have committed nothing yet.
+    pub offset: Option<i64>,
 }

@@ -1,5 +1,6 @@
 //! The store: one folder, opened by one process, shared by clones of [`Store`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tdengine_wire::block::BlockView;
@@ -313,7 +314,7 @@ impl Store {
         self.inner.consumers.lock().values().cloned().collect()
     }
 
-    /// Every committed offset, by vgroup.
+    /// Every group of every topic, by vgroup: those with a committed offset, then those that only have members.
     pub fn subscriptions(&self) -> Vec<Subscription> {
         let of_vgroup = |vgroup: &Arc<crate::vgroup::Vgroup>| {
             let id = vgroup.id;
@@ -321,11 +322,25 @@ impl Store {
                 topic: topic.to_owned(),
                 group: group.to_owned(),
                 vgroup: id,
-                offset,
+                offset: Some(offset),
             };
             vgroup.index().offsets().map(subscription).collect::<Vec<_>>()
         };
-        self.inner.all_vgroups().iter().flat_map(of_vgroup).collect()
+        let mut found: Vec<Subscription> = self.inner.all_vgroups().iter().flat_map(of_vgroup).collect();
+        let mut known: BTreeSet<(String, String, VgroupId)> =
+            found.iter().map(|it| (it.topic.clone(), it.group.clone(), it.vgroup)).collect();
+        for consumer in self.consumers() {
+            for name in &consumer.topics {
+                let Some(database) = self.topic(name).ok().and_then(|topic| self.database(&topic.database).ok()) else { continue };
+                for vgroup in &database.vgroups {
+                    if known.insert((name.clone(), consumer.group.clone(), *vgroup)) {
+                        let (topic, group) = (name.clone(), consumer.group.clone());
+                        found.push(Subscription { topic, group, vgroup: *vgroup, offset: None });
+                    }
+                }
+            }
+        }
+        found
     }
 }
 

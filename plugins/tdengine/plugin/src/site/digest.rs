@@ -94,7 +94,7 @@ async fn stable_digest(
 }
 
 /// Name, type and key of every column, by name: the order may differ between sites.
-fn columns_text(what: &str, columns: &[Column]) -> String {
+pub(super) fn columns_text(what: &str, columns: &[Column]) -> String {
     let mut texts: Vec<String> = columns
         .iter()
         .map(|column| format!("{} {}{}", column.name, column.column_type, if column.is_primary_key { " key" } else { "" }))

@@ -1,31 +1,25 @@
 //! The site facet: how replica commands reach a TDengine without knowing what it is.
 
 mod digest;
+mod forget;
+mod plan;
+mod review;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeline_sdk::site::Digest;
+use pipeline_sdk::site::{Check, Digest};
 use pipeline_sdk::{ComponentDescription, Context, Error, Kind, LaneProgress, Result, Site, SiteConfig, async_trait};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value as Json, json};
-use tdengine_wire::escape::{identifier, literal};
-use tokio::time::Instant;
+use serde_json::Value as Json;
+use tdengine_wire::escape::literal;
 
-use crate::client::{ClientError, SocketLimits, Subscription};
+use crate::client::{SocketLimits, Subscription};
 use crate::transport::{Connection, Consumer};
 use crate::dsn::Dsn;
 use crate::source::{lane_name, position};
 use crate::{metadata, names};
-
-/// How long forgetting waits for consumers that are on their way out.
-const FORGET_TIMEOUT: Duration = Duration::from_secs(60);
-const FORGET_POLL: Duration = Duration::from_millis(250);
-/// Topics that a cluster allows unless told otherwise (FACTS F46).
-const TOPICS_DEFAULT: usize = 20;
-/// A log kept shorter than this loses what a replica that was stopped over night has not read.
-const RETENTION_WARN_S: i64 = 86_400;
 
 /// A TDengine as a site of a replica.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -91,6 +85,10 @@ impl TdengineSite {
 
 #[async_trait]
 impl Site for TdengineSite {
+    async fn address(&mut self) -> Result<String> {
+        Ok(self.config.dsn.to_string())
+    }
+
     async fn identity(&mut self) -> Result<String> {
         metadata::cluster_id(self.connection().await?).await
     }
@@ -115,7 +113,7 @@ impl Site for TdengineSite {
         if !self.observers.contains_key(database) {
             let subscription = Subscription {
                 topic,
-                group: names::group("observer", &format!("{:016x}", rand::random::<u64>())),
+                group: names::observer(rand::random()),
                 client: "pipeline".into(),
                 exclude_marked: false,
                 from_oldest: false,
@@ -146,97 +144,24 @@ impl Site for TdengineSite {
     }
 
     async fn plan(&mut self, databases: &[String]) -> Result<Json> {
-        let prefix = self.config.topic_prefix.clone();
-        let connection = self.connection().await?;
-        let version = connection.query("select server_version()").await?.texts()?;
-        let version = version.first().and_then(|row| row[0].clone()).unwrap_or_default();
-        let identity = metadata::cluster_id(connection).await?;
-        let topics: Vec<String> = connection
-            .query("select topic_name from information_schema.ins_topics")
-            .await?
-            .texts()?
-            .into_iter()
-            .filter_map(|mut row| row[0].take())
-            .collect();
-        let mut warnings = Vec::new();
-        let mut found = Vec::new();
-        let mut needed = Vec::new();
-        for name in databases {
-            let Some(database) = metadata::database(connection, name).await? else {
-                warnings.push(format!("database `{name}` does not exist; a sink makes it with the source's options"));
-                continue;
-            };
-            let statement = metadata::create_database_statement(connection, name).await?;
-            let retention = metadata::retention_seconds(&statement);
-            if retention.is_some_and(|seconds| seconds < RETENTION_WARN_S) {
-                warnings.push(format!(
-                    "`{name}` keeps its log for {} s only: a replica that is stopped longer meets a hole",
-                    retention.unwrap_or_default()
-                ));
-            }
-            let wanted = [names::topic(&prefix, name), names::meta_topic(&prefix, name)];
-            needed.extend(wanted.into_iter().filter(|topic| !topics.contains(topic)));
-            let vgroups = metadata::vgroups(connection, name).await?.len();
-            found.push(json!({
-                "name": name, "lanes": vgroups, "precision": database.precision.name(), "statement": statement,
-            }));
-        }
-        if topics.len() + needed.len() > TOPICS_DEFAULT {
-            let (used, more) = (topics.len(), needed.len());
-            warnings.push(format!("{used} topics exist and {more} are needed; a cluster allows {TOPICS_DEFAULT} by default"));
-        }
-        Ok(json!({
-            "address": self.config.dsn.to_string(),
-            "identity": identity,
-            "version": version,
-            "databases": found,
-            "topics-used": topics.len(),
-            "topics-needed": needed,
-            "warnings": warnings,
-        }))
+        let (dsn, prefix) = (self.config.dsn.clone(), self.config.topic_prefix.clone());
+        let facts = plan::look(self.connection().await?, &dsn, &prefix, databases).await?;
+        serde_json::to_value(facts).map_err(|error| Error::fatal(format!("a plan: {error}")))
     }
 
-    async fn forget(&mut self, database: &str) -> Result<()> {
+    async fn review(&mut self, source: &Json, sink: &Json) -> Result<Vec<Check>> {
+        let read = |plan: &Json| {
+            plan::Facts::deserialize(plan).map_err(|error| Error::fatal(format!("this is no plan of a TDengine: {error}")))
+        };
+        Ok(review::review(&read(source)?, &read(sink)?))
+    }
+
+    async fn forget(&mut self, database: &str, pipelines: &[String]) -> Result<()> {
         if let Some(observer) = self.observers.remove(database) {
             // It leaves by itself when its connection ends, only later.
             let _ = observer.unsubscribe().await;
         }
         let prefix = self.config.topic_prefix.clone();
-        let connection = self.connection().await?;
-        for topic in [names::topic(&prefix, database), names::meta_topic(&prefix, database)] {
-            let deadline = Instant::now() + FORGET_TIMEOUT;
-            loop {
-                drop_groups(connection, &topic).await?;
-                match connection.exec(&format!("drop topic if exists {}", identifier(&topic))).await {
-                    Ok(_) => break,
-                    Err(ClientError::Server { code: 0x03eb | 0x03ec | 0x03d3 | 0x03ea, .. })
-                        if Instant::now() < deadline =>
-                    {
-                        tokio::time::sleep(FORGET_POLL).await;
-                    }
-                    Err(error) => {
-                        return Err(Error::from(error).hint("stop every pipeline that reads this database, then try again"));
-                    }
-                }
-            }
-        }
-        Ok(())
+        forget::forget(self.connection().await?, &prefix, database, pipelines).await
     }
-}
-
-/// Groups without a consumer go; the others keep the topic, which is then tried again.
-async fn drop_groups(connection: &Connection, topic: &str) -> Result<()> {
-    let sql = format!(
-        "select distinct consumer_group from information_schema.ins_subscriptions where topic_name = {}",
-        literal(topic)
-    );
-    let Ok(groups) = connection.query(&sql).await else { return Ok(()) };
-    for row in groups.texts()? {
-        let Some(group) = row.into_iter().next().flatten() else { continue };
-        let sql = format!("drop consumer group if exists {} on {}", identifier(&group), identifier(topic));
-        if let Err(error) = connection.exec(&sql).await {
-            tracing::debug!(%error, group, topic, "a consumer group is still in use");
-        }
-    }
-    Ok(())
 }

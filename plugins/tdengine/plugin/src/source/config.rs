@@ -28,6 +28,9 @@ pub struct TmqConfig {
     /// Databases by name, or `"*"` for all but the system's own. Each is a task of its own.
     #[serde(default = "all")]
     pub databases: Vec<String>,
+    /// Databases that `"*"` leaves out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
     /// The consumer group; made of the pipeline's and the database's name otherwise.
     #[serde(default)]
     pub group: Option<String>,
@@ -169,6 +172,10 @@ impl SourceConfig for TmqConfig {
             let message = format!("`{name}` is the system's own or ours and cannot be read");
             wrong.push(Error::fatal(message).path("databases"));
         }
+        if !self.exclude.is_empty() && !self.databases.iter().any(|name| name == "*") {
+            let wrong_key = Error::fatal("only `*` leaves anything out").path("exclude");
+            wrong.push(wrong_key.hint("write databases = [\"*\"], or take `exclude` away"));
+        }
         let given = [("group", self.group.as_deref()), ("topic-prefix", Some(self.topic_prefix.as_str()))];
         for (path, name) in given.into_iter().filter_map(|(path, name)| Some((path, name?))) {
             if let Err(error) = crate::client::tmq::check_name(path, name) {
@@ -191,7 +198,9 @@ impl SourceConfig for TmqConfig {
             return Ok(self.databases.clone());
         }
         let connection = Connection::open(&self.dsn, None, self.limits()).await?;
-        crate::metadata::databases(&connection).await
+        let mut found = crate::metadata::databases(&connection).await?;
+        found.retain(|name| !self.exclude.contains(name));
+        Ok(found)
     }
 
     fn decode(header: &Header, frame: &Frame) -> Result<Vec<Message>> {

@@ -76,7 +76,7 @@ pub(in crate::query) fn subscriptions(store: &Store) -> Memory {
             Cell::text(subscription.group.as_str()),
             Cell::Int(i64::from(subscription.vgroup)),
             Cell::Null,
-            Cell::text(format!("wal:{}/{end}", subscription.offset)),
+            subscription.offset.map_or(Cell::Null, |offset| Cell::text(format!("wal:{offset}/{end}"))),
             Cell::Int(0),
         ]
     };

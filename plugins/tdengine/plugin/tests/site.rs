@@ -1,0 +1,179 @@
+//! The site facet against embedded nodes: what a plan tells, and that forgetting takes what is ours and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline_sdk::context::{Host, Place};
+use pipeline_sdk::describe::TELLS_REPLICATED;
+use pipeline_sdk::site::Verdict;
+use pipeline_sdk::{Checkpoint, Context, Incident, Result, Site, SiteConfig, Source, SourceConfig};
+use pipeline_tdengine::client::{SocketLimits, Subscription};
+use pipeline_tdengine::dsn::Dsn;
+use pipeline_tdengine::site::TdengineSiteConfig;
+use pipeline_tdengine::source::TmqConfig;
+use pipeline_tdengine::transport::{Connection, Consumer};
+use serde_json::json;
+use tdengine_node::{Config, Node};
+
+struct NoHost;
+
+impl Host for NoHost {
+    fn counter(&self, _: &str, _: u64) {}
+    fn gauge(&self, _: &str, _: f64) {}
+    fn incident(&self, _: &Incident) {}
+    fn state_get(&self, _: bool, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+    fn state_put(&self, _: bool, _: &str, _: Option<&[u8]>) -> Result<()> {
+        Ok(())
+    }
+    fn state_keys(&self, _: bool, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+struct Scene {
+    node: Node,
+    _data: tempfile::TempDir,
+    sql: Connection,
+}
+
+impl Scene {
+    async fn start(statements: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(Config::local(data.path())).await.unwrap();
+        let sql = Connection::open(&dsn(&node), None, SocketLimits::default()).await.unwrap();
+        for statement in statements {
+            sql.exec(statement).await.unwrap();
+        }
+        Self { node, _data: data, sql }
+    }
+
+    fn site(&self) -> Box<dyn Site> {
+        let config: TdengineSiteConfig = serde_json::from_value(json!({ "dsn": address(&self.node) })).unwrap();
+        config.build(Context::new(Place::default(), Arc::new(NoHost))).unwrap()
+    }
+
+    /// A connected source of a pipeline's task.
+    async fn source(&self, pipeline: &str, database: &str) -> Box<dyn Source> {
+        let config: TmqConfig = serde_json::from_value(json!({ "dsn": address(&self.node), "databases": [database] })).unwrap();
+        let place = Place {
+            pipeline: pipeline.into(),
+            task: database.into(),
+            negotiated: [TELLS_REPLICATED.to_owned()].into(),
+            ..Place::default()
+        };
+        let mut source = config.build(Context::new(place, Arc::new(NoHost))).unwrap();
+        source.connect(&Checkpoint::default()).await.unwrap();
+        source
+    }
+
+    async fn list(&self, sql: &str) -> Vec<String> {
+        let rows = self.sql.query(sql).await.unwrap().texts().unwrap();
+        let mut texts: Vec<String> = rows.into_iter().filter_map(|mut row| row[0].take()).collect();
+        texts.sort();
+        texts.dedup();
+        texts
+    }
+
+    async fn topics(&self) -> Vec<String> {
+        self.list("select topic_name from information_schema.ins_topics").await
+    }
+
+    async fn groups(&self, topic: &str) -> Vec<String> {
+        let of = format!("information_schema.ins_subscriptions where topic_name = '{topic}'");
+        self.list(&format!("select consumer_group from {of}")).await
+    }
+}
+
+fn address(node: &Node) -> String {
+    format!("ws://root:taosdata@{}", node.addr())
+}
+
+fn dsn(node: &Node) -> Dsn {
+    Dsn::parse(&address(node)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forgetting_leaves_what_others_read() {
+    let scene = Scene::start(&["create database power vgroups 2 wal_retention_period 3600"]).await;
+    let mut site = scene.site();
+    let ours = scene.source("one", "power").await;
+    let theirs = scene.source("two", "power").await;
+    // It looks through a consumer of its own, which is no reader.
+    assert_eq!(site.lanes("power").await.unwrap().len(), 2);
+    drop(ours);
+    site.forget("power", &["one".into()]).await.unwrap();
+    assert_eq!(scene.topics().await, ["pipeline_canary", "pipeline_meta_power", "pipeline_power"]);
+    assert_eq!(scene.groups("pipeline_power").await, ["pipeline_two_power"]);
+    assert_eq!(scene.groups("pipeline_meta_power").await, ["pipeline_two_power"]);
+
+    drop(theirs);
+    site.forget("power", &["two".into()]).await.unwrap();
+    assert_eq!(scene.topics().await, Vec::<String>::new());
+    assert_eq!(site.databases().await.unwrap(), ["power"]);
+    let left = scene.list("select name from information_schema.ins_databases").await;
+    assert!(!left.iter().any(|name| name.starts_with("pipeline")), "{left:?}");
+    // Once more is no error: there is nothing.
+    site.forget("power", &["two".into()]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_own_consumer_keeps_the_topic() {
+    let scene = Scene::start(&["create database power vgroups 1 wal_retention_period 3600"]).await;
+    drop(scene.source("one", "power").await);
+    let subscription = Subscription {
+        topic: "pipeline_power".into(),
+        group: "a_users".into(),
+        client: "test".into(),
+        exclude_marked: false,
+        from_oldest: true,
+        session_timeout: None,
+    };
+    let mut users = Consumer::subscribe(&dsn(&scene.node), &subscription, SocketLimits::default()).await.unwrap();
+    users.poll(Duration::from_millis(10)).await.unwrap();
+    scene.site().forget("power", &["one".into()]).await.unwrap();
+    assert_eq!(scene.groups("pipeline_power").await, ["a_users"]);
+    assert_eq!(scene.topics().await, ["pipeline_canary", "pipeline_power"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_reads_both_sites_and_writes_nothing() {
+    let a = Scene::start(&[
+        "create database power vgroups 2 keep 3650 wal_retention_period 3600",
+        "create stable power.meters (ts timestamp, v int) tags (g int)",
+        "create table power.d1 using power.meters tags (1)",
+        "create database water precision 'us' wal_retention_period 100000",
+        "create table water.flow (ts timestamp, v int)",
+    ])
+    .await;
+    let b = Scene::start(&[
+        "create database water wal_retention_period 100000",
+        "create table water.flow (ts timestamp, v bigint)",
+    ])
+    .await;
+    let (mut source, mut sink) = (a.site(), b.site());
+    assert_eq!(source.address().await.unwrap(), format!("ws://{}", a.node.addr()));
+    let databases = ["power".to_owned(), "water".to_owned()];
+    let plans = (source.plan(&databases).await.unwrap(), sink.plan(&databases).await.unwrap());
+    let checks = source.review(&plans.0, &plans.1).await.unwrap();
+    let of = |check: &str, database: &str| {
+        checks.iter().find(|it| it.check == check && it.database == database).unwrap_or_else(|| panic!("{check} of {database}"))
+    };
+    assert_eq!(of("cluster", "").verdict, Verdict::Ok);
+    assert_eq!(of("version", "").verdict, Verdict::Ok, "{checks:?}");
+    assert_eq!(of("clock", "").verdict, Verdict::Ok, "{checks:?}");
+    assert_eq!(of("permissions", "").source, "root: all");
+    assert!(of("topics", "").note.starts_with("5 more at the source: pipeline_power, "), "{checks:?}");
+    let missing = of("database", "power");
+    assert_eq!((missing.verdict, missing.source.as_str(), missing.sink.as_str()), (Verdict::Create, "1 tables, 2 vgroups", "absent"));
+    assert_eq!((of("retention", "power").verdict, of("retention", "water").verdict), (Verdict::Warning, Verdict::Ok));
+    assert_eq!(of("precision", "water").verdict, Verdict::Error);
+    assert!(of("schema", "water").note.contains("flow"), "{checks:?}");
+    for scene in [&a, &b] {
+        assert_eq!(scene.topics().await, Vec::<String>::new());
+    }
+}
