@@ -62,6 +62,14 @@ impl CommandError {
         self
     }
 
+    /// The message alone.
+    pub fn text(&self) -> String {
+        match &self.message {
+            Message::Plain(text) => text.clone(),
+            Message::Reports(reports) => reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
     /// Prints the error, the hint last, and says how to exit.
     pub fn print(self, output: &Output) -> ExitCode {
         match &self.message {

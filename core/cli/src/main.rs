@@ -7,6 +7,8 @@ mod error;
 mod host;
 mod log;
 mod output;
+mod pager;
+mod progress;
 mod screen;
 mod socket;
 mod status;

@@ -53,6 +53,14 @@ impl Output {
         self.to_stderr(&format!("{color}{label}:\x1b[0m {text}\n"));
     }
 
+    /// A result that may be long: on a person's terminal in a pager where it does not fit.
+    pub fn pages(&self, text: &str) {
+        let text = self.redact(text);
+        if !(is_terminal() && crate::pager::show(&text, self.screen.size().rows)) {
+            self.line(&text);
+        }
+    }
+
     pub fn json(&self, value: &impl Serialize) {
         self.line(&serde_json::to_string_pretty(value).expect("what is printed is plain data"));
     }
@@ -80,6 +88,11 @@ pub fn is_terminal() -> bool {
 
 /// A table without lines; the first row is the header.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
+    table_of(&header)
+}
+
+/// The same of any number of columns.
+pub fn table_of(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for column in table.column_iter_mut() {

@@ -106,7 +106,8 @@ impl Supervisor {
         let known: Vec<TaskName> = orders.iter().flat_map(|(_, running)| running.tasks()).collect();
         for value in chosen.values.iter().flatten() {
             if !known.iter().any(|task| task.value == *value) {
-                return Err(unknown("task for", value, known.iter().map(|task| task.value.as_str())));
+                let values = known.iter().map(|task| task.value.as_str()).filter(|value| *value != ALL_VALUES);
+                return Err(unknown("task for", value, values));
             }
         }
         let mut changes = JoinSet::new();

@@ -7,6 +7,7 @@ mod graph;
 mod plugin;
 mod schema;
 mod node;
+mod replica;
 mod completions;
 
 use clap::Subcommand;
@@ -25,13 +26,19 @@ pub enum Command {
     Plugin(plugin::Plugin),
     Schema(schema::Args),
     Node(node::Args),
+    #[command(subcommand)]
+    Replica(replica::Replica),
     Completions(completions::Args),
 }
 
 impl Command {
-    /// Whether a live table will be on the terminal.
+    /// Whether what is printed is read as a table, so that only warnings are to be logged.
     pub fn shows_table(&self) -> bool {
-        matches!(self, Self::Run(args) if args.shows_table())
+        match self {
+            Self::Run(args) => args.shows_table(),
+            Self::Replica(_) => true,
+            _ => false,
+        }
     }
 
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
@@ -43,6 +50,7 @@ impl Command {
             Self::Plugin(command) => command.run(host, output),
             Self::Schema(args) => args.run(host, output),
             Self::Node(args) => args.run(host, output),
+            Self::Replica(command) => command.run(host, output),
             Self::Completions(args) => args.run(output),
         }
     }

@@ -1,0 +1,155 @@
+//! `pipeline replica diff`: how far each lane of each task is, in offsets of the source's log.
+
+use comfy_table::{Cell, Color};
+use pipeline_service::api::{Lane, Task};
+use serde::Serialize;
+
+use super::rows::{Row, number, print, text};
+use super::service::{ServiceArgs, named};
+use crate::error::CommandResult;
+use crate::output::Output;
+
+/// With less time left the log may be cut soon before it is read.
+const SLACK_WARN_S: f64 = 3_600.0;
+
+/// Show how far replicas are: what is still to be read of each log, and how long it is kept
+///
+/// Offsets are entries of the log, not rows; some are nobody's rows. `diff` is latest minus current. `oldest` is the first that is
+/// still kept: were it above `current`, entries would be lost (a hole); `slack` says how many seconds there are until that may be.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The replica; all where none is named
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// Its databases; all where none is named
+    #[arg(value_name = "DATABASE")]
+    databases: Vec<String>,
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline replica diff
+  pipeline replica diff k3f9xa power
+  pipeline replica diff --json | jq 'map(.diff) | add'";
+
+/// A row of the table: one lane of one task.
+#[derive(Debug, PartialEq, Serialize)]
+struct DiffRow {
+    replica: String,
+    database: String,
+    source: String,
+    sink: String,
+    vgroup_id: LaneId,
+    current: Option<i64>,
+    latest: Option<i64>,
+    diff: Option<i64>,
+    oldest: Option<i64>,
+    /// Seconds.
+    slack: Option<f64>,
+}
+
+/// A number where the lane's name is one.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum LaneId {
+    Number(i64),
+    Name(String),
+}
+
+impl DiffRow {
+    fn new(task: &Task, lane: &Lane) -> Self {
+        let name = log_of(&lane.lane);
+        Self {
+            replica: task.file.clone(),
+            database: task.value.clone(),
+            source: task.source.clone(),
+            sink: task.sink.clone(),
+            vgroup_id: name.parse().map_or_else(|_| LaneId::Name(name.to_owned()), LaneId::Number),
+            current: lane.current,
+            latest: lane.latest,
+            diff: lane.lag_offsets,
+            oldest: lane.oldest,
+            slack: lane.slack_seconds,
+        }
+    }
+
+    /// Another reader of the same log: what the slower one has read counts.
+    fn merge(&mut self, other: Self) {
+        self.current = least(self.current, other.current);
+        self.latest = self.latest.max(other.latest);
+        self.diff = self.diff.max(other.diff);
+        self.oldest = self.oldest.max(other.oldest);
+        self.slack = least(self.slack, other.slack);
+    }
+}
+
+/// The log that a lane reads: `2` of `2` and of `2.meta`, its second reader.
+fn log_of(lane: &str) -> &str {
+    lane.split_once('.').map_or(lane, |(log, _)| log)
+}
+
+fn least<T: PartialOrd>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other < one { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+/// One row a log, in the order of the task's lanes.
+fn rows(tasks: &[Task]) -> Vec<DiffRow> {
+    let mut rows: Vec<DiffRow> = Vec::new();
+    for task in tasks {
+        let first = rows.len();
+        for lane in &task.lanes {
+            let row = DiffRow::new(task, lane);
+            match rows[first..].iter_mut().find(|it| it.vgroup_id == row.vgroup_id) {
+                Some(found) => found.merge(row),
+                None => rows.push(row),
+            }
+        }
+    }
+    rows
+}
+
+impl Row for DiffRow {
+    fn columns() -> Vec<&'static str> {
+        vec!["replica", "database", "source", "sink", "vgroup_id", "current", "latest", "diff", "oldest", "slack"]
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let lane = match &self.vgroup_id {
+            LaneId::Number(id) => id.to_string(),
+            LaneId::Name(name) => name.clone(),
+        };
+        let slack = number(self.slack.map(|seconds| format!("{seconds:.0}")));
+        let is_short = self.slack.is_some_and(|seconds| seconds < SLACK_WARN_S);
+        vec![
+            text(&self.replica),
+            text(&self.database),
+            text(&self.source),
+            text(&self.sink),
+            number(Some(lane)),
+            number(self.current),
+            number(self.latest),
+            number(self.diff),
+            number(self.oldest),
+            if is_short { slack.fg(Color::Red) } else { slack },
+        ]
+    }
+}
+
+impl Args {
+    pub async fn run(self, output: &Output) -> CommandResult {
+        let service = self.service.connect().await?;
+        let tasks = service.replica_tasks(self.id.as_slice(), output).await?;
+        let tasks = named(tasks, &self.databases)?;
+        print(&rows(&tasks), self.json, output);
+        Ok(())
+    }
+}

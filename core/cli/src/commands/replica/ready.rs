@@ -1,0 +1,127 @@
+//! `pipeline replica ready`: whether a fail-over now would lose nothing.
+
+use std::time::Duration;
+
+use comfy_table::{Cell, Color};
+use pipeline_engine::config::units::parse_duration;
+use pipeline_service::api::{Task, TaskStatus as Status};
+use serde::Serialize;
+
+use super::rows::{Row, colored, print, seconds, text};
+use super::service::{ServiceArgs, task_name};
+use crate::error::{CommandError, CommandResult};
+use crate::output::Output;
+
+/// What a source told of its log longer ago than this and --max-lag says nothing of now.
+const PROGRESS_AGE_MAX: Duration = Duration::from_secs(15);
+
+/// Tell whether a fail-over now would lose nothing: exit code 0 if so, else 1
+///
+/// Ready is a replica whose tasks all run, whose sources told lately how far they are, and whose lag is within --max-lag. Everything
+/// written longer ago than that is at the other side then.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The replica; all where none is named
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+    /// How far behind a task may be
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| parse_duration(text), default_value = "5s")]
+    max_lag: Duration,
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline replica ready
+  pipeline replica ready k3f9xa --max-lag 1s && switch-over.sh";
+
+/// One task.
+#[derive(Debug, PartialEq, Serialize)]
+struct ReadyRow {
+    replica: String,
+    task: String,
+    database: String,
+    ready: bool,
+    lag_seconds: Option<f64>,
+    /// Empty where it is ready.
+    reason: String,
+}
+
+impl Row for ReadyRow {
+    fn columns() -> Vec<&'static str> {
+        vec!["replica", "task", "database", "ready", "lag_seconds", "reason"]
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let ready = if self.ready { colored("yes", Color::Green) } else { colored("no", Color::Red) };
+        vec![text(&self.replica), text(&self.task), text(&self.database), ready, seconds(self.lag_seconds), Cell::new(&self.reason)]
+    }
+}
+
+impl Args {
+    pub async fn run(self, output: &Output) -> CommandResult {
+        let service = self.service.connect().await?;
+        let tasks = service.replica_tasks(self.id.as_slice(), output).await?;
+        let mut rows: Vec<ReadyRow> = tasks.iter().map(|task| judge(task, self.max_lag)).collect();
+        for id in service.replicas(self.id.as_deref()).await? {
+            if !tasks.iter().any(|task| task.file == id) {
+                let reason = "it has no task: nothing is replicated".into();
+                rows.push(ReadyRow { replica: id, task: String::new(), database: String::new(), ready: false, lag_seconds: None, reason });
+            }
+        }
+        print(&rows, self.json, output);
+        let not_ready = rows.iter().filter(|row| !row.ready).count();
+        match (rows.len(), not_ready) {
+            (0, _) => Err(CommandError::failed("there is no replica").hint("`pipeline replica start` makes one")),
+            (_, 0) => Ok(()),
+            (all, count) => {
+                let error = CommandError::failed(format!("a fail-over now could lose data: {count} of {all} tasks are not ready"));
+                Err(error.hint("the reasons stand with the tasks; `pipeline replica status` says more"))
+            }
+        }
+    }
+}
+
+/// Whether all that the source wrote longer ago than `max_lag` is at the sink.
+fn judge(task: &Task, max_lag: Duration) -> ReadyRow {
+    let why = task.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let mut reasons = Vec::new();
+    match task.status {
+        Status::Running => {}
+        Status::Hole => reasons.push(format!("entries of the log were lost before they were read{why}")),
+        Status::Finished => reasons.push("the source came to its end".into()),
+        Status::Starting => reasons.push("it has not caught up since its start".into()),
+        Status::Interrupted => reasons.push(format!("it is interrupted{why}")),
+        Status::Stopped | Status::Rejected | Status::Failed => reasons.push(format!("it is stopped{why}")),
+    }
+    if task.status == Status::Running {
+        match task.progress_seconds {
+            None => reasons.push("the source has not told yet how far it is".into()),
+            Some(age) if age > PROGRESS_AGE_MAX.max(max_lag).as_secs_f64() => {
+                reasons.push(format!("the source has not told for {age:.0} s how far it is"));
+            }
+            Some(_) => {}
+        }
+        match task.lag_seconds {
+            None => reasons.push("its lag is not known".into()),
+            Some(lag) if lag > max_lag.as_secs_f64() => {
+                let offsets = task.lag_offsets.map(|lag| format!(" ({lag} entries)")).unwrap_or_default();
+                reasons.push(format!("it is {lag:.1} s behind{offsets}"));
+            }
+            Some(_) => {}
+        }
+    }
+    ReadyRow {
+        replica: task.file.clone(),
+        task: task_name(task),
+        database: task.value.clone(),
+        ready: reasons.is_empty(),
+        lag_seconds: task.lag_seconds,
+        reason: reasons.join("; "),
+    }
+}

@@ -1,0 +1,223 @@
+//! Asking the service: where it is, what it runs, what it is to do.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pipeline_engine::host::Plugins;
+use pipeline_replica::{ReplicaFile, kinds, suggestion};
+use pipeline_service::api::{ChooseTasks, File, FileStatus, PutFile, Task, TaskStatus};
+use pipeline_service::client::{Address, Client, ClientError};
+
+use crate::error::{CommandError, CommandResult};
+use crate::output::Output;
+use crate::socket::socket_path;
+
+/// One request: an order waits until tasks have drained, a removal until servers let go of consumers.
+const REQUEST_LIMIT: Duration = Duration::from_secs(600);
+/// The value of what looks for new values, which is no task of a database.
+const ALL: &str = "*";
+
+/// Which service.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Service")]
+pub struct ServiceArgs {
+    /// The service's socket; `pipeline.sock` in the user's runtime folder where absent
+    #[arg(long, value_name = "PATH", env = "PIPELINE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// HOST:PORT of a service that listens on TCP, instead of a socket
+    #[arg(long, value_name = "ADDRESS", env = "PIPELINE_ADDRESS", requires = "token_file")]
+    address: Option<String>,
+    /// A file with the token of a service that listens on TCP
+    #[arg(long, value_name = "PATH", env = "PIPELINE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl ServiceArgs {
+    /// # Errors
+    /// No service answers, or it does not let this user in.
+    pub async fn connect(&self) -> Result<Service, CommandError> {
+        let address = match (&self.address, &self.token_file) {
+            (Some(address), Some(file)) => {
+                let token = std::fs::read_to_string(file).map_err(|error| {
+                    CommandError::bad_usage(format!("the token's file {} cannot be read: {error}", file.display()))
+                        .hint("it holds the token that the service was started with")
+                })?;
+                Address::Tcp { address: address.clone(), token }
+            }
+            _ => Address::Unix(socket_path(self.socket.as_deref())),
+        };
+        let client = Client::new(address, REQUEST_LIMIT);
+        client.service().await.map_err(refused)?;
+        Ok(Service { client })
+    }
+}
+
+/// A service that answers.
+pub struct Service {
+    client: Client,
+}
+
+fn refused(error: ClientError) -> CommandError {
+    let hint = error.hint().unwrap_or_else(|| "`pipeline replica status` shows what there is, the service's log says more".into());
+    CommandError::failed(error.to_string()).hint(hint)
+}
+
+impl Service {
+    pub async fn files(&self) -> Result<Vec<File>, CommandError> {
+        self.client.files().await.map_err(refused)
+    }
+
+    /// With its text.
+    pub async fn file(&self, id: &str) -> Result<File, CommandError> {
+        self.client.file(id).await.map_err(refused)
+    }
+
+    pub async fn put(&self, id: &str, toml: &str, create: bool) -> Result<File, CommandError> {
+        self.client.put(id, &PutFile { toml: toml.to_owned(), create }).await.map_err(refused)
+    }
+
+    pub async fn delete(&self, id: &str, force: bool) -> CommandResult {
+        self.client.delete(id, force).await.map_err(refused)
+    }
+
+    /// Tasks of one file or of all, without what only looks for new values.
+    pub async fn tasks(&self, id: Option<&str>) -> Result<Vec<Task>, CommandError> {
+        let mut tasks = self.client.tasks(id).await.map_err(refused)?;
+        tasks.retain(|task| task.value != ALL);
+        Ok(tasks)
+    }
+
+    pub async fn stop(&self, id: &str, values: &[String], keep_discovering: bool) -> Result<Vec<Task>, CommandError> {
+        changed(self.client.stop(&ChooseTasks { keep_discovering, ..chosen(id, values) }).await)
+    }
+
+    pub async fn start(&self, id: &str, values: &[String]) -> Result<Vec<Task>, CommandError> {
+        changed(self.client.start(&chosen(id, values)).await)
+    }
+
+    pub async fn restart(&self, id: &str, values: &[String]) -> Result<Vec<Task>, CommandError> {
+        if values.is_empty() {
+            // What looks for new databases starts again as well, where it was stopped.
+            let looks = ChooseTasks { values: Some(vec![ALL.into()]), ..chosen(id, &[]) };
+            if self.client.tasks(Some(id)).await.map_err(refused)?.iter().any(|task| task.value == ALL) {
+                self.client.start(&looks).await.map_err(refused)?;
+            }
+        }
+        changed(self.client.restart(&chosen(id, values)).await)
+    }
+
+    /// Removes tasks that are over and that the file does not hold any more.
+    pub async fn remove_tasks(&self, id: &str, values: &[String]) -> Result<Vec<Task>, CommandError> {
+        changed(self.client.remove(&chosen(id, values)).await)
+    }
+
+    /// IDs of all replicas, or the one given.
+    ///
+    /// # Errors
+    /// There is none of this ID.
+    pub async fn replicas(&self, id: Option<&str>) -> Result<Vec<String>, CommandError> {
+        let files = self.files().await?;
+        let tasks = self.tasks(None).await?;
+        let is_replica = |file: &File| {
+            !file.replicas.is_empty() || tasks.iter().any(|task| task.replica && task.file == file.id)
+        };
+        let known: Vec<&File> = files.iter().filter(|file| is_replica(file) || file.status == FileStatus::Broken).collect();
+        match id {
+            None => Ok(known.into_iter().filter(|file| is_replica(file)).map(|file| file.id.clone()).collect()),
+            Some(id) if known.iter().any(|file| file.id == id) => Ok(vec![id.to_owned()]),
+            Some(id) => {
+                let hint = suggestion(id, known.iter().map(|file| file.id.as_str()));
+                Err(CommandError::failed(format!("there is no replica `{id}`")).hint(hint))
+            }
+        }
+    }
+
+    /// Tasks of these replicas, of all where none is named. Files that are broken are warned of.
+    ///
+    /// # Errors
+    /// An ID that is no replica's.
+    pub async fn replica_tasks(&self, ids: &[String], output: &Output) -> Result<Vec<Task>, CommandError> {
+        for id in ids {
+            self.replicas(Some(id)).await?;
+        }
+        for file in self.files().await? {
+            if let Some(problem) = file.problem.filter(|_| ids.is_empty() || ids.contains(&file.id)) {
+                output.error("warning", &format!("{} since {}: {problem}", file.path, file.since));
+            }
+        }
+        let mut tasks = self.tasks(None).await?;
+        tasks.retain(|task| if ids.is_empty() { task.replica } else { ids.contains(&task.file) });
+        tasks.sort_by(|one, other| {
+            (&one.file, &one.value, &one.pipeline).cmp(&(&other.file, &other.value, &other.pipeline))
+        });
+        Ok(tasks)
+    }
+}
+
+fn chosen(id: &str, values: &[String]) -> ChooseTasks {
+    let values = (!values.is_empty()).then(|| values.to_vec());
+    ChooseTasks { file: Some(id.to_owned()), values, keep_discovering: false }
+}
+
+fn changed(answer: Result<Vec<Task>, ClientError>) -> Result<Vec<Task>, CommandError> {
+    let mut tasks = answer.map_err(refused)?;
+    tasks.retain(|task| task.value != ALL);
+    Ok(tasks)
+}
+
+/// The text of a file that was asked for by its ID.
+pub fn toml(file: &File) -> &str {
+    file.toml.as_deref().unwrap_or_default()
+}
+
+/// A file's text as a replica, to be edited.
+///
+/// # Errors
+/// It cannot be read, or holds no replica.
+pub fn parse(file: &File, plugins: &Plugins) -> Result<ReplicaFile, CommandError> {
+    let parsed = ReplicaFile::parse(toml(file), &kinds(plugins));
+    let mut parsed = parsed.map_err(|error| {
+        CommandError::failed(format!("{} is no TOML: {error}", file.path)).hint("`pipeline validate FILE` says more")
+    })?;
+    if !parsed.is_replica() {
+        let error = CommandError::failed(format!("{} holds no replica", file.path));
+        return Err(error.hint("`pipeline replica status` shows those there are"));
+    }
+    Ok(parsed)
+}
+
+/// Whether a task does not go on by itself.
+pub fn is_over(task: &Task) -> bool {
+    !matches!(task.status, TaskStatus::Starting | TaskStatus::Running | TaskStatus::Interrupted)
+}
+
+/// As logs name it.
+pub fn task_name(task: &Task) -> String {
+    if task.value.is_empty() { task.pipeline.clone() } else { format!("{}/{}", task.pipeline, task.value) }
+}
+
+/// Tasks of these databases, of all where none is named.
+///
+/// # Errors
+/// A database that no task is for, or that is given twice.
+pub fn named(mut tasks: Vec<Task>, databases: &[String]) -> Result<Vec<Task>, CommandError> {
+    once_each("database", databases)?;
+    let known: BTreeSet<&str> = tasks.iter().map(|task| task.value.as_str()).collect();
+    if let Some(name) = databases.iter().find(|name| !known.contains(name.as_str())) {
+        let hint = suggestion(name, known);
+        return Err(CommandError::failed(format!("there is no task for `{name}`")).hint(hint));
+    }
+    tasks.retain(|task| databases.is_empty() || databases.contains(&task.value));
+    Ok(tasks)
+}
+
+/// # Errors
+/// A name that is given twice.
+pub fn once_each(what: &str, names: &[String]) -> CommandResult {
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(name) => Err(CommandError::bad_usage(format!("the {what} `{name}` is given twice")).hint("name each once")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,307 @@
+//! `pipeline replica start`: makes a replica, or adds databases to one.
+
+use std::collections::BTreeSet;
+
+use pipeline_replica::{New, SiteLook, make_id, suggestion};
+use serde::Serialize;
+
+use super::ends::{Named, SiteArgs, environment};
+use super::service::{Service, ServiceArgs, is_over, once_each, parse, toml};
+use super::sites::{databases, identities};
+use crate::error::{CommandError, CommandResult};
+use crate::host::HostArgs;
+use crate::output::Output;
+use crate::progress::{self, Progress};
+
+/// Between two looks for new databases, unless told otherwise.
+const INTERVAL_DEFAULT_S: u64 = 30;
+const ALL: &str = "*";
+
+/// Make a replica, or add databases to one
+///
+/// With -f and -t: a new replica, from one site to the other; its ID is printed. Its file, ID.toml in the service's folder, is the
+/// replica: keep it under version control, edit it, or use these commands. The same command with the ends exchanged, here or at the
+/// other side's service, makes the other direction; --both makes both in one file.
+///
+/// Without databases all are replicated but the system's own, and those that are made later as soon as they are found. Naming
+/// databases turns that off unless --new-database-checking-interval asks for it.
+///
+/// With -i alone: adds databases to a replica, all that its source has where none is named; what is replicated already is
+/// skipped, what was stopped is started.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The site to read: HOST, HOST:6030 (native), HOST:6041 or ws://, wss:// (WebSocket), or a whole DSN
+    #[arg(short = 'f', long = "from", value_name = "SOURCE", requires = "to", required_unless_present = "id")]
+    from: Option<String>,
+    /// The site to write
+    #[arg(short = 't', long = "to", value_name = "SINK", requires = "from")]
+    to: Option<String>,
+    /// Databases
+    #[arg(value_name = "DATABASE")]
+    databases: Vec<String>,
+    /// The replica to add databases to; with -f and -t: the ID of the new one, instead of one that is made up
+    #[arg(short = 'i', long = "id", value_name = "ID")]
+    id: Option<String>,
+    /// Both directions
+    #[arg(long, requires = "from")]
+    both: bool,
+    /// How often to look for new databases; 0 is never
+    #[arg(long, value_name = "SECONDS")]
+    new_database_checking_interval: Option<u64>,
+    /// Only the databases that exist now
+    #[arg(long, conflicts_with = "new_database_checking_interval")]
+    no_new_databases: bool,
+    /// Print the file, and make nothing; needs no service
+    #[arg(long, requires = "from")]
+    dry_run: bool,
+    #[command(flatten)]
+    sites: SiteArgs,
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline replica start -f a.example -t b.example
+  pipeline replica start -f a.example:6030 -t wss://b.example:6041 power water
+  pipeline replica start -f a.example --source-password-env SITE_A -t b.example --sink-password-file /run/secrets/b --both
+  pipeline replica start -f '${SITE_A}' -t '${SITE_B}' --dry-run
+  pipeline replica start -i k3f9xa gas
+
+Passwords: name a variable or a file with the options below, or write ${NAME} or ${file:PATH} into a DSN; the service reads them,
+and so does this command. A password that stands in a DSN itself is stored with it.";
+
+/// What was made.
+#[derive(Serialize)]
+struct Made<'a> {
+    replica: &'a str,
+    file: &'a str,
+    source: &'a str,
+    sink: &'a str,
+    /// Those that are replicated from now on.
+    databases: &'a [String],
+}
+
+/// What was added.
+#[derive(Default, Serialize)]
+struct Added {
+    replica: String,
+    added: Vec<String>,
+    /// Were stopped.
+    started: Vec<String>,
+    /// Are replicated already.
+    skipped: Vec<String>,
+}
+
+impl Args {
+    pub async fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
+        match (&self.from, &self.to, &self.id) {
+            (Some(from), Some(to), _) if self.dry_run => self.dry_run(from, to, host, output).await,
+            (Some(from), Some(to), _) => self.make(from, to, host, output).await,
+            (_, _, Some(id)) => self.add(id, host, output).await,
+            _ => Err(CommandError::bad_usage("neither sites nor a replica are named").hint("give -f and -t, or -i")),
+        }
+    }
+
+    async fn dry_run(&self, from: &str, to: &str, host: &HostArgs, output: &Output) -> CommandResult {
+        // A variable that only the service has is no reason not to show the file.
+        let environment = |name: &str| environment(name).or_else(|| Some("unset".into()));
+        let named = self.sites.named(from, to, &environment, host, output)?;
+        let mut ends = named.ends()?;
+        let looks = match self.needs_look() {
+            true => Some(progress::during("looking at both sites", 0, async |_| ends.look().await).await?),
+            false => None,
+        };
+        let [source, sink] = ends.addresses().await?;
+        let shown = [shown(&named.addresses[0], source), shown(&named.addresses[1], sink)];
+        let id = self.id.clone().unwrap_or_else(|| make_id(rand::random, |_| false));
+        output.line(self.text(&id, &named, [&shown[0], &shown[1]], looks.as_ref()).trim_end());
+        Ok(())
+    }
+
+    /// Whether the file depends on what the sites hold.
+    fn needs_look(&self) -> bool {
+        let checks_new = self.new_database_checking_interval.is_some_and(|seconds| seconds > 0);
+        if self.databases.is_empty() { self.no_new_databases } else { checks_new }
+    }
+
+    fn text(&self, id: &str, named: &Named, shown: [&str; 2], looks: Option<&(SiteLook, SiteLook)>) -> String {
+        let checks_new = match self.new_database_checking_interval {
+            Some(seconds) => seconds > 0,
+            None => self.databases.is_empty() && !self.no_new_databases,
+        };
+        let mut existing: BTreeSet<&String> = looks.iter().flat_map(|(source, _)| &source.databases).collect();
+        if self.both {
+            existing.extend(looks.iter().flat_map(|(_, sink)| &sink.databases));
+        }
+        let is_all = self.databases.is_empty() && !self.no_new_databases;
+        let (mut values, mut exclude) = (self.databases.clone(), Vec::new());
+        if checks_new || is_all {
+            exclude.extend(existing.into_iter().filter(|name| !values.is_empty() && !values.contains(name)).cloned());
+            values = vec![ALL.to_owned()];
+        } else if values.is_empty() {
+            values.extend(existing.into_iter().cloned());
+        }
+        let interval_s = match self.new_database_checking_interval {
+            Some(seconds) => Some(seconds),
+            None => checks_new.then_some(INTERVAL_DEFAULT_S),
+        };
+        let [source, sink] = &named.addresses;
+        New {
+            id,
+            kinds: &named.kinds,
+            ends: [source, sink],
+            shown,
+            values: &values,
+            exclude: &exclude,
+            interval_s,
+            both: self.both,
+            made: &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+        .text()
+    }
+
+    async fn make(&self, from: &str, to: &str, host: &HostArgs, output: &Output) -> CommandResult {
+        once_each("database", &self.databases)?;
+        let named = self.sites.named(from, to, &environment, host, output)?;
+        let service = self.service.connect().await?;
+        let files = service.files().await?;
+        let is_taken = |id: &str| files.iter().any(|file| file.id == id);
+        if let Some(id) = self.id.as_deref().filter(|id| is_taken(id)) {
+            let error = CommandError::failed(format!("there is a replica `{id}` already"));
+            return Err(error.hint(format!("`pipeline replica start -i {id} NAME…` without -f and -t adds databases to it")));
+        }
+        let (source, sink) = progress::during("looking at both sites", 0, async |_| named.ends()?.look().await.map_err(CommandError::from)).await?;
+        source.check(&self.databases)?;
+        let looks = (source, sink);
+        self.refuse_doubles(&looks, &service, host, output).await?;
+        let id = self.id.clone().unwrap_or_else(|| make_id(rand::random, is_taken));
+        let text = self.text(&id, &named, [&looks.0.address, &looks.1.address], Some(&looks));
+        let file = service.put(&id, &text, true).await?;
+        let databases = if self.databases.is_empty() { &looks.0.databases } else { &self.databases };
+        let made = Made {
+            replica: &id,
+            file: &file.path,
+            source: &looks.0.address,
+            sink: &looks.1.address,
+            databases,
+        };
+        match self.json {
+            true => output.json(&made),
+            false => {
+                output.line(&id);
+                output.error("hint", &format!("{} is the replica; `pipeline replica status {id}` shows its tasks", file.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Another replica of this service that does the same: same source, same sink, same database.
+    async fn refuse_doubles(
+        &self,
+        (source, sink): &(SiteLook, SiteLook),
+        service: &Service,
+        host: &HostArgs,
+        output: &Output,
+    ) -> CommandResult {
+        let tasks = service.tasks(None).await?;
+        let identities = identities(&tasks, service, host, output).await;
+        let is = |address: &str, look: &SiteLook| identities.get(address).is_some_and(|identity| *identity == look.identity);
+        for task in &tasks {
+            let same = is(&task.source, source) && is(&task.sink, sink);
+            let reverse = self.both && is(&task.source, sink) && is(&task.sink, source);
+            if (same || reverse) && (self.databases.is_empty() || self.databases.contains(&task.value)) {
+                let (id, value) = (&task.file, &task.value);
+                let message = format!("replica `{id}` replicates `{value}` from {} to {} already", task.source, task.sink);
+                return Err(CommandError::failed(message).hint(format!(
+                    "name other databases, add them to it with `pipeline replica start -i {id} NAME…`, or remove it first"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn add(&self, id: &str, host: &HostArgs, output: &Output) -> CommandResult {
+        let service = self.service.connect().await?;
+        let found = service.file(id).await?;
+        let plugins = host.plugins(&[], None, output);
+        let mut file = parse(&found, &plugins)?;
+        let look = async |_: &Progress| databases(&found, &plugins, output).await;
+        let existing = match progress::during("looking at the source", 0, look).await {
+            Ok(existing) => Some(existing),
+            // They may be named without looking, where nothing depends on what else there is.
+            Err(error) if !self.databases.is_empty() && self.new_database_checking_interval.is_none() => {
+                output.error("warning", &format!("not looked for at the source: {}", error.text()));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        check(&self.databases, existing.as_ref())?;
+        let names = match (self.databases.is_empty(), &existing) {
+            (true, Some(existing)) => existing.iter().cloned().collect(),
+            _ => self.databases.clone(),
+        };
+        let tasks = service.tasks(Some(id)).await?;
+        let mut added = Added { replica: id.to_owned(), ..Added::default() };
+        for name in &names {
+            let is_stopped = tasks.iter().any(|task| task.value == *name && is_over(task));
+            let list = match (file.add(name), is_stopped) {
+                (true, _) => &mut added.added,
+                (false, true) => &mut added.started,
+                (false, false) => &mut added.skipped,
+            };
+            list.push(name.clone());
+        }
+        if let (Some(seconds), Some(existing)) = (self.new_database_checking_interval, existing) {
+            let existing: Vec<String> = existing.into_iter().collect();
+            file.set_interval(seconds, &existing).map_err(CommandError::failed)?;
+        }
+        if file.text() != toml(&found) {
+            service.put(id, &file.text(), false).await?;
+        }
+        if !added.started.is_empty() {
+            service.start(id, &added.started).await?;
+        }
+        match self.json {
+            true => output.json(&added),
+            false => output.line(&added.text()),
+        }
+        Ok(())
+    }
+}
+
+/// Names that somebody gave: each once, each at the source, where that is known.
+fn check(names: &[String], existing: Option<&BTreeSet<String>>) -> CommandResult {
+    once_each("database", names)?;
+    for name in names {
+        if let Some(existing) = existing.filter(|existing| !existing.contains(name)) {
+            let hint = suggestion(name, existing.iter().map(String::as_str));
+            return Err(CommandError::failed(format!("the source has no database `{name}`")).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+impl Added {
+    fn text(&self) -> String {
+        let line = |what: &str, names: &[String], note: &str| {
+            (!names.is_empty()).then(|| format!("{}: {what} {}{note}", self.replica, names.join(", ")))
+        };
+        let lines = [
+            line("added", &self.added, ""),
+            line("started", &self.started, ", which had stopped"),
+            line("skipped", &self.skipped, ": replicated already"),
+        ];
+        let lines: Vec<String> = lines.into_iter().flatten().collect();
+        if lines.is_empty() { format!("{}: nothing to add", self.replica) } else { lines.join("\n") }
+    }
+}
+
+/// An address as it may be printed: where a variable holds all of it, its name.
+fn shown(given: &str, address: String) -> String {
+    if given.starts_with("${") { given.to_owned() } else { address }
+}
