@@ -33,8 +33,14 @@ impl Site {
 
     /// Rows of a statement, or the server's code.
     pub fn try_sql(&self, sql: &str) -> Result<Result<Vec<Vec<Value>>, (u64, String)>> {
+        self.try_sql_in("", sql)
+    }
+
+    /// As [`Site::try_sql`], with a current database.
+    pub fn try_sql_in(&self, database: &str, sql: &str) -> Result<Result<Vec<Vec<Value>>, (u64, String)>> {
         let token = base64::engine::general_purpose::STANDARD.encode("root:taosdata");
-        let body = ureq::post(format!("http://{}/rest/sql", self.address))
+        let path = if database.is_empty() { String::new() } else { format!("/{database}") };
+        let body = ureq::post(format!("http://{}/rest/sql{path}", self.address))
             .config()
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
@@ -57,8 +63,13 @@ impl Site {
 
     /// Rows of a statement that must succeed; one that meets a passing state of the server is tried again for a while.
     pub fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
+        self.sql_in("", sql)
+    }
+
+    /// As [`Site::sql`], with a current database.
+    pub fn sql_in(&self, database: &str, sql: &str) -> Vec<Vec<Value>> {
         for _ in 0..100 {
-            match self.try_sql(sql).unwrap_or_else(|error| panic!("{error:#}")) {
+            match self.try_sql_in(database, sql).unwrap_or_else(|error| panic!("{error:#}")) {
                 Ok(rows) => return rows,
                 // Conflicting transaction, or a table that is being created.
                 Err((0x03d3 | 0x0618, _)) => std::thread::sleep(Duration::from_millis(100)),

@@ -33,8 +33,10 @@ pub mod code {
     pub const GROUP_USED: u16 = 0x03EC;
     pub const TOPIC_FIRST: u16 = 0x03ED;
     pub const VNODE_CLOSED: u16 = 0x0503;
-    pub const COLUMN_SUBSCRIBED: u16 = 0x0527;
     pub const INVALID_TABLE_ACTION: u16 = 0x0524;
+    pub const TABLE_COLUMN_EXISTS: u16 = 0x0525;
+    pub const TABLE_COLUMN_MISSING: u16 = 0x0526;
+    pub const COLUMN_SUBSCRIBED: u16 = 0x0527;
     pub const TABLE_EXISTS: u16 = 0x0603;
     pub const TIMESTAMP_OUT_OF_RANGE: u16 = 0x060B;
     pub const TABLE_MISSING_VNODE: u16 = 0x0618;

@@ -191,6 +191,42 @@ pub fn alter_clause(raw: &[u8], type_of: &dyn Fn(&str) -> Option<ColumnType>) ->
     })
 }
 
+/// A new value of a child's tag.
+pub struct SetTag {
+    /// The tag's id, which an entry holds beside its name (recording c3).
+    pub id: i32,
+    pub name: String,
+    alter: meta::AlterTable,
+    vgroup_id: i32,
+}
+
+impl SetTag {
+    /// `None` for an entry of another kind.
+    ///
+    /// # Errors
+    /// When bytes are missing or impossible.
+    pub fn of(raw: &[u8]) -> Result<Option<Self>> {
+        let (raw_type, body) = super::open_envelope(raw)?;
+        let RawMeta { vgroup_id, meta } = RawMeta::decode(raw_type, body)?;
+        let Meta::AlterTable(alter) = meta else { return Ok(None) };
+        let TableAction::SetTag { name, .. } = &alter.action else { return Ok(None) };
+        Ok(Some(Self { id: alter.column_id, name: name.clone(), vgroup_id, alter }))
+    }
+
+    /// The same value of the tag that is now called `name`, in the form that is written back.
+    ///
+    /// # Errors
+    /// Never for an entry that was read.
+    pub fn raw_named(&self, name: &str) -> Result<Vec<u8>> {
+        let mut alter = self.alter.clone();
+        if let TableAction::SetTag { name: old, .. } = &mut alter.action {
+            name.clone_into(old);
+        }
+        let (raw_type, body) = RawMeta { vgroup_id: self.vgroup_id, meta: Meta::AlterTable(alter) }.encode()?;
+        Ok(super::envelope(raw_type, &body))
+    }
+}
+
 /// Reads one request to create a table, as type 4 lists them too.
 ///
 /// # Errors
@@ -262,6 +298,13 @@ mod tests {
         let body = bytes("280000002a0000001c0000000363310004070000000274000004040b000000af6ccb07a201000000");
         let expect = Change::AlterTable { name: "c1".into(), action: 4 };
         assert_eq!(Change::parse(kind::ALTER_TABLE, &body).unwrap(), Some(expect));
+        let raw = super::super::envelope(kind::ALTER_TABLE, &body);
+        let set = SetTag::of(&raw).unwrap().unwrap();
+        // Behind the columns ts, k, a, v, n and d.
+        assert_eq!((set.id, set.name.as_str()), (7, "t"));
+        assert_eq!(set.raw_named("t").unwrap(), raw);
+        let renamed = set.raw_named("longer").unwrap();
+        assert_eq!(alter_clause(&renamed, &|_| None).unwrap().unwrap(), "set tag `longer` = 11");
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::metadata::Definition;
 
 const KEY_STABLE: &str = "v1/stable/";
 const KEY_GONE: &str = "v1/gone/";
+const KEY_EARLY: &str = "v1/early/";
+/// Super tables whose change came before their creation.
+const EARLY_MAX: usize = 1_000;
 /// Incarnations of one name that are remembered as dropped.
 const GONE_MAX: usize = 64;
 
@@ -74,10 +77,28 @@ impl OriginStable {
         }
     }
 
+    /// The tag by its name of now: another lane may have brought a later RENAME or DROP before an entry that names it. Ids are
+    /// never used again and only grow (FACTS F67).
+    pub fn tag_now(&self, id: i16) -> TagNow<'_> {
+        match self.tags.iter().find(|tag| tag.id == id) {
+            Some(tag) => TagNow::Named(&tag.name),
+            None if id > self.newest_id => TagNow::NotAnnounced,
+            None => TagNow::Dropped,
+        }
+    }
+
     /// Whether an entry with these versions was applied already.
     pub fn covers(&self, column_version: i32, tag_version: i32) -> bool {
         column_version <= self.column_version && tag_version <= self.tag_version
     }
+}
+
+/// What became of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagNow<'a> {
+    Named(&'a str),
+    Dropped,
+    NotAnnounced,
 }
 
 /// The store of [`OriginStable`]s of one source database.
@@ -115,10 +136,39 @@ impl Origins {
         let surplus = gone.len().saturating_sub(GONE_MAX);
         gone.drain(..surplus);
         self.write(&key, &gone)?;
+        if self.early(name, suid)?.is_some() {
+            self.delete_early(name)?;
+        }
         if self.get(name)?.is_some_and(|stable| stable.suid == suid) {
             self.state.delete(&self.key(KEY_STABLE, name))?;
         }
         Ok(())
+    }
+
+    /// Keeps the schema of an incarnation whose creation has not been read yet: what schemaless writes grow comes through
+    /// another reader, in another order (FACTS F10, F66). Whether there was room.
+    pub fn put_early(&self, name: &str, stable: &OriginStable) -> Result<bool> {
+        let key = self.key(KEY_EARLY, name);
+        let kept: Option<OriginStable> = self.read(&key)?;
+        if kept.is_none() && self.state.keys(KEY_EARLY)?.len() >= EARLY_MAX {
+            return Ok(false);
+        }
+        let is_news = |kept: &OriginStable| kept.suid != stable.suid || !kept.covers(stable.column_version, stable.tag_version);
+        if kept.as_ref().is_none_or(is_news) {
+            self.write(&key, stable)?;
+        }
+        Ok(true)
+    }
+
+    /// The schema kept by [`Origins::put_early`] for an incarnation.
+    pub fn early(&self, name: &str, suid: i64) -> Result<Option<OriginStable>> {
+        let kept: Option<OriginStable> = self.read(&self.key(KEY_EARLY, name))?;
+        Ok(kept.filter(|kept| kept.suid == suid))
+    }
+
+    /// Forgets it.
+    pub fn delete_early(&self, name: &str) -> Result<()> {
+        self.state.delete(&self.key(KEY_EARLY, name))
     }
 
     fn key(&self, kind: &str, name: &str) -> String {
@@ -192,6 +242,28 @@ mod tests {
             ]
         );
         assert!(difference(&after, &after).is_empty());
+    }
+
+    #[test]
+    fn a_change_that_came_before_the_creation_is_kept_for_it() {
+        let context = Context::detached();
+        let origins = Origins::new(&context, "power");
+        let stable = |suid, column_version| OriginStable {
+            suid,
+            column_version,
+            tag_version: 1,
+            columns: Vec::new(),
+            tags: Vec::new(),
+            newest_id: 0,
+            target_created: None,
+        };
+        for (suid, version) in [(7, 2), (7, 3), (7, 2)] {
+            assert!(origins.put_early("s", &stable(suid, version)).unwrap());
+        }
+        assert_eq!(origins.early("s", 7).unwrap(), Some(stable(7, 3)), "the newest is kept");
+        assert_eq!(origins.early("s", 8).unwrap(), None);
+        origins.put_gone("s", 7).unwrap();
+        assert_eq!(origins.early("s", 7).unwrap(), None);
     }
 
     #[test]

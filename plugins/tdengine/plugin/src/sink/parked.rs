@@ -62,8 +62,8 @@ pub async fn retry(target: &mut Target, connection: &Connection) -> Result<()> {
         let Some(bytes) = state.get(&key)? else { continue };
         let parked: Parked = serde_json::from_slice(&bytes)
             .map_err(|error| Error::fatal(format!("stored state `{key}` is not readable: {error}")))?;
-        let lock = target.shared.lock_of(&parked.name);
-        let _held = lock.lock().await;
+        let shared = target.shared.clone();
+        let _held = shared.definitions.write().await;
         match target.exec(connection, &parked.statement).await {
             Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::Park => {}
             Err(error @ (ClientError::Closed { .. } | ClientError::TimedOut { .. })) => return Err(error.into()),

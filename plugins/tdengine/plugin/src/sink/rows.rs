@@ -70,7 +70,13 @@ async fn write_blocks(
     whole: Option<&[u8]>,
 ) -> Result<()> {
     let mut is_second_try = false;
+    if target.waits_since.is_some() {
+        // What is waited for may be a change that was parked, and no flush comes while rows wait.
+        parked::retry(target, connection).await?;
+    }
+    let shared = target.shared.clone();
     loop {
+        let _held = shared.definitions.read().await;
         let planned = plan(target, connection, header, blocks).await?;
         target.waits_since = None;
         if target.marks {
@@ -248,10 +254,6 @@ async fn fit_now(
 ) -> Result<Option<(shared::Target, Arc<Fit>)>> {
     let (mut fit, is_new) = fit_of(target, &table, block)?;
     let waits = matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_));
-    if waits {
-        // What is waited for may be a change that was parked, and no flush comes while rows wait.
-        parked::retry(target, connection).await?;
-    }
     if *fit == Fit::Same || !(is_new || waits) {
         return Ok(Some((table, fit)));
     }

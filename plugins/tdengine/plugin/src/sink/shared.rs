@@ -1,7 +1,7 @@
-//! What the lanes of one sink share: definitions at the target, and a lock for each super table.
+//! What the lanes of one sink share: definitions at the target, and a lock on them.
 //!
-//! A sink has one instance a lane. Their changes of one super table are applied one at a time, and what one lane learns
-//! of the target or changes there, the others see.
+//! A sink has one instance a lane. Their changes of super tables are applied one at a time, while none of them writes what was
+//! compared with an older definition; and what one lane learns of the target or changes there, the others see.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,13 @@ use crate::metadata::{self, Definition};
 /// All instances of this process that are in use: pipeline, task, component, place and database.
 static ALL: Mutex<Vec<(String, Weak<Shared>)>> = Mutex::new(Vec::new());
 
-/// Definitions and locks of one target database.
+/// Definitions of one target database.
 #[derive(Default)]
 pub struct Shared {
     cache: RwLock<Cache>,
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held to write by a change of a super table, to read from the look at a definition to the raw write that rests on it:
+    /// between the two, another lane's change would put values into the wrong columns without an error (FACTS F26, F67).
+    pub definitions: tokio::sync::RwLock<()>,
     /// Counts changes of definitions at either end: what was concluded from them is stale.
     generation: AtomicU64,
 }
@@ -93,16 +95,6 @@ impl Shared {
     /// Something is known of the source's or the target's definitions that was not.
     pub fn advance(&self) {
         self.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// The lock under which changes of this super table, or normal table, are applied.
-    pub fn lock_of(&self, group: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.locks.lock();
-        // Held locks have other owners: only unused ones are forgotten.
-        if locks.len() > LOCKS_MAX {
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-        }
-        locks.entry(group.to_owned()).or_default().clone()
     }
 
     /// The table, `None` where the target has none of this name.
@@ -253,6 +245,3 @@ impl Shared {
         Ok(())
     }
 }
-
-/// Locks kept before unused ones are forgotten.
-const LOCKS_MAX: usize = 1024;

@@ -82,7 +82,7 @@ impl Raw<'_> {
         let kind = match action {
             TableAction::SetTag { name, value, .. } => {
                 let changes = |_: &Stable| Ok(vec![(name.clone(), value.clone())]);
-                self.inner.set_tags(&self.database, &table, changes, MARK)?;
+                self.inner.set_tags(&self.database, &table, changes, MARK).map_err(refused_by_vnode)?;
                 return Ok(0);
             }
             TableAction::AddColumn { name, data_type, bytes, .. } => {
@@ -96,7 +96,7 @@ impl Raw<'_> {
             TableAction::RenameColumn { name, new_name } => AlterKind::RenameColumn { from: name, to: new_name },
             TableAction::Options { .. } | TableAction::Compress { .. } | TableAction::Other { .. } => return Ok(0),
         };
-        self.inner.alter_table(&self.database, &table, &kind, MARK)?;
+        self.inner.alter_table(&self.database, &table, &kind, MARK).map_err(refused_by_vnode)?;
         Ok(0)
     }
 
@@ -105,6 +105,20 @@ impl Raw<'_> {
         let table = |drop: DropEntry| DropTable { database: self.database.clone(), name: drop.name, if_exists: true };
         self.inner.drop_tables(&tables.into_iter().map(table).collect::<Vec<_>>(), self.drop_source())?;
         Ok(0)
+    }
+}
+
+/// A statement is checked before it is sent, a raw change by the vnode alone, which has codes of its own (seen on 3.3.0.1).
+fn refused_by_vnode(error: ServerError) -> ServerError {
+    match error.code {
+        code::INVALID_COLUMN | code::COLUMN_MISSING | code::INVALID_DROP_COLUMN | code::INVALID_ALTER => {
+            ServerError::new(code::TABLE_COLUMN_MISSING, "Table column not exists")
+        }
+        code::DUPLICATED_COLUMN | code::COLUMN_EXISTS => {
+            ServerError::new(code::TABLE_COLUMN_EXISTS, "Table column already exists")
+        }
+        code::INVALID_MODIFY => ServerError::new(code::INVALID_TABLE_ACTION, "Invalid table action"),
+        _ => error,
     }
 }
 

@@ -249,3 +249,33 @@ fn raw_deletes_are_cut_and_forget_tags() {
     assert_eq!(target.apply_raw(&session, 579, &body), Ok(4));
     assert_eq!((rows(&source, "d", "c2").len(), rows(&target, "d", "c2").len()), (8, 6));
 }
+
+/// Codes as a server 3.3.0.1 answered raw changes (517): the statement of the same kind has others.
+#[test]
+fn raw_changes_of_tables_are_refused_with_the_codes_of_a_vnode() {
+    use tdengine_wire::meta::{AlterTable, Meta, RawMeta, TableAction};
+    use tdengine_wire::{ColumnType, DataType};
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let made = ["create stable s (ts timestamp, v int) tags (t int)", "create table c using s tags (1)"];
+    let session = run(&store, "d", &[made[0], made[1], "create table n (ts timestamp, x int, w varchar(30))"]);
+    let (x, y, w, u) = ("x".to_owned(), "y".to_owned(), "w".to_owned(), "u".to_owned());
+    let (int, varchar, bytes) = (DataType::Int, DataType::Varchar, ColumnType::varchar(20).bytes);
+    for (table, action, expect) in [
+        ("c", TableAction::SetTag { name: u, data_type: varchar, value: Some(b"x".to_vec()) }, 0x0526),
+        ("c", TableAction::SetTag { name: "t".into(), data_type: int, value: None }, 0),
+        ("n", TableAction::AddColumn { name: x.clone(), data_type: int, flags: 1, bytes: 4, compression: None }, 0x0525),
+        ("n", TableAction::DropColumn { name: y.clone() }, 0x0526),
+        ("n", TableAction::RenameColumn { name: y.clone(), new_name: "z".into() }, 0x0526),
+        ("n", TableAction::ModifyColumn { name: y.clone(), data_type: varchar, bytes }, 0x0526),
+        ("n", TableAction::ModifyColumn { name: w, data_type: varchar, bytes }, 0x0524),
+        ("n", TableAction::RenameColumn { name: x, new_name: y }, 0),
+        ("missing", TableAction::DropColumn { name: "z".into() }, 0),
+    ] {
+        let what = format!("{table}: {action:?}");
+        let alter = AlterTable { name: table.into(), column_id: 0, action, time_ms: 1, source: 0, rest: Vec::new() };
+        let (raw_type, body) = RawMeta { vgroup_id: 2, meta: Meta::AlterTable(alter) }.encode().unwrap();
+        let found = store.apply_raw(&session, raw_type, &body).err().map_or(0, |error| error.code);
+        assert_eq!(found, expect, "{what}: {found:#06x}");
+    }
+}

@@ -6,6 +6,7 @@ use tdengine_wire::ColumnType;
 use tdengine_wire::escape::{identifier, literal};
 
 use super::super::origin::{FieldChange, OriginField, OriginStable, difference};
+use super::super::target::Target;
 use super::super::{parked, statement};
 use super::Applying;
 use crate::client::ClientError;
@@ -30,8 +31,8 @@ fn origin_of(stable: &Stable, known: Option<&OriginStable>, here: Option<&Defini
 /// Every lane brings the entry; the first applies it, the others find it done.
 pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let target = &mut *applying.target;
-    let lock = target.shared.lock_of(&stable.name);
-    let _held = lock.lock().await;
+    let shared = target.shared.clone();
+    let _held = shared.definitions.write().await;
     if target.origins.is_gone(&stable.name, stable.suid)? {
         return Ok(());
     }
@@ -71,44 +72,71 @@ pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let target = &mut *applying.target;
     target.shared.group_changed(&stable.name);
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
-    target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), here.as_deref()))
+    let origin = origin_of(&stable, known.as_deref(), here.as_deref());
+    target.origins.put(&stable.name, &origin)?;
+    grow(applying, &stable.name, origin, here.as_deref()).await
+}
+
+/// Applies what was kept until the creation was.
+async fn grow(applying: &mut Applying<'_>, name: &str, origin: OriginStable, here: Option<&Definition>) -> Result<()> {
+    let (Some(early), Some(here)) = (applying.target.origins.early(name, origin.suid)?, here) else { return Ok(()) };
+    if !origin.covers(early.column_version, early.tag_version) {
+        let steps = steps_of_difference(&origin, &early, here)?;
+        take_steps(applying, name, steps).await?;
+        let newest_id = early.newest_id.max(origin.newest_id);
+        let grown = OriginStable { newest_id, target_created: origin.target_created, ..early };
+        applying.target.origins.put(name, &grown)?;
+        applying.target.shared.group_changed(name);
+    }
+    applying.target.origins.delete_early(name)
 }
 
 pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let target = &mut *applying.target;
-    let lock = target.shared.lock_of(&stable.name);
-    let _held = lock.lock().await;
+    let shared = target.shared.clone();
+    let _held = shared.definitions.write().await;
     if target.origins.is_gone(&stable.name, stable.suid)? {
         return Ok(());
     }
-    let known = target.origins.get(&stable.name)?.filter(|known| known.suid == stable.suid);
+    let any = target.origins.get(&stable.name)?;
+    let is_another = any.as_ref().is_some_and(|known| known.suid != stable.suid);
+    let known = any.filter(|known| known.suid == stable.suid);
     if known.as_ref().is_some_and(|known| known.covers(stable.column_version, stable.tag_version)) {
         return Ok(());
     }
     target.shared.group_changed(&stable.name);
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
+    if stable.is_marked && known.is_none() && (here.is_none() || is_another) {
+        return keep_early(target, &stable);
+    }
     let Some(here) = here else {
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
         return target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), None));
     };
     let after = origin_of(&stable, known.as_deref(), Some(&*here));
-    let steps = match known.as_deref() {
-        Some(known) => steps_of_difference(known, &after, &here)?,
-        // Nothing is known of what was before: the entry says which one thing it changed.
-        None => steps_of_entry(&applying.change.detail, &stable, &here),
-    };
+    let steps = steps_of(&applying.change.detail, &stable, known.as_deref(), &after, &here)?;
     take_steps(applying, &stable.name, steps).await?;
     applying.target.origins.put(&stable.name, &after)?;
     applying.target.shared.group_changed(&stable.name);
     Ok(())
 }
 
+/// Keeps a change of what has not been created here yet: creating it applies the change.
+fn keep_early(target: &Target, stable: &Stable) -> Result<()> {
+    if !target.origins.put_early(&stable.name, &origin_of(stable, None, None))? {
+        let detail = json!({ "name": stable.name, "suid": stable.suid });
+        let message = format!("too many changes wait for a creation: one of `{}`.`{}` was left out", target.database, stable.name);
+        target.context.incident("left-out", message, detail);
+    }
+    Ok(())
+}
+
 /// Drops the incarnation that the entry names, once. The token is the comment before (FACTS F7, F61).
 pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<()> {
     let target = &mut *applying.target;
-    let lock = target.shared.lock_of(name);
-    let _held = lock.lock().await;
+    let shared = target.shared.clone();
+    let _held = shared.definitions.write().await;
     if target.origins.is_gone(name, suid)? {
         return Ok(());
     }
@@ -256,8 +284,16 @@ fn steps_of_difference(before: &OriginStable, after: &OriginStable, here: &Defin
     Ok(steps)
 }
 
-/// From the alter type of PROTOCOL 9.4; an entry without one is a schemaless write's, which only adds.
-fn steps_of_entry(detail: &serde_json::Value, stable: &Stable, here: &Definition) -> Vec<AlterStep> {
+/// What an entry changes. A statement's says so itself (the alter type of PROTOCOL 9.4): the difference from what is known
+/// would hold replicated changes, too, which this side never sees, and bring back here what was dropped here since. A
+/// schemaless write's only adds.
+fn steps_of(
+    detail: &serde_json::Value,
+    stable: &Stable,
+    known: Option<&OriginStable>,
+    after: &OriginStable,
+    here: &Definition,
+) -> Result<Vec<AlterStep>> {
     let text = |key: &str| detail[key].as_str().unwrap_or_default();
     let name = text("colName");
     let of_column = stable.columns.iter().find(|column| column.name == name).map(|column| column.column_type);
@@ -270,10 +306,13 @@ fn steps_of_entry(detail: &serde_json::Value, stable: &Stable, here: &Definition
         (Some(6), ..) => remove(Part::Column, name, here),
         (Some(7), Some(column_type), _) => widen(Part::Column, name, column_type, here),
         (Some(8), _, Some(column_type)) => widen(Part::Tag, name, column_type, here),
-        (None, ..) => return steps_to_union(stable, here),
-        _ => None,
+        (Some(_), ..) => None,
+        (None, ..) => match known {
+            Some(known) => return steps_of_difference(known, after, here),
+            None => return Ok(steps_to_union(stable, here)),
+        },
     };
-    one.into_iter().collect()
+    Ok(one.into_iter().collect())
 }
 
 /// Adds and widens only.
@@ -322,6 +361,8 @@ pub fn report_conflict(applying: &Applying<'_>, name: &str, why: &str) {
 
 #[cfg(test)]
 mod tests {
+    use tdengine_wire::Field;
+
     use super::*;
 
     fn origin(version: i32, columns: &[(i16, &str, u32)]) -> OriginStable {
@@ -367,6 +408,35 @@ mod tests {
             let steps = steps_of_difference(&origin(1, &base), &origin(2, after), &here).unwrap();
             let clauses: Vec<&str> = steps.iter().map(|step| step.clause.as_str()).collect();
             assert_eq!(clauses, expect, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_statement_changes_only_what_it_says() {
+        let field = |name: &str, id| Field::new(name, ColumnType::varchar(4), id);
+        let columns = vec![field("a", 1), field("from_here", 2), field("b", 3)];
+        let stable = Stable {
+            name: "s".into(),
+            suid: 1,
+            column_version: 5,
+            columns,
+            tag_version: 1,
+            tags: Vec::new(),
+            statement: Vec::new(),
+            is_marked: false,
+        };
+        let known = origin(2, &[(1, "a", 4)]);
+        let after = origin_of(&stable, Some(&known), None);
+        // `from_here` came to the source from here, and was dropped here since.
+        for (detail, expect) in [
+            (json!({ "alterType": 5, "colName": "b" }), vec!["add column `b` VARCHAR(4)"]),
+            (json!({ "alterType": 6, "colName": "a" }), vec!["drop column `a`"]),
+            (json!({ "alterType": 6, "colName": "gone" }), vec![]),
+            (json!({ "alterType": 9 }), vec![]),
+            (json!(null), vec!["add column `from_here` VARCHAR(4)", "add column `b` VARCHAR(4)"]),
+        ] {
+            let steps = steps_of(&detail, &stable, Some(&known), &after, &here(&[("a", 4)])).unwrap();
+            assert_eq!(steps.iter().map(|step| step.clause.as_str()).collect::<Vec<_>>(), expect, "{detail}");
         }
     }
 }

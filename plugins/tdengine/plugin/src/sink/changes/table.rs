@@ -1,16 +1,18 @@
 //! Tables: children and normal ones. Raw where that is right, else SQL with a token.
 
+use std::borrow::Cow;
+
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::tmq::create_requests;
 
-use super::super::origin::OriginStable;
+use super::super::origin::{OriginStable, TagNow};
 use super::super::target::Target;
 use super::super::{parked, shared, statement};
 use super::{Applying, stable};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
-use crate::log::change::{ALTER_OPTIONS, CreateTable, TableOf, Tag, alter_clause, create_message};
+use crate::log::change::{ALTER_OPTIONS, CreateTable, SetTag, TableOf, Tag, alter_clause, create_message};
 use crate::log::open_envelope;
 use crate::metadata::{self, Definition};
 
@@ -20,6 +22,8 @@ use crate::metadata::{self, Definition};
 pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Result<()> {
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let target = &mut *applying.target;
+    let shared = target.shared.clone();
+    let _held = shared.definitions.read().await;
     target.shared.refresh_tables(applying.connection, &target.database, &names).await?;
     let (_, body) = open_envelope(applying.raw).map_err(wire_error)?;
     let requests = create_requests(body).map_err(wire_error)?;
@@ -110,13 +114,13 @@ async fn way_of_child(
     Ok(Way::Sql(statement::create_table(target, &known, first_tag, comment.as_deref())))
 }
 
-/// The tags by the names that they have by now: another lane may have brought a later RENAME or DROP before this creation. Ids
-/// are never used again and only grow (FACTS F67).
+/// The tags by the names that they have by now.
 fn named_now(tags: &[Tag], origin: Option<&OriginStable>) -> Vec<Tag> {
     let Some(origin) = origin else { return tags.to_vec() };
-    let named = |tag: &Tag| match origin.tags.iter().find(|known| known.id == tag.id) {
-        Some(known) => Some(Tag { name: known.name.clone(), ..tag.clone() }),
-        None => (tag.id == JSON_ID || tag.id > origin.newest_id).then(|| tag.clone()),
+    let named = |tag: &Tag| match origin.tag_now(tag.id) {
+        TagNow::Named(name) => Some(Tag { name: name.to_owned(), ..tag.clone() }),
+        TagNow::Dropped if tag.id != JSON_ID => None,
+        TagNow::Dropped | TagNow::NotAnnounced => Some(tag.clone()),
     };
     tags.iter().filter_map(named).collect()
 }
@@ -184,9 +188,9 @@ async fn join(applying: &mut Applying<'_>, table: &CreateTable, here: &shared::T
     Ok(())
 }
 
-/// The column exists, does not, or is that wide.
+/// The column exists, does not, or is that wide: by SQL, and raw (0x0524 to 0x0526, seen on 3.3.0.1).
 fn is_done_already(code: u32) -> bool {
-    matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618)
+    matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618 | 0x0524..=0x0526)
 }
 
 /// Tag values and columns of normal tables: raw is right even where tag ids differ (FACTS F63). Comments and times to
@@ -200,10 +204,16 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         target.context.count("changes_left_out", 1);
         return Ok(());
     };
-    let clause = alter_clause(applying.raw, &|column| here.definition.column(column).map(|column| column.column_type));
+    let shared = target.shared.clone();
+    let _held = shared.definitions.read().await;
+    let Some(raw) = as_named_now(target, &here.group, applying.raw)? else {
+        target.context.count("values_left_out", 1);
+        return Ok(());
+    };
+    let clause = alter_clause(&raw, &|column| here.definition.column(column).map(|column| column.column_type));
     let Some(clause) = clause.map_err(wire_error)? else { return Ok(()) };
     let result = if target.marks {
-        target.write_raw(applying.connection, applying.raw).await
+        target.write_raw(applying.connection, &raw).await
     } else {
         let sql = format!("alter table {} {clause}", target.qualified(name));
         target.exec(applying.connection, &sql).await
@@ -220,6 +230,18 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         target.shared.group_changed(name);
     }
     Ok(())
+}
+
+/// The entry with the name that its tag has by now, `None` for a tag that was dropped since.
+fn as_named_now<'a>(target: &Target, group: &str, raw: &'a [u8]) -> Result<Option<Cow<'a, [u8]>>> {
+    let Some(set) = SetTag::of(raw).map_err(wire_error)? else { return Ok(Some(Cow::Borrowed(raw))) };
+    let origin = target.origins.get(group)?;
+    let id = i16::try_from(set.id).ok().filter(|id| *id != JSON_ID);
+    Ok(match origin.as_ref().zip(id).map(|(origin, id)| origin.tag_now(id)) {
+        Some(TagNow::Dropped) => None,
+        Some(TagNow::Named(name)) if name != set.name => Some(Cow::Owned(set.raw_named(name).map_err(wire_error)?)),
+        Some(_) | None => Some(Cow::Borrowed(raw)),
+    })
 }
 
 /// Drops a table that is here; the token is its comment before (FACTS F7, F61).
