@@ -278,6 +278,8 @@ pub enum TableKind {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Select<'a> {
     pub distinct: bool,
+    /// `SELECT TAGS`: one row a table.
+    pub tags: bool,
     pub items: Vec<Item<'a>>,
     pub from: Option<From<'a>>,
     pub condition: Option<Expr<'a>>,
@@ -285,9 +287,18 @@ pub struct Select<'a> {
     pub interval: Option<Interval<'a>>,
     pub group_by: Vec<Expr<'a>>,
     pub having: Option<Expr<'a>>,
+    /// What is joined to this, in order; ORDER BY and LIMIT are those of the whole.
+    pub union: Vec<UnionPart<'a>>,
     pub order_by: Vec<Order<'a>>,
     pub slimit: Option<Limit>,
     pub limit: Option<Limit>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnionPart<'a> {
+    /// Rows that are there already are kept.
+    pub all: bool,
+    pub select: Select<'a>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -309,6 +320,25 @@ pub struct Interval<'a> {
     pub width: &'a str,
     pub offset: Option<&'a str>,
     pub sliding: Option<&'a str>,
+    pub fill: Option<Fill<'a>>,
+}
+
+/// What stands in windows without rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fill<'a> {
+    pub mode: FillMode<'a>,
+    /// Where no window has a row, too.
+    pub is_forced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum FillMode<'a> {
+    Null,
+    /// One for each column that is computed.
+    Value(Vec<Expr<'a>>),
+    Previous,
+    Next,
+    Linear,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,19 +1,32 @@
 //! SELECT and DELETE.
 
 use super::{COLUMN_NAME_MAX, Parser, Result};
+use crate::error::SyntaxError;
 use crate::ast::*;
 use crate::lexer::Token;
 
 impl<'a> Parser<'a> {
     pub(super) fn select(&mut self) -> Result<Select<'a>> {
         self.deeper()?;
+        let mut select = self.select_alone()?;
+        while self.take_word("union")? {
+            let all = self.take_word("all")?;
+            select.union.push(UnionPart { all, select: self.select_alone()? });
+        }
+        self.order_and_limit(&mut select)?;
+        self.depth -= 1;
+        Ok(select)
+    }
+
+    /// Up to HAVING; what follows belongs to a whole UNION.
+    fn select_alone(&mut self) -> Result<Select<'a>> {
         self.expect_word("select")?;
         let mut select = Select { distinct: self.take_word("distinct")?, ..Select::default() };
         if !select.distinct {
             self.take_word("all")?;
         }
-        // Hints stand in comments, which the lexer passes; TAGS of newer servers reads one row a table.
-        self.take_word("tags")?;
+        // Hints stand in comments, which the lexer passes.
+        select.tags = self.take_word("tags")?;
         loop {
             select.items.push(self.item()?);
             if !self.take_comma()? {
@@ -32,6 +45,8 @@ impl<'a> Parser<'a> {
         }
         if self.take_word("interval")? {
             select.interval = Some(self.interval()?);
+        } else if self.is_word("fill") {
+            return Err(SyntaxError::code(0x265d, "Invalid usage of RANGE clause, EVERY clause or FILL clause"));
         }
         if self.take_word("group")? {
             self.expect_word("by")?;
@@ -40,6 +55,10 @@ impl<'a> Parser<'a> {
         if self.take_word("having")? {
             select.having = Some(self.expr()?);
         }
+        Ok(select)
+    }
+
+    fn order_and_limit(&mut self, select: &mut Select<'a>) -> Result<()> {
         if self.take_word("order")? {
             self.expect_word("by")?;
             loop {
@@ -55,8 +74,7 @@ impl<'a> Parser<'a> {
         if self.take_word("limit")? {
             select.limit = Some(self.limit("offset")?);
         }
-        self.depth -= 1;
-        Ok(select)
+        Ok(())
     }
 
     fn item(&mut self) -> Result<Item<'a>> {
@@ -126,14 +144,33 @@ impl<'a> Parser<'a> {
         } else {
             None
         };
-        if self.take_word("fill")? {
-            self.expect_mark("(")?;
-            while !self.is_mark(")") && self.token != Token::End {
-                self.advance()?;
+        let fill = if self.take_word("fill")? { self.fill()? } else { None };
+        Ok(Interval { width, offset, sliding, fill })
+    }
+
+    fn fill(&mut self) -> Result<Option<Fill<'a>>> {
+        self.expect_mark("(")?;
+        let Token::Word(word) = self.token else { return Err(self.near()) };
+        let word = word.to_ascii_lowercase();
+        let mode = match word.as_str() {
+            "none" => None,
+            "null" | "null_f" => Some(FillMode::Null),
+            "value" | "value_f" => Some(FillMode::Value(Vec::new())),
+            "prev" => Some(FillMode::Previous),
+            "next" => Some(FillMode::Next),
+            "linear" => Some(FillMode::Linear),
+            _ => return Err(self.near()),
+        };
+        self.advance()?;
+        let mode = match mode {
+            Some(FillMode::Value(_)) => {
+                self.expect_mark(",")?;
+                Some(FillMode::Value(self.expr_list()?))
             }
-            self.expect_mark(")")?;
-        }
-        Ok(Interval { width, offset, sliding })
+            other => other,
+        };
+        self.expect_mark(")")?;
+        Ok(mode.map(|mode| Fill { mode, is_forced: word.ends_with("_f") }))
     }
 
     fn duration(&mut self) -> Result<&'a str> {

@@ -152,7 +152,7 @@ fn binary(operator: Binary, left: &Cell, right: &Cell) -> Cell {
     }
 }
 
-fn cast(cell: Cell, target: ColumnType) -> Cell {
+pub(super) fn cast(cell: Cell, target: ColumnType) -> Cell {
     if cell.is_null() {
         return cell;
     }

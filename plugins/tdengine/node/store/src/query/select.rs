@@ -3,6 +3,8 @@
 mod grouped;
 mod plain;
 mod scan;
+mod union;
+mod window;
 mod written;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::schema::TableKind;
 use crate::session::Session;
 use crate::store::Store;
 
+use window::{Fill, Window};
+
 pub(crate) use written::{Condition, Projection};
 
 /// A query ready to run.
@@ -32,11 +36,13 @@ struct Plan {
     condition: Vec<Bound>,
     aggregates: Vec<super::aggregate::Aggregate>,
     groups: Vec<(Bound, ColumnType)>,
-    /// Width and offset of the windows, in ticks.
-    window: Option<(i64, i64)>,
+    window: Option<Window>,
+    fill: Option<Fill>,
     having: Option<Bound>,
     order: Vec<(Bound, bool)>,
     distinct: bool,
+    /// `SELECT TAGS`.
+    tags: bool,
     limit: Option<Limit>,
     slimit: Option<Limit>,
     /// Partitioned without aggregates: LIMIT counts within each partition.
@@ -44,17 +50,26 @@ struct Plan {
 }
 
 pub(super) fn run(store: &Store, session: &Session, query: &Select<'_>) -> Result<ResultSet> {
-    let plan = plan(store, session, query)?;
+    if !query.union.is_empty() {
+        return union::run_union(store, session, query);
+    }
+    run_plan(&plan(store, session, query)?)
+}
+
+fn run_plan(plan: &Plan) -> Result<ResultSet> {
     let fields: Vec<ResultField> = plan.items.iter().map(|(_, field)| field.clone()).collect();
     let precision = plan.relation.precision();
     if plan.aggregates.is_empty() && plan.groups.is_empty() && plan.window.is_none() {
-        return plain::run(&plan, fields, precision);
+        return plain::run(plan, fields, precision);
     }
-    output::of_cells(fields, precision, grouped::run(&plan)?)
+    output::of_cells(fields, precision, grouped::run(plan)?)
 }
 
 fn plan(store: &Store, session: &Session, query: &Select<'_>) -> Result<Plan> {
-    let relation = relation(store, session, query.from.as_ref())?;
+    planned(store, session, query, relation(store, session, query.from.as_ref())?)
+}
+
+fn planned(store: &Store, session: &Session, query: &Select<'_>, relation: Relation) -> Result<Plan> {
     let version = store.config().version.to_string();
     let mut binder = Binder::new(&relation, session, &version);
     let mut condition = Vec::new();
@@ -77,7 +92,10 @@ fn plan(store: &Store, session: &Session, query: &Select<'_>) -> Result<Plan> {
         order.push((bind_order(&mut binder, &by.expr, &items)?, by.descending));
     }
     let aggregates = binder.aggregates.take().unwrap_or_default();
-    let window = query.interval.as_ref().map(|interval| window(interval, relation.precision())).transpose()?;
+    let window = query.interval.as_ref().map(|interval| Window::of(interval, relation.precision())).transpose()?;
+    let fill = query.interval.as_ref().and_then(|interval| interval.fill.as_ref()).zip(window);
+    let fill = fill.map(|(fill, window)| Fill::of(fill, &mut binder, &items, (scan::time_range(&condition), window)));
+    let fill = fill.transpose()?;
     let partitioned = aggregates.is_empty() && window.is_none() && !query.partition_by.is_empty() && query.group_by.is_empty();
     if partitioned {
         unbind_groups(&mut items, &mut order, &groups);
@@ -96,9 +114,11 @@ fn plan(store: &Store, session: &Session, query: &Select<'_>) -> Result<Plan> {
         aggregates,
         groups,
         window,
+        fill,
         having,
         order,
         distinct: query.distinct,
+        tags: query.tags,
         limit: query.limit,
         slimit: query.slimit,
         partitioned,
@@ -210,18 +230,6 @@ fn check_grouped(items: &[(Bound, ResultField)], grouped: bool) -> Result<()> {
         (true, true) => Err(ServerError::new(0x260A, "Not a GROUP BY expression")),
         (true, false) => Err(ServerError::new(0x260C, "Not a single-group group function")),
     }
-}
-
-fn window(interval: &tdengine_sql::ast::Interval<'_>, precision: tdengine_wire::Precision) -> Result<(i64, i64)> {
-    let ticks = |text: &str| {
-        crate::literal::time::duration(text, precision)
-            .ok_or_else(|| ServerError::new(code::SYNTAX, format!("syntax error near \"{text}\"")))
-    };
-    let width = ticks(interval.width)?;
-    if width < 1 {
-        return Err(ServerError::new(0x2615, "Interval cannot be less than 1 ms"));
-    }
-    Ok((width, interval.offset.map_or(Ok(0), ticks)?))
 }
 
 fn relation(store: &Store, session: &Session, from: Option<&From<'_>>) -> Result<Relation> {

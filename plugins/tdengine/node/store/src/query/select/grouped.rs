@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::scan::{Frame, scan, tables, times};
+use super::window::{Fill, Span, Window};
 use super::{Plan, sorted_and_limited};
 use crate::error::Result;
 use crate::query::aggregate::{AggregateKind, State};
@@ -18,7 +19,7 @@ use crate::query::relation::{Relation, Row};
 
 struct Collected {
     values: Vec<Cell>,
-    window: Option<(i64, i64)>,
+    window: Option<Span>,
     states: Vec<State>,
 }
 
@@ -32,7 +33,7 @@ struct Groups<'a> {
 
 impl Groups<'_> {
     /// The states of a group, new where nobody came to it before.
-    fn states(&mut self, values: &[Cell], window: Option<(i64, i64)>) -> &mut [State] {
+    fn states(&mut self, values: &[Cell], window: Option<Span>) -> &mut [State] {
         self.key.clear();
         values.iter().for_each(|value| value.key(&mut self.key));
         if let Some((start, _)) = window {
@@ -71,16 +72,25 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Vec<Cell>>> {
         if let (true, Frame::Run { columns, .. }) = (per_table, frame) {
             let values = values(frame.row(ranges[0].start));
             for range in ranges {
-                for (window, part) in windows(plan, times(columns), range.clone()) {
-                    add_range(plan, frame, part, groups.states(&values, window));
+                let Some(window) = plan.window else {
+                    add_range(plan, frame, range.clone(), groups.states(&values, None));
+                    continue;
+                };
+                for (span, part) in window.parts(times(columns), range.clone()) {
+                    add_range(plan, frame, part, groups.states(&values, Some(span)));
                 }
             }
             return Ok(false);
         }
         for at in ranges.iter().cloned().flatten() {
             let row = frame.row(at);
-            let window = plan.window.map(|of| window_of(of, time_of(row)));
-            add_row(plan, row, groups.states(&values(row), window));
+            let Some(window) = plan.window else {
+                add_row(plan, row, groups.states(&values(row), None));
+                continue;
+            };
+            for span in window.spans(time_of(row)) {
+                add_row(plan, row, groups.states(&values(row), Some(span)));
+            }
         }
         Ok(false)
     })?;
@@ -90,29 +100,6 @@ pub(super) fn run(plan: &Plan) -> Result<Vec<Vec<Cell>>> {
 /// COUNT answers 0 for no rows; other aggregates answer no row.
 fn counts(plan: &Plan) -> bool {
     plan.aggregates.iter().any(|aggregate| matches!(aggregate.kind, AggregateKind::Count | AggregateKind::Distinct))
-}
-
-/// Start and end of the window of a time.
-fn window_of((width, offset): (i64, i64), time: i64) -> (i64, i64) {
-    let start = (time - offset).div_euclid(width) * width + offset;
-    (start, start + width)
-}
-
-/// A range of sorted rows, cut where a window ends.
-fn windows(plan: &Plan, times: &[[u8; 8]], range: Range<usize>) -> Vec<(Option<(i64, i64)>, Range<usize>)> {
-    let Some(of) = plan.window else { return vec![(None, range)] };
-    let mut parts = Vec::new();
-    let mut start = range.start;
-    while start < range.end {
-        let window = window_of(of, i64::from_le_bytes(times[start]));
-        let rest = &times[start..range.end];
-        let end = start + rest.partition_point(|time| i64::from_le_bytes(*time) < window.1);
-        // A window that wraps around the end of time still takes its row.
-        let end = end.max(start + 1);
-        parts.push((Some(window), start..end));
-        start = end;
-    }
-    parts
 }
 
 fn time_of(row: Row<'_>) -> i64 {
@@ -170,21 +157,56 @@ fn results(plan: &Plan, mut groups: Vec<Collected>) -> Vec<Vec<Cell>> {
             groups.sort_by_cached_key(order);
         }
     }
-    let memory_row: &[Cell] = &[];
-    let mut rows = Vec::new();
-    for group in &groups {
+    let compute = |group: &Collected| -> Option<(Vec<Cell>, Vec<Cell>)> {
         let aggregates: Vec<Cell> =
             plan.aggregates.iter().zip(&group.states).map(|(aggregate, state)| state.result(aggregate)).collect();
         let context = Group { values: &group.values, aggregates: &aggregates, window: group.window };
-        let compute = |bound: &Bound| eval(bound, Row::Memory(memory_row), context);
-        if plan.having.as_ref().is_some_and(|having| !compute(having).is_true()) {
-            continue;
+        let of_group = |bound: &Bound| eval(bound, Row::Memory(&[]), context);
+        if plan.having.as_ref().is_some_and(|having| !of_group(having).is_true()) {
+            return None;
         }
-        let cells = plan.items.iter().map(|(bound, _)| compute(bound)).collect();
-        rows.push((cells, plan.order.iter().map(|(bound, _)| compute(bound)).collect()));
-    }
+        let keys = plan.order.iter().map(|(bound, _)| of_group(bound)).collect();
+        Some((plan.items.iter().map(|(bound, _)| of_group(bound)).collect(), keys))
+    };
+    let mut rows: Vec<_> = match plan.fill.as_ref().zip(plan.window) {
+        None => groups.iter().filter_map(compute).collect(),
+        Some((fill, window)) => filled(plan, (fill, window), &groups, compute),
+    };
     if let Some(slimit) = plan.slimit {
         rows = rows.into_iter().skip(slimit.offset as usize).take(slimit.rows as usize).collect();
     }
     sorted_and_limited(rows, plan)
+}
+
+/// Partition by partition, with a row for each window of the range.
+fn filled(
+    plan: &Plan,
+    (fill, window): (&Fill, Window),
+    groups: &[Collected],
+    compute: impl Fn(&Collected) -> Option<(Vec<Cell>, Vec<Cell>)>,
+) -> Vec<(Vec<Cell>, Vec<Cell>)> {
+    let no_values: &[Cell] = &[];
+    let mut partitions: Vec<(&[Cell], Vec<_>)> = Vec::new();
+    if groups.is_empty() && fill.is_forced && plan.groups.is_empty() {
+        partitions.push((no_values, Vec::new()));
+    }
+    for group in groups {
+        if partitions.last().is_none_or(|(values, _)| *values != group.values.as_slice()) {
+            partitions.push((&group.values, Vec::new()));
+        }
+        let rows = &mut partitions.last_mut().expect("one was just pushed").1;
+        rows.extend(group.window.zip(compute(group)));
+    }
+    let nothing = vec![Cell::Null; plan.aggregates.len()];
+    let mut all = Vec::new();
+    for (values, rows) in partitions {
+        let empty = |span: Span| {
+            let context = Group { values, aggregates: &nothing, window: Some(span) };
+            let of_window = |bound: &Bound| eval(bound, Row::Memory(&[]), context);
+            let keys = plan.order.iter().map(|(bound, _)| of_window(bound)).collect();
+            (plan.items.iter().map(|(bound, _)| of_window(bound)).collect(), keys)
+        };
+        all.extend(fill.fill(window, &plan.items, rows, empty));
+    }
+    all
 }

@@ -40,15 +40,17 @@ pub(super) fn run(plan: &Plan, fields: Vec<ResultField>, precision: Precision) -
     of_cells(fields, precision, sorted_and_limited(rows, plan))
 }
 
-/// DISTINCT over tags and names alone reads tables, not rows. A table without rows counts only where names are asked for.
+/// DISTINCT over tags and names alone reads tables, not rows, and so does SELECT TAGS. A table without rows counts for that, and
+/// where names are asked for.
 fn tables_alone(plan: &Plan) -> Result<Option<Vec<Sortable>>> {
     let Relation::Stored(stored) = &plan.relation else { return Ok(None) };
     let items = plan.items.iter().map(|(bound, _)| bound);
     let mut all = items.clone().chain(&plan.condition).chain(plan.order.iter().map(|(bound, _)| bound));
-    if !plan.distinct || !stored.is_super || !all.all(Bound::is_of_table) {
+    let wanted = plan.tags || (plan.distinct && stored.is_super);
+    if !wanted || !all.all(Bound::is_of_table) {
         return Ok(None);
     }
-    let named = items.clone().any(|bound| *bound == Bound::TableName);
+    let named = plan.tags || items.clone().any(|bound| *bound == Bound::TableName);
     let mut rows = Vec::new();
     for table in tables(plan, stored) {
         if named || !table.table.rows.scan(&stored.columns)?.is_empty() {

@@ -97,7 +97,7 @@ fn within(columns: &[Option<ColumnView<'_>>], rows: usize, from: i64, to: i64) -
 }
 
 /// First and last timestamp that the conditions allow.
-fn time_range(condition: &[Bound]) -> (i64, i64) {
+pub(super) fn time_range(condition: &[Bound]) -> (i64, i64) {
     let ranges = condition.iter().filter_map(range_of);
     ranges.fold((i64::MIN, i64::MAX), |(from, to), (low, high)| (from.max(low), to.min(high)))
 }
