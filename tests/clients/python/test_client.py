@@ -174,6 +174,11 @@ def test_tmq(db):
     assert {topic for topic, _ in got} == {f"topic_{name}"}
     assignments = first.assignment()[0].assignments()
     assert len(assignments) == 2
+    assert f"topic_{name}" in first.list_topics()
+    for lane in assignments:
+        # All that was handed out was committed: what is committed is what comes next.
+        committed = first.committed(f"topic_{name}", lane.vg_id())
+        assert committed == first.position(f"topic_{name}", lane.vg_id()) > lane.begin()
     for lane in assignments:
         first.seek(f"topic_{name}", lane.vg_id(), lane.begin())
     again = sorted(row[1] for _, block in drain(first) for row in block)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
+use taos::taos_query::common::{SchemalessPrecision, SchemalessProtocol, SmlDataBuilder};
 use taos::*;
 
 const T0: i64 = 1_780_000_000_000;
@@ -62,6 +63,41 @@ async fn statement() -> Result<()> {
     assert_eq!(stmt.execute().await?, 4);
     assert_eq!(count(&taos, "select count(*) from s").await?, 4);
     assert_eq!(count(&taos, "select count(n) from s").await?, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemaless() -> Result<()> {
+    let taos = fresh("rust_schemaless").await?;
+    let lines = [format!("weather,city=a temp=1.5,n=3i32 {T0}"), format!("weather,city=b,zone=z temp=2.5 {}", T0 + 1)];
+    let data = SmlDataBuilder::default()
+        .protocol(SchemalessProtocol::Line)
+        .precision(SchemalessPrecision::Millisecond)
+        .data(lines.to_vec())
+        .build()?;
+    taos.put(&data).await?;
+    assert_eq!(count(&taos, "select count(*) from weather").await?, 2);
+    assert_eq!(count(&taos, "select count(*) from weather where zone = 'z' and temp = 2.5").await?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_block() -> Result<()> {
+    let taos = fresh("rust_raw_block").await?;
+    taos.exec("create table t (ts timestamp, n int, v varchar(10), w int)").await?;
+    taos.exec(format!("insert into t values ({T0}, 0, 'old', 7)")).await?;
+    let columns = [
+        ColumnView::from_millis_timestamp(vec![T0, T0 + 1]),
+        ColumnView::from_varchar(vec!["a", "b"]),
+        ColumnView::from_ints(vec![Some(1), None]),
+    ];
+    let mut block = RawBlock::from_views(&columns, Precision::Millisecond);
+    block.with_table_name("t").with_field_names(["ts", "v", "n"]);
+    taos.write_raw_block(&block).await?;
+    // By name, and what is not in the block stays as it is (FACTS F25).
+    let mut result = taos.query("select n, v, w from t order by ts").await?;
+    let rows: Vec<(Option<i32>, Option<String>, Option<i32>)> = result.deserialize().try_collect().await?;
+    assert_eq!(rows, [(Some(1), Some("a".into()), Some(7)), (None, Some("b".into()), None)]);
     Ok(())
 }
 

@@ -3,6 +3,9 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.taosdata.jdbc.AbstractConnection;
+import com.taosdata.jdbc.enums.SchemalessProtocolType;
+import com.taosdata.jdbc.enums.SchemalessTimestampType;
 import com.taosdata.jdbc.tmq.ConsumerRecord;
 import com.taosdata.jdbc.tmq.ConsumerRecords;
 import com.taosdata.jdbc.tmq.MapEnhanceDeserializer;
@@ -134,6 +137,21 @@ class ClientTest {
         }
     }
 
+    @Test
+    void schemaless() throws SQLException {
+        try (Connection connection = fresh("java_schemaless"); Statement statement = connection.createStatement()) {
+            AbstractConnection writer = connection.unwrap(AbstractConnection.class);
+            String[] lines = {"weather,city=a temp=1.5,n=3i32 " + T0, "weather,city=b,zone=z temp=2.5 " + (T0 + 1)};
+            writer.write(lines, SchemalessProtocolType.LINE, SchemalessTimestampType.MILLI_SECONDS);
+            try (ResultSet rows = statement.executeQuery("select city, temp from weather where zone = 'z'")) {
+                assertTrue(rows.next());
+                assertEquals("b", rows.getString(1));
+                assertEquals(2.5, rows.getDouble(2));
+                assertFalse(rows.next());
+            }
+        }
+    }
+
     private static TaosConsumer<TMQEnhMap> consumer(String group) throws SQLException {
         Properties properties = new Properties();
         properties.setProperty("td.connect.type", "ws");
@@ -145,6 +163,7 @@ class ClientTest {
         properties.setProperty("auto.offset.reset", "earliest");
         properties.setProperty("enable.auto.commit", "false");
         properties.setProperty("msg.with.table.name", "true");
+        properties.setProperty("msg.enable.batchmeta", "1");
         properties.setProperty("value.deserializer", MapEnhanceDeserializer.class.getName());
         return new TaosConsumer<>(properties);
     }
@@ -189,6 +208,40 @@ class ClientTest {
                 assertEquals(List.of(99), drain(consumer));
                 consumer.unsubscribe();
             }
+        }
+    }
+
+    @Test
+    void tmqWithMeta() throws SQLException {
+        try (Connection connection = fresh("java_tmq_meta"); Statement statement = connection.createStatement()) {
+            statement.executeUpdate("create topic topic_java_tmq_meta with meta as database java_tmq_meta");
+            statement.executeUpdate("create stable s (ts timestamp, n int) tags (g int)");
+            statement.executeUpdate("create table c using s tags (1)");
+            statement.executeUpdate("alter stable s add column m int");
+            statement.executeUpdate("insert into c values (" + T0 + ", 5, 6)");
+            statement.executeUpdate("drop stable s");
+            List<String> metas = new ArrayList<>();
+            List<Object> values = new ArrayList<>();
+            try (TaosConsumer<TMQEnhMap> consumer = consumer("g")) {
+                consumer.subscribe(List.of("topic_java_tmq_meta"));
+                for (int idle = 0; idle < 8; idle++) {
+                    for (ConsumerRecord<TMQEnhMap> record : consumer.poll(Duration.ofMillis(500))) {
+                        idle = 4;
+                        if (record.getMeta() != null) {
+                            metas.add(record.getMeta().getType() + " " + record.getMeta().getTableName());
+                        } else {
+                            values.add(record.value().getMap().get("m"));
+                        }
+                    }
+                }
+                consumer.unsubscribe();
+            }
+            // A super table's changes stand in the log of each of the two vgroups; rows of what is gone are not delivered.
+            assertEquals(2, metas.stream().filter("CREATE s"::equals).count(), metas.toString());
+            assertEquals(1, metas.stream().filter("CREATE c"::equals).count(), metas.toString());
+            assertEquals(2, metas.stream().filter("ALTER s"::equals).count(), metas.toString());
+            assertEquals(2, metas.stream().filter("DROP s"::equals).count(), metas.toString());
+            assertEquals(List.of(), values);
         }
     }
 }
