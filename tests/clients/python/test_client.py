@@ -176,9 +176,9 @@ def test_tmq(db):
     assert len(assignments) == 2
     assert f"topic_{name}" in first.list_topics()
     for lane in assignments:
-        # All that was handed out was committed: what is committed is what comes next.
+        # All that was handed out was committed; behind it stand at most entries that are nobody's to read.
         committed = first.committed(f"topic_{name}", lane.vg_id())
-        assert committed == first.position(f"topic_{name}", lane.vg_id()) > lane.begin()
+        assert lane.begin() < committed <= first.position(f"topic_{name}", lane.vg_id())
     for lane in assignments:
         first.seek(f"topic_{name}", lane.vg_id(), lane.begin())
     again = sorted(row[1] for _, block in drain(first) for row in block)

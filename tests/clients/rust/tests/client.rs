@@ -68,7 +68,10 @@ async fn statement() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemaless() -> Result<()> {
-    let taos = fresh("rust_schemaless").await?;
+    fresh("rust_schemaless").await?;
+    // It writes through another connection, whose database is that of the address.
+    let dsn = format!("ws://root:taosdata@{}/rust_schemaless", address());
+    let taos = TaosBuilder::from_dsn(dsn)?.build().await?;
     let lines = [format!("weather,city=a temp=1.5,n=3i32 {T0}"), format!("weather,city=b,zone=z temp=2.5 {}", T0 + 1)];
     let data = SmlDataBuilder::default()
         .protocol(SchemalessProtocol::Line)
