@@ -23,7 +23,7 @@ const DATABASE: &str = "both_ways";
 /// Rounds of the script that a client does at each site in its turn, and again when all do.
 const ROUNDS: usize = 1;
 /// How long the sites may take to become equal once the clients wrote.
-const SETTLE: Duration = Duration::from_secs(90);
+const SETTLE: Duration = Duration::from_secs(180);
 /// How long nothing may come from a log while nobody writes.
 const QUIET: Duration = Duration::from_secs(1);
 
