@@ -156,6 +156,12 @@ impl PipelineGraph {
             && self.values_keys().iter().all(|key| at(self, key) == at(other, key))
     }
 
+    /// Values that `*` leaves out.
+    pub fn excluded(&self) -> Vec<String> {
+        let list = self.source.node.config.get(EXCLUDE_KEY).and_then(serde_json::Value::as_array);
+        list.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect()
+    }
+
     /// Keys of the source that say which values there are.
     fn values_keys(&self) -> Vec<&str> {
         self.source.node.description.task_key.as_deref().into_iter().chain([DISCOVER_INTERVAL_KEY, EXCLUDE_KEY]).collect()

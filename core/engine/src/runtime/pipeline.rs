@@ -78,8 +78,9 @@ impl Pipeline {
             if !has_all(&graph) {
                 return Ok(());
             }
-            let source = &graph.source.node.name;
-            self.add(self.run.store.stopped_tasks(&graph.name, source)?.into_iter().filter(|it| it != ALL_VALUES).collect())?;
+            let (source, excluded) = (&graph.source.node.name, graph.excluded());
+            let stopped = self.run.store.stopped_tasks(&graph.name, source)?;
+            self.add(stopped.into_iter().filter(|it| it != ALL_VALUES && !excluded.contains(it)).collect())?;
             match self.run.store.desired(&self.key(ALL_VALUES))? {
                 Some(_) => self.looking.lock().state = Some(TaskState::Stopped),
                 None => self.look(),
@@ -226,13 +227,13 @@ impl Pipeline {
 
     /// Takes another graph that differs in what [`PipelineGraph::differs_in_tasks_only`] leaves out. Tasks that stay are not touched.
     pub async fn take(self: &Arc<Self>, graph: PipelineGraph, deadline: Instant) -> bool {
-        let keeps: Vec<String> = listed(&graph);
-        let keeps_found = has_all(&graph);
+        let (keeps, keeps_found, excluded) = (listed(&graph), has_all(&graph), graph.excluded());
         self.look_no_more();
         self.looking.lock().state = None;
         *self.graph.write() = Arc::new(graph);
         let values: Vec<String> = self.slots.lock().keys().cloned().collect();
-        let gone: Vec<String> = values.into_iter().filter(|value| !keeps_found && !keeps.contains(value)).collect();
+        let is_gone = |value: &String| !keeps.contains(value) && (!keeps_found || excluded.contains(value));
+        let gone: Vec<String> = values.into_iter().filter(is_gone).collect();
         let is_drained = self.stop_values(&gone, deadline).await;
         gone.iter().for_each(|value| self.drop_value(value));
         self.begin();

@@ -79,6 +79,24 @@ async fn looking_for_databases_is_stopped_and_started_like_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_file_excludes_later_is_stopped_and_what_it_lists_stays() {
+    let (world, store) = (new_world("excluded"), Store::in_memory());
+    lock(&world).databases = vec!["a".into(), "b".into(), "c".into()];
+    let text = |exclude: &str| file(&[("excluded", &format!(", databases = [\"*\", \"a\"], exclude = [{exclude}]"))]);
+    let running = start(&text(""), &store).await;
+    until("all are found", || states(&running).len() == 3).await;
+    running.stop_tasks(&[task("excluded", "b")]).await.unwrap();
+    let connects = lock(&world).connects;
+    let reloaded = running.reload(graph(&text("\"a\", \"b\""))).await.unwrap();
+    assert_eq!(reloaded.adjusted, ["excluded"]);
+    tokio::time::sleep(LIMIT).await;
+    let values: Vec<String> = states(&running).into_iter().map(|it| it.1).collect();
+    assert_eq!((values, lock(&world).connects), (vec!["a".into(), "c".into()], connects));
+    assert_eq!(store.known_tasks("excluded", "log").unwrap(), ["b"], "what is stored of it stays until it is removed");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_touches_only_what_differs() {
     let (same, changed, gone, fresh) = (new_world("same"), new_world("changed"), new_world("gone"), new_world("fresh"));
     let (adjusted, store) = (new_world("adjusted"), Store::in_memory());

@@ -119,6 +119,8 @@ struct LogConfig {
     world: String,
     #[serde(default)]
     databases: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
     #[serde(default = "default_interval")]
     #[schemars(default = "default_interval")]
     #[expect(dead_code, reason = "the engine reads it")]
@@ -146,7 +148,8 @@ impl SourceConfig for LogConfig {
     }
 
     async fn discover(&self) -> Result<Vec<String>> {
-        Ok(lock(&world(&self.world)).databases.clone())
+        let found = lock(&world(&self.world)).databases.clone();
+        Ok(found.into_iter().filter(|it| !self.exclude.contains(it)).collect())
     }
 
     fn decode(header: &Header, frame: &Frame) -> Result<Vec<Message>> {
