@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// The binary that `cargo build` put into TARGET/PROFILE, for a test in TARGET/PROFILE/deps or a binary beside it.
+/// The binary that `cargo build` put into TARGET/PROFILE, for a test in TARGET/PROFILE/deps or an example.
 pub fn binary() -> PathBuf {
     let own = std::env::current_exe().expect("a process knows its own path");
     let places: Vec<PathBuf> = own.ancestors().skip(1).take(2).map(|folder| folder.join("pipeline")).collect();

@@ -162,3 +162,14 @@ fn a_terminal_shows_a_live_table_that_fits() {
         assert!(shown.contains("sites are equal: yes"), "{shown}");
     }
 }
+
+/// README's `cargo run --release -- run …` names no binary.
+#[test]
+fn the_workspace_has_one_binary() {
+    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let targets = metadata["packages"].as_array().unwrap().iter().flat_map(|it| it["targets"].as_array().unwrap());
+    let binaries: Vec<_> = targets.filter(|it| it["kind"][0] == "bin").map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(binaries, ["pipeline"]);
+}
