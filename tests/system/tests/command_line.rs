@@ -163,6 +163,35 @@ fn a_terminal_shows_a_live_table_that_fits() {
     }
 }
 
+/// Entries that are nobody's rows, and the second consumer's lanes, count as read once they were passed.
+#[test]
+fn nothing_lags_once_nobody_writes() {
+    let scene = Scene::new();
+    let (a, b, _admin, _nodes) = pair(&scene);
+    insert(&a, 0, 10);
+    let arguments = ["run", "--log-format", "json", "--status-interval", "200ms", "replica.toml"];
+    let run = scene.start(&arguments, "run.log");
+    wait_for(&b, 10, &run);
+    // Longer than the second consumer's polls: it has looked once, and must look again.
+    std::thread::sleep(Duration::from_secs(5));
+    insert(&a, 10, 10);
+    let lag = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "status").then(|| (line["pipeline"].clone(), line["rows"].as_i64(), line["lag_offsets"].as_i64()))
+    };
+    let deadline = Instant::now() + SOON;
+    loop {
+        let output = run.output();
+        let mut last: Vec<_> = output.lines().rev().filter_map(lag).take(2).collect();
+        last.sort_by_key(|(pipeline, ..)| pipeline.to_string());
+        if let [(_, Some(20), Some(0)), (_, _, Some(0))] = last[..] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{last:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 /// README's `cargo run --release -- run …` names no binary.
 #[test]
 fn the_workspace_has_one_binary() {

@@ -201,6 +201,7 @@ impl Session {
     /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
     /// ended; the second's lanes stand where they stood when it had nothing.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
+        self.is_meta_wanted = true;
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
         }
