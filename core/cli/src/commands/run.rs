@@ -209,6 +209,10 @@ impl<'a> Display<'a> {
 
     /// Shows the state at every tick, with `note` below the table; never ends by itself.
     async fn go_on(&mut self, runs: &[Run], note: &str) {
+        if self.is_live {
+            // What is new to say does not wait for the next tick.
+            self.ticks.reset_immediately();
+        }
         loop {
             self.ticks.tick().await;
             let pipelines = runs.iter().flat_map(|(_, running)| running.status().pipelines).collect();

@@ -68,6 +68,8 @@ impl Two {
     /// Runs the file until all rows of `table` are at the second site, and ends it as a person would.
     fn replicates(&self, table: &str, rows: i64) {
         let mut run = self.scene.start(&["run", "a-to-b.toml"], "replicates.log");
+        // The rows may be there already: what is not running yet dies of the signal.
+        run.wait_for("lane placed", SOON).unwrap();
         wait_for_rows(&self.b, &format!("power.`{table}`"), rows, || run.output());
         run.signal("INT").unwrap();
         let status = run.wait(SOON).unwrap();

@@ -96,7 +96,7 @@ pub async fn look(connection: &Connection, dsn: &Dsn, prefix: &str, databases: &
 
 async fn database(connection: &Connection, name: &str) -> Result<Option<DatabaseFacts>> {
     let sql = format!(
-        "select `precision`, `keep`, wal_level, wal_retention_period, vgroups, ntables \
+        "select `precision`, `keep`, `wal_level`, `wal_retention_period`, `vgroups`, ntables \
          from information_schema.ins_databases where name = {}",
         literal(name)
     );
