@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Cell, Color};
+use jiff::Timestamp;
 use pipeline_engine::config::units::parse_duration;
 use pipeline_service::api::{Task, TaskStatus as Status};
 use serde::Serialize;
@@ -67,7 +68,7 @@ impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
         let service = self.service.connect().await?;
         let tasks = service.replica_tasks(self.id.as_slice(), output).await?;
-        let mut rows: Vec<ReadyRow> = tasks.iter().map(|task| judge(task, self.max_lag)).collect();
+        let mut rows: Vec<ReadyRow> = tasks.iter().map(|task| judge(task, self.max_lag, Timestamp::now())).collect();
         for id in service.replicas(self.id.as_deref()).await? {
             if !tasks.iter().any(|task| task.file == id) {
                 let reason = "it has no task: nothing is replicated".into();
@@ -87,8 +88,18 @@ impl Args {
     }
 }
 
+/// For how long a sink has taken nothing although something waits for it. Lag counts what is to be read; what was read and is not
+/// written waits here.
+fn stuck(task: &Task, now: Timestamp) -> Option<Duration> {
+    if task.queue_messages == 0 {
+        return None;
+    }
+    let since = task.last_applied.as_deref().unwrap_or(&task.since).parse::<Timestamp>().ok()?;
+    Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
+}
+
 /// Whether all that the source wrote longer ago than `max_lag` is at the sink.
-fn judge(task: &Task, max_lag: Duration) -> ReadyRow {
+fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
     let why = task.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let mut reasons = Vec::new();
     match task.status {
@@ -107,6 +118,9 @@ fn judge(task: &Task, max_lag: Duration) -> ReadyRow {
             }
             Some(_) => {}
         }
+        if let Some(stuck) = stuck(task, now).filter(|stuck| *stuck > max_lag) {
+            reasons.push(format!("{} messages wait for the sink, which took none for {} s", task.queue_messages, stuck.as_secs()));
+        }
         match task.lag_seconds {
             None => reasons.push("its lag is not known".into()),
             Some(lag) if lag > max_lag.as_secs_f64() => {
@@ -123,5 +137,48 @@ fn judge(task: &Task, max_lag: Duration) -> ReadyRow {
         ready: reasons.is_empty(),
         lag_seconds: task.lag_seconds,
         reason: reasons.join("; "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_is_only_what_would_lose_nothing() {
+        let task = |more: serde_json::Value| -> Task {
+            let mut task = serde_json::json!({
+                "file": "plant", "pipeline": "plant", "value": "power", "source": "a", "sink": "b", "replica": true,
+                "status": "running", "since": "2026-01-01T00:00:00Z", "lag-seconds": 0.5, "progress-seconds": 1.0,
+                "last-applied": "2026-01-01T00:00:50Z", "lanes": [],
+            });
+            for counter in [
+                "messages-read", "rows-read", "bytes-read", "messages-written", "rows-written", "bytes-written",
+                "batches-written", "retries", "reconnects", "errors", "dead-letters", "loops-suppressed",
+                "replicated-rows", "rows-left-out", "queue-messages", "queue-bytes",
+            ] {
+                task[counter] = 0.into();
+            }
+            task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(task).unwrap()
+        };
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        for (more, reason) in [
+            (serde_json::json!({}), ""),
+            (serde_json::json!({ "lag-seconds": 5.5, "lag-offsets": 7 }), "it is 5.5 s behind (7 entries)"),
+            (serde_json::json!({ "lag-seconds": null }), "its lag is not known"),
+            (serde_json::json!({ "progress-seconds": 16.0 }), "has not told for 16 s"),
+            (serde_json::json!({ "progress-seconds": null }), "has not told yet"),
+            (serde_json::json!({ "queue-messages": 3 }), "3 messages wait for the sink, which took none for 10 s"),
+            (serde_json::json!({ "queue-messages": 3, "last-applied": "2026-01-01T00:00:58Z" }), ""),
+            (serde_json::json!({ "status": "stopped" }), "it is stopped"),
+            (serde_json::json!({ "status": "hole", "reason": "cut" }), "lost before they were read: cut"),
+            (serde_json::json!({ "status": "interrupted", "reason": "gone" }), "it is interrupted: gone"),
+            (serde_json::json!({ "status": "starting" }), "not caught up"),
+        ] {
+            let row = judge(&task(more.clone()), Duration::from_secs(5), now);
+            assert_eq!(row.ready, reason.is_empty(), "{more}: {row:?}");
+            assert!(row.reason.contains(reason), "{more}: {row:?}");
+        }
     }
 }

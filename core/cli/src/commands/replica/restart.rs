@@ -1,4 +1,4 @@
-//! `pipeline replica restart`: ends tasks and starts them again, and starts those that were stopped.
+//! `pipeline replica restart`: ends tasks and starts them again.
 
 use super::rows::print;
 use super::service::{ServiceArgs, once_each};
@@ -9,7 +9,8 @@ use crate::progress;
 
 /// Restart a database of a replica, a replica, or all replicas
 ///
-/// What is running ends in order and starts behind what it has applied; what was stopped or had failed starts as well.
+/// What is running ends in order and starts behind what it has applied; what had failed starts as well. So does what was stopped, where
+/// the replica or the database is named.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -41,7 +42,7 @@ impl Args {
         progress::during("restarting", ids.len(), async |progress| {
             for id in &ids {
                 progress.say(format!("restarting {id}"));
-                changed.extend(service.restart(id, &self.databases).await?);
+                changed.extend(service.restart(id, &self.databases, self.id.is_some()).await?);
                 progress.step();
             }
             Ok::<_, crate::error::CommandError>(())

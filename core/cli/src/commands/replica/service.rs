@@ -96,15 +96,20 @@ impl Service {
         changed(self.client.start(&chosen(id, values)).await)
     }
 
-    pub async fn restart(&self, id: &str, values: &[String]) -> Result<Vec<Task>, CommandError> {
-        if values.is_empty() {
-            // What looks for new databases starts again as well, where it was stopped.
-            let looks = ChooseTasks { values: Some(vec![ALL.into()]), ..chosen(id, &[]) };
-            if self.client.tasks(Some(id)).await.map_err(refused)?.iter().any(|task| task.value == ALL) {
-                self.client.start(&looks).await.map_err(refused)?;
+    /// Restarts these values of a file; without any all that run, and with `stopped` also those that somebody stopped, and the
+    /// looking for new ones.
+    pub async fn restart(&self, id: &str, values: &[String], stopped: bool) -> Result<Vec<Task>, CommandError> {
+        let mut values = values.to_vec();
+        if values.is_empty() && stopped {
+            let tasks = self.client.tasks(Some(id)).await.map_err(refused)?;
+            if tasks.iter().any(|task| task.value == ALL) {
+                self.client.start(&chosen(id, &[ALL.to_owned()])).await.map_err(refused)?;
             }
+            values.extend(tasks.into_iter().map(|task| task.value).filter(|value| value != ALL));
+            values.sort();
+            values.dedup();
         }
-        changed(self.client.restart(&chosen(id, values)).await)
+        changed(self.client.restart(&chosen(id, &values)).await)
     }
 
     /// Removes tasks that are over and that the file does not hold any more.

@@ -1,0 +1,237 @@
+//! `pipeline replica` as an operator uses it: two embedded nodes, one service, every verb from `start` to `remove`, and what goes wrong.
+
+use std::time::{Duration, Instant};
+
+use pipeline_tests::{Outcome, Process, Scene, Site};
+use serde_json::Value;
+
+/// Until something that takes a moment is so, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const STATUS_COLUMNS: [&str; 7] = ["replica", "task", "source", "sink", "database", "status", "note"];
+const DIFF_COLUMNS: [&str; 10] =
+    ["replica", "database", "source", "sink", "vgroup_id", "current", "latest", "diff", "oldest", "slack"];
+
+/// Two sites and a service over an empty folder.
+struct Stage {
+    scene: Scene,
+    a: Site,
+    b: Site,
+    nodes: Vec<Process>,
+    service: Option<Process>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut scene = Scene::new();
+        let socket = scene.path("pipeline.sock").display().to_string();
+        scene.environment.push(("PIPELINE_SOCKET", socket));
+        std::fs::create_dir(scene.path("files")).unwrap();
+        let (a, first) = scene.node("a", "");
+        let (b, second) = scene.node("b", "");
+        for name in ["power", "water"] {
+            a.sql(&format!("create database {name} vgroups 2 wal_retention_period 3600"));
+            a.sql(&format!("create table {name}.one (ts timestamp, v int)"));
+        }
+        let mut stage = Self { scene, a, b, nodes: vec![first, second], service: None };
+        stage.serve();
+        stage
+    }
+
+    fn serve(&mut self) {
+        let folder = self.scene.path("files").display().to_string();
+        let mut service = self.scene.start(&["serve", "--dir", &folder], "serve.log");
+        service.wait_for("serving", PATIENCE).unwrap();
+        self.service = Some(service);
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        self.scene.pipeline(&[&["replica"], arguments].concat())
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> Outcome {
+        let outcome = self.run(arguments);
+        assert_eq!(outcome.exit, Some(0), "{arguments:?}\n{}\n{}", outcome.stdout, outcome.stderr);
+        outcome
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let outcome = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {}", outcome.stdout))
+    }
+
+    fn ends(&self) -> [&str; 4] {
+        ["-f", &self.a.address, "-t", &self.b.address]
+    }
+
+    fn back(&self) -> [&str; 4] {
+        ["-f", &self.b.address, "-t", &self.a.address]
+    }
+
+    /// `database: status` of a replica's tasks.
+    fn statuses(&self, id: &str) -> Vec<String> {
+        let rows = self.json(&["status", id]);
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        rows.as_array().unwrap().iter().map(|row| format!("{}: {}", text(row, "database"), text(row, "status"))).collect()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, id: &str, expect: &[&str]) {
+        wait(&format!("{id} to be {expect:?}"), || self.statuses(id) == expect);
+    }
+
+    fn topics(&self, site: &Site) -> usize {
+        site.sql("select topic_name from information_schema.ins_topics").len()
+    }
+}
+
+#[track_caller]
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn count(site: &Site, table: &str) -> Option<u64> {
+    site.try_sql(&format!("select count(*) from {table}")).ok()?.ok()?.first()?.first()?.as_u64()
+}
+
+/// Keys of the first object as they were printed, and the table's first line: both are the columns.
+#[track_caller]
+fn check_columns(stage: &Stage, verb: &[&str], expect: &[&str]) {
+    let table = stage.ok(verb).stdout;
+    assert_eq!(table.lines().next().unwrap().split_whitespace().collect::<Vec<_>>(), expect);
+    let json = stage.ok(&[verb, &["--json"]].concat()).stdout;
+    let first = json.split('}').next().unwrap();
+    let keys: Vec<&str> = first.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\":")).map(|it| it.0).collect();
+    assert_eq!(keys, expect, "{json}");
+}
+
+#[test]
+fn an_operator_goes_from_start_to_remove() {
+    let mut stage = Stage::new();
+    let planned = stage.json(&[&["plan"], &stage.ends()[..], &["power"]].concat());
+    assert!(planned.as_array().unwrap().iter().any(|row| row["check"] == "database" && row["verdict"] == "create"), "{planned}");
+    assert_eq!(stage.topics(&stage.a), 0, "a plan writes nothing");
+
+    let made = stage.json(&[&["start"], &stage.ends()[..], &["power"]].concat());
+    let id = made["replica"].as_str().unwrap().to_owned();
+    assert!(stage.scene.read(&format!("files/{id}.toml")).starts_with(&format!("# Replica {id}: ws://")));
+    stage.wait_for(&id, &["power: running"]);
+    stage.ok(&[&["start"], &stage.back()[..], &["power", "-i", "back"]].concat());
+    stage.wait_for("back", &["power: running"]);
+    stage.a.sql("insert into power.one values (now, 1)");
+    wait("a row at b", || count(&stage.b, "power.one") == Some(1));
+    stage.b.sql("insert into power.one values (now, 2)");
+    wait("a row at a", || count(&stage.a, "power.one") == Some(2));
+
+    check_columns(&stage, &["status"], &STATUS_COLUMNS);
+    check_columns(&stage, &["status", "-v"], &[&STATUS_COLUMNS[..], &["rows", "rate", "lag_seconds", "last_applied"]].concat());
+    check_columns(&stage, &["diff", &id], &DIFF_COLUMNS);
+    wait("readiness", || stage.run(&["ready"]).exit == Some(0));
+    let rows = stage.json(&["diff", &id, "power"]);
+    assert_eq!(rows.as_array().unwrap().len(), 2, "one row a vgroup: {rows}");
+    assert!(rows[0]["vgroup_id"].is_i64() && rows[0]["diff"] == 0 && rows[0]["slack"].as_f64().unwrap() > 3_000.0, "{rows}");
+
+    let added = stage.json(&["start", "-i", &id, "water", "power"]);
+    assert_eq!((added["added"][0].as_str(), added["skipped"][0].as_str()), (Some("water"), Some("power")), "{added}");
+    stage.wait_for(&id, &["power: running", "water: running"]);
+    stage.ok(&["stop", &id, "water"]);
+    stage.wait_for(&id, &["power: running", "water: stopped"]);
+    stage.run(&["ready", &id]).expect(1, &["1 of 2 tasks"]);
+
+    // What was stopped stays so, and what was read is where it was.
+    stage.service.take().unwrap().kill().unwrap();
+    stage.serve();
+    stage.wait_for(&id, &["power: running", "water: stopped"]);
+    stage.ok(&["restart", &id]);
+    stage.wait_for(&id, &["power: running", "water: running"]);
+    stage.ok(&["stop", &id, "water"]);
+    stage.ok(&["remove", &id]);
+    assert_eq!(stage.statuses(&id), ["power: running"]);
+    assert_eq!(stage.topics(&stage.a), 3, "power's two and the canary's");
+
+    stage.ok(&["update", &id, "--new-database-checking-interval", "1"]);
+    let text = stage.scene.read(&format!("files/{id}.toml"));
+    assert!(text.contains("exclude = [\"water\"]") && text.contains("new-database-interval = \"1s\""), "{text}");
+    stage.a.sql("create database gas wal_retention_period 3600");
+    stage.wait_for(&id, &["gas: running", "power: running"]);
+
+    stage.ok(&["stop", "back"]);
+    stage.ok(&["remove", "back"]);
+    stage.ok(&["remove", "--force"]);
+    assert_eq!(stage.json(&["status"]).as_array().unwrap().len(), 0);
+    assert_eq!((stage.topics(&stage.a), stage.topics(&stage.b)), (0, 0));
+    stage.service.take().unwrap().kill().unwrap();
+    stage.serve();
+    assert_eq!(stage.json(&["status"]).as_array().unwrap().len(), 0, "a removed replica does not come back");
+    assert_eq!(stage.nodes.len(), 2);
+}
+
+#[test]
+fn both_directions_in_one_file() {
+    let stage = Stage::new();
+    let made = stage.json(&[&["start", "--both"], &stage.ends()[..]].concat());
+    let id = made["replica"].as_str().unwrap();
+    // The other side's databases are found once the first direction has made them there.
+    stage.ok(&["update", id, "--new-database-checking-interval", "1"]);
+    stage.wait_for(id, &["power: running", "power: running", "water: running", "water: running"]);
+    stage.a.sql("insert into water.one values (now, 1)");
+    wait("a row at b", || count(&stage.b, "water.one") == Some(1));
+    stage.b.sql("insert into water.one values (now, 2)");
+    wait("a row at a", || count(&stage.a, "water.one") == Some(2));
+    stage.ok(&["stop", id, "water"]);
+    stage.ok(&["remove", id]);
+    assert!(stage.scene.read(&format!("files/{id}.toml")).contains("exclude = [\"water\"]"));
+}
+
+#[test]
+fn bad_input_changes_nothing() {
+    let stage = Stage::new();
+    let start = |more: &[&str]| stage.run(&[&["start"], more].concat());
+    let (a, b) = (stage.a.address.as_str(), stage.b.address.as_str());
+    let alias = a.replace("127.0.0.1", "localhost");
+    stage.ok(&["start", "-f", a, "-t", b, "-i", "plant", "power"]);
+    stage.wait_for("plant", &["power: running"]);
+    let before = stage.scene.read("files/plant.toml");
+
+    start(&["-f", a, "-t", &alias]).expect(1, &["are one site", "a replica needs two"]);
+    start(&["-f", &alias, "-t", b, "power"]).expect(1, &["replica `plant` replicates `power`", "already"]);
+    start(&["-f", a, "-t", b, "powr"]).expect(1, &["has no database `powr`", "did you mean `power`?"]);
+    start(&["-f", a, "-t", b, "water", "water"]).expect(2, &["`water` is given twice"]);
+    start(&["-f", a, "-t", b, "-i", "plant", "water"]).expect(1, &["there is a replica `plant` already"]);
+    start(&["-i", "plnt", "water"]).expect(1, &["did you mean `plant`?"]);
+    start(&["-i", "plant", "gas"]).expect(1, &["no database `gas`"]);
+    start(&["-f", "kafka://x", "-t", b]).expect(2, &["unknown scheme `kafka`"]);
+    start(&["-f", &format!("ws://root:hush@{a}"), "-t", b, "--source-password-env", "A"]).expect(2, &["a password already"]);
+    let wrong = start(&["-f", &format!("ws://root:not-this@{a}"), "-t", b, "water"]);
+    wrong.expect(1, &["of the source"]);
+    assert!(!wrong.stderr.contains("not-this"), "{}", wrong.stderr);
+    stage.run(&["status", "plnt"]).expect(1, &["no replica `plnt`", "did you mean `plant`?"]);
+    stage.run(&["status", "plant", "plant"]).expect(2, &["`plant` is given twice"]);
+    stage.run(&["stop", "plant", "powr"]).expect(1, &["no task for `powr`", "did you mean `power`?"]);
+    stage.run(&["diff", "plant", "powr"]).expect(1, &["no task for `powr`"]);
+    stage.run(&["remove", "plant"]).expect(1, &["nothing of replica `plant` is stopped"]);
+    stage.run(&["plan", "-f", a, "-t", &alias]).expect(1, &["are one site"]);
+    stage.run(&["status", "--socket", "/nowhere.sock"]).expect(1, &["no service answers at /nowhere.sock", "pipeline serve"]);
+    assert_eq!(stage.scene.read("files/plant.toml"), before);
+    assert_eq!(stage.statuses("plant"), ["power: running"]);
+}
+
+#[test]
+fn a_dry_run_needs_no_service_and_prints_no_password() {
+    let scene = Scene::new();
+    let dry = |more: &[&str]| {
+        let outcome = scene.pipeline(&[&["replica", "start", "--dry-run", "-i", "abc"], more].concat());
+        outcome.expect(0, &[]);
+        outcome.stdout
+    };
+    let text = dry(&["-f", "a.example:6030", "--source-password-env", "A", "-t", "wss://me@b.example", "--sink-password-file", "/run/b"]);
+    assert!(text.contains("dsn = \":${A}@a.example:6030\"") && text.contains("dsn = \"wss://me:${file:/run/b}@b.example\""), "{text}");
+    assert!(text.contains("taos://a.example:6030 → wss://b.example:6041") && text.contains("databases = [\"*\"]"), "{text}");
+    let text = dry(&["-f", "root:hush@a.example", "-t", "b.example", "power", "--both"]);
+    assert!(!text.contains("hush") && text.contains("[replica.abc]") && text.contains("databases = [\"power\"]"), "{text}");
+}
