@@ -18,6 +18,7 @@ struct Stage {
     b: Site,
     nodes: Vec<Process>,
     service: Option<Process>,
+    starts: usize,
 }
 
 impl Stage {
@@ -32,14 +33,16 @@ impl Stage {
             a.sql(&format!("create database {name} vgroups 2 wal_retention_period 3600"));
             a.sql(&format!("create table {name}.one (ts timestamp, v int)"));
         }
-        let mut stage = Self { scene, a, b, nodes: vec![first, second], service: None };
+        let mut stage = Self { scene, a, b, nodes: vec![first, second], service: None, starts: 0 };
         stage.serve();
         stage
     }
 
     fn serve(&mut self) {
         let folder = self.scene.path("files").display().to_string();
-        let mut service = self.scene.start(&["serve", "--dir", &folder], "serve.log");
+        self.starts += 1;
+        // A log of its own: the last one's says that it serves.
+        let mut service = self.scene.start(&["serve", "--dir", &folder], &format!("serve-{}.log", self.starts));
         service.wait_for("serving", PATIENCE).unwrap();
         self.service = Some(service);
     }
