@@ -45,6 +45,20 @@ pub async fn during<T>(what: &str, steps: usize, work: impl AsyncFnOnce(&Progres
     result
 }
 
+/// Does `work`, which is called `what`, for one item after the other, and collects what it gives.
+pub async fn each<T, E>(what: &str, items: &[String], mut work: impl AsyncFnMut(&str) -> Result<Vec<T>, E>) -> Result<Vec<T>, E> {
+    during(what, items.len(), async |progress| {
+        let mut all = Vec::new();
+        for item in items {
+            progress.say(format!("{what} {item}"));
+            all.extend(work(item).await?);
+            progress.step();
+        }
+        Ok(all)
+    })
+    .await
+}
+
 /// Shows the bar after a while and moves it from then on.
 async fn show_later(bar: &ProgressBar) -> Infallible {
     tokio::time::sleep(SHOWN_AFTER).await;

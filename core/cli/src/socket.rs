@@ -10,6 +10,13 @@ pub fn socket_path(given: Option<&Path>) -> PathBuf {
     given.map_or_else(|| pipeline_service::socket::default_path(|name| std::env::var(name).ok(), user_number()), Path::to_owned)
 }
 
+/// The token in a file; `hint` says how it comes to be there.
+pub fn read_token(file: &Path, hint: &str) -> Result<String, CommandError> {
+    std::fs::read_to_string(file).map_err(|error| {
+        CommandError::bad_usage(format!("the token's file {} cannot be read: {error}", file.display())).hint(hint)
+    })
+}
+
 /// The user that this process runs as; the superuser where the system does not tell.
 fn user_number() -> u32 {
     std::fs::metadata("/proc/self").map_or(0, |it| it.uid())

@@ -29,8 +29,8 @@ impl Rates {
         self.at = now;
         let mut rate = |status: PipelineStatus| {
             let key = (status.pipeline.clone(), status.task.clone());
-            let before = self.rows.insert(key, status.rows_written).unwrap_or(0);
-            let new = status.rows_written.saturating_sub(before) as f64;
+            let before = self.rows.insert(key, status.counts.rows_written).unwrap_or(0);
+            let new = status.counts.rows_written.saturating_sub(before) as f64;
             Row { status, rows_per_second: if seconds > 0.0 { new / seconds } else { 0.0 } }
         };
         pipelines.into_iter().map(&mut rate).collect()
@@ -67,13 +67,13 @@ fn render_as(rows: &[Row], name_length: usize, gap: u16, number: fn(u64) -> Stri
             cut(&status.pipeline, name_length),
             cut(&status.task, name_length),
             state(&status.state).to_owned(),
-            number(status.rows_written),
-            bytes(status.bytes_written),
+            number(status.counts.rows_written),
+            bytes(status.counts.bytes_written),
             number(row.rows_per_second.round() as u64),
             status.lag_seconds.map_or_else(|| "-".into(), |lag| format!("{lag:.1}")),
             status.lag_offsets.map_or_else(|| "-".into(), |lag| number(lag.unsigned_abs())),
-            number(status.retries + status.reconnects),
-            number(status.loops_suppressed),
+            number(status.counts.retries + status.counts.reconnects),
+            number(status.counts.loops_suppressed),
         ]);
     }
     for column in out.column_iter_mut() {
@@ -105,15 +105,15 @@ pub fn log(rows: &[Row]) {
             pipeline = status.pipeline,
             task = status.task,
             state = state(&status.state),
-            rows = status.rows_written,
-            bytes = status.bytes_written,
+            rows = status.counts.rows_written,
+            bytes = status.counts.bytes_written,
             rows_per_second = rows_per_second.round() as u64,
             lag_seconds = status.lag_seconds,
             lag_offsets = status.lag_offsets,
-            retries = status.retries,
-            reconnects = status.reconnects,
-            loops_suppressed = status.loops_suppressed,
-            dead_letters = status.dead_letters,
+            retries = status.counts.retries,
+            reconnects = status.counts.reconnects,
+            loops_suppressed = status.counts.loops_suppressed,
+            dead_letters = status.counts.dead_letters,
             "status"
         );
     }
@@ -172,6 +172,7 @@ pub fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline_engine::metrics::Counts;
 
     #[test]
     fn numbers_for_people() {
@@ -192,11 +193,14 @@ mod tests {
             pipeline: "a-to-b".into(),
             task: "power".into(),
             state,
-            rows_written: rows,
-            bytes_written: rows * 16,
-            retries: 1,
-            reconnects: 2,
-            loops_suppressed: 7,
+            counts: Counts {
+                rows_written: rows,
+                bytes_written: rows * 16,
+                retries: 1,
+                reconnects: 2,
+                loops_suppressed: 7,
+                ..Counts::default()
+            },
             lag_seconds: Some(0.26),
             lag_offsets: Some(1_500),
             ..PipelineStatus::default()
@@ -220,12 +224,15 @@ a-to-b/power: no answer";
             pipeline: "shanghai-to-berlin".into(),
             task: "power-of-the-plant".into(),
             state: TaskState::Running,
-            rows_written: 12_345_678_901,
-            bytes_written: 1 << 40,
+            counts: Counts {
+                rows_written: 12_345_678_901,
+                bytes_written: 1 << 40,
+                retries: 12,
+                loops_suppressed: 1_234,
+                ..Counts::default()
+            },
             lag_seconds: Some(12.3),
             lag_offsets: Some(1_234_567),
-            retries: 12,
-            loops_suppressed: 1_234,
             ..PipelineStatus::default()
         };
         let rows = [Row { status, rows_per_second: 1_234_567.0 }];

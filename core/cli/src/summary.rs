@@ -45,7 +45,7 @@ impl Summary {
         if !self.end.is_drained {
             ends.push("not everything that was read is written; it is read again at the next start".into());
         }
-        let dead: u64 = self.status.pipelines.iter().map(|it| it.dead_letters).sum();
+        let dead: u64 = self.status.pipelines.iter().map(|it| it.counts.dead_letters).sum();
         if dead > 0 {
             ends.push(format!("dead letters: {}", thousands(dead)));
         }
@@ -99,7 +99,7 @@ fn content(comparison: &Comparison) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pipeline_engine::metrics::{PipelineStatus, ServiceStatus, TaskState};
+    use pipeline_engine::metrics::{Counts, PipelineStatus, ServiceStatus, TaskState};
     use pipeline_replica::{DatabaseComparison, Difference, SiteContent};
 
     #[test]
@@ -120,8 +120,7 @@ mod tests {
         let pipeline = PipelineStatus {
             pipeline: "a-to-b".into(),
             state: TaskState::Stopped,
-            rows_written: 2_000,
-            loops_suppressed: 3,
+            counts: Counts { rows_written: 2_000, loops_suppressed: 3, ..Counts::default() },
             ..PipelineStatus::default()
         };
         let summary = Summary {

@@ -1,5 +1,6 @@
 //! What the admin API says and takes: one set of types for server, client and the OpenAPI document.
 
+use pipeline_engine::metrics::Counts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -148,22 +149,8 @@ pub struct Task {
     pub reason: Option<String>,
     /// Since when it is so, RFC 3339.
     pub since: String,
-    pub messages_read: u64,
-    pub rows_read: u64,
-    pub bytes_read: u64,
-    pub messages_written: u64,
-    pub rows_written: u64,
-    pub bytes_written: u64,
-    pub batches_written: u64,
-    pub retries: u64,
-    pub reconnects: u64,
-    pub errors: u64,
-    pub dead_letters: u64,
-    pub loops_suppressed: u64,
-    pub replicated_rows: u64,
-    pub rows_left_out: u64,
-    pub queue_messages: u64,
-    pub queue_bytes: u64,
+    #[serde(flatten)]
+    pub counts: Counts,
     /// For how long what is read next has been waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,

@@ -86,8 +86,8 @@ fn add_task(page: &mut Page, file: &str, task: &PipelineStatus) {
     let of_task = [("file", file), ("pipeline", &task.pipeline), ("database", &task.task)];
     let mut gauge = |name: &str, value: f64| page.add(Kind::Gauge, name, &of_task, value);
     gauge("pipeline_task_up", f64::from(u8::from(task.state == TaskState::Running)));
-    gauge("pipeline_queue_messages", task.queue_messages as f64);
-    gauge("pipeline_queue_bytes", task.queue_bytes as f64);
+    gauge("pipeline_queue_messages", task.counts.queue_messages as f64);
+    gauge("pipeline_queue_bytes", task.counts.queue_bytes as f64);
     if let Some(seconds) = task.lag_seconds {
         gauge("pipeline_lag_seconds", seconds);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipeline_engine::graph::{Graph, facet};
 use pipeline_engine::runtime::{ALL_VALUES, Running};
-use pipeline_engine::state::TaskKey;
+use pipeline_engine::state::{self, TaskKey};
 use pipeline_replica::within;
 
 use crate::api::{ApiError, Task};
@@ -15,8 +15,7 @@ use crate::tasks::{removed, unknown};
 
 /// A call that removes what reading a database left: it waits for consumers that are on their way out.
 const FORGET_LIMIT: Duration = Duration::from_secs(120);
-/// What a state folder holds that is ours.
-const STATE_FILES: [&str; 3] = ["state.redb", "intents.log", "lock"];
+/// What a state folder holds that is ours, beside the store's files.
 const STATE_FOLDERS: [&str; 1] = ["plugins"];
 
 impl Supervisor {
@@ -131,7 +130,7 @@ fn remove_existing(path: &Path) -> Result<(), ApiError> {
 
 /// Removes what is ours in a state folder, and the folder where nothing else is in it.
 fn remove_state(folder: &Path) -> Result<(), ApiError> {
-    STATE_FILES.iter().try_for_each(|name| remove_existing(&folder.join(name)))?;
+    state::FILES.iter().try_for_each(|name| remove_existing(&folder.join(name)))?;
     for name in STATE_FOLDERS {
         // Copies of libraries: what stays takes room only.
         let _ = std::fs::remove_dir_all(folder.join(name));

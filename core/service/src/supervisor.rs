@@ -107,7 +107,7 @@ impl Supervisor {
         let live = Live {
             wanted: Some(graph.clone()),
             running: Some(running),
-            ends: Arc::new(Ends::of(&graph, &self.plugins)),
+            ends: Arc::new(Ends::of(&graph)),
             applied: Some(graph),
             since_ms: self.now_ms(),
             ..Live::default()
@@ -345,7 +345,7 @@ impl Supervisor {
     }
 
     fn applied(&self, file: &Managed, graph: Arc<Graph>, running: Arc<Running>, error: Option<Error>) {
-        let ends = Arc::new(Ends::of(&graph, &self.plugins));
+        let ends = Arc::new(Ends::of(&graph));
         let mut live = file.live.lock();
         live.failed = error.map(|error| graph.redactor.redact(&error.to_string()));
         (live.running, live.applied, live.ends, live.since_ms) = (Some(running), Some(graph), ends, self.now_ms());

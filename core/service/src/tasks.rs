@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use pipeline_engine::config::problem::closest;
 use pipeline_engine::graph::{Graph, Node, PipelineGraph};
-use pipeline_engine::host::Plugins;
 use pipeline_engine::metrics::{LaneStatus, PipelineStatus, TaskState};
 use pipeline_engine::runtime::{ALL_VALUES, Running, TaskName};
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ pub(crate) struct Ends {
 
 impl Ends {
     /// By name of the pipeline.
-    pub fn of(graph: &Graph, _plugins: &Plugins) -> BTreeMap<String, Self> {
+    pub fn of(graph: &Graph) -> BTreeMap<String, Self> {
         let shown = |node: &Node| node.shown_address().unwrap_or_else(|| node.name.clone());
         let of = |pipeline: &PipelineGraph| Self {
             source: shown(&pipeline.source.node),
@@ -60,10 +60,8 @@ pub(crate) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'
     let mut known: Vec<&str> = known.collect();
     known.sort_unstable();
     known.dedup();
-    let near = known.iter().map(|it| (strsim::damerau_levenshtein(it, name), *it)).min();
-    let near = near.filter(|(distance, it)| *distance <= (it.len().max(name.len()) / 3).max(1)).map(|(_, it)| it);
     let error = ApiError::not_found(format!("there is no {what} `{name}`"));
-    match (near, known.len()) {
+    match (closest(name, &known), known.len()) {
         (Some(near), _) => error.hint(format!("did you mean `{near}`?")),
         (None, 0) => error.hint(format!("there is no {what} at all")),
         (None, count) if count > SHOWN_MAX => error.hint(format!("known are {}, … ({count})", known[..SHOWN_MAX].join(", "))),
@@ -190,22 +188,7 @@ fn task(file: &str, ends: &BTreeMap<String, Ends>, status: PipelineStatus) -> Ta
         status: state,
         reason,
         since: timestamp(status.since_ms),
-        messages_read: status.messages_read,
-        rows_read: status.rows_read,
-        bytes_read: status.bytes_read,
-        messages_written: status.messages_written,
-        rows_written: status.rows_written,
-        bytes_written: status.bytes_written,
-        batches_written: status.batches_written,
-        retries: status.retries,
-        reconnects: status.reconnects,
-        errors: status.errors,
-        dead_letters: status.dead_letters,
-        loops_suppressed: status.loops_suppressed,
-        replicated_rows: status.replicated_rows,
-        rows_left_out: status.rows_left_out,
-        queue_messages: status.queue_messages,
-        queue_bytes: status.queue_bytes,
+        counts: status.counts,
         lag_seconds: status.lag_seconds,
         lag_offsets: status.lag_offsets,
         progress_seconds: status.progress_seconds,

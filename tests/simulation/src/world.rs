@@ -157,7 +157,7 @@ impl World {
     pub fn queued(&self, from: usize) -> (u64, u64) {
         let status = self.running(from).map(Running::status).unwrap_or_default();
         let lanes = u64::from(self.shape.vgroups) * 2;
-        (status.pipelines.iter().map(|it| it.queue_messages).sum(), lanes * BUFFER_MESSAGES)
+        (status.pipelines.iter().map(|it| it.counts.queue_messages).sum(), lanes * BUFFER_MESSAGES)
     }
 
     pub fn running(&self, from: usize) -> Option<&Running> {

@@ -106,6 +106,12 @@ impl Served {
         self.api.until(&format!("/api/v1/files/{id}"), status, |file| file["status"] == status)
     }
 
+    /// Ten rows into each database at the first site, and to the second.
+    fn first_rows(&self, databases: &[&str]) {
+        databases.iter().for_each(|database| self.insert(database, 0, 10));
+        databases.iter().for_each(|database| self.arrived(database, 10));
+    }
+
     /// How often a source has connected to read a database.
     fn placed(&self, database: &str) -> usize {
         let log = self.scene.read("serve.log");
@@ -118,10 +124,7 @@ fn a_changed_file_restarts_only_what_differs_and_a_broken_one_changes_nothing() 
     let mut served = Served::new(&["one", "two", "three"]);
     served.write("first", &file("p", &served.a, &served.b, &["one", "two"], ""));
     served.start(&[]);
-    served.insert("one", 0, 10);
-    served.insert("two", 0, 10);
-    served.arrived("one", 10);
-    served.arrived("two", 10);
+    served.first_rows(&["one", "two"]);
     let mode = std::fs::metadata(&served.api.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let before = served.placed("one");
@@ -165,10 +168,7 @@ fn what_was_stopped_stays_stopped_over_kills_and_everything_is_where_it_was() {
     let mut served = Served::new(&["one", "two"]);
     served.write("first", &file("p", &served.a, &served.b, &["one", "two"], ""));
     served.start(&[]);
-    served.insert("one", 0, 10);
-    served.insert("two", 0, 10);
-    served.arrived("one", 10);
-    served.arrived("two", 10);
+    served.first_rows(&["one", "two"]);
     let (status, stopped) = served.api.ask("POST", "/api/v1/tasks/stop", json!({ "file": "first", "values": ["two"] }));
     assert_eq!((status, stopped.as_array().unwrap().len()), (200, 1), "{stopped}");
     assert_eq!((stopped[0]["value"].as_str(), stopped[0]["status"].as_str()), (Some("two"), Some("stopped")));

@@ -1,7 +1,7 @@
 //! `pipeline serve`: every pipeline file of a folder, for as long as the process lives, with the admin API.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::run::{Signals, block_on, duration, seed, wall_clock_ms};
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
 use crate::output::Output;
-use crate::socket::{group_number, socket_path};
+use crate::socket::{group_number, read_token, socket_path};
 
 /// Run every pipeline file of a folder as a service
 ///
@@ -51,6 +51,8 @@ pub struct Args {
     #[arg(long)]
     accept_new_sources: bool,
 }
+
+const TOKEN_HINT: &str = "make one that only you can read: `(umask 077; openssl rand -hex 32 > FILE)`";
 
 const EXAMPLES: &str = "Examples:
   pipeline serve --dir /etc/pipeline
@@ -88,18 +90,11 @@ impl Args {
         let group = self.socket_group.as_deref().map(group_number).transpose()?;
         let unix = Some(UnixEndpoint { path: socket_path(self.socket.as_deref()), group });
         let tcp = match (self.listen, &self.token_file) {
-            (Some(address), Some(file)) => Some(TcpEndpoint { address, token: read_token(file)? }),
+            (Some(address), Some(file)) => Some(TcpEndpoint { address, token: read_token(file, TOKEN_HINT)? }),
             _ => None,
         };
         Ok(Endpoints { unix, tcp })
     }
-}
-
-fn read_token(file: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(file).map_err(|error| {
-        let error = CommandError::bad_usage(format!("the token's file {} cannot be read: {error}", file.display()));
-        error.hint("make one that only you can read: `(umask 077; openssl rand -hex 32 > FILE)`")
-    })
 }
 
 async fn serve(args: &Args, supervisor: Arc<Supervisor>, endpoints: Endpoints, output: &Output) -> CommandResult {

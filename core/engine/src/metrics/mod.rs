@@ -6,4 +6,4 @@ mod registry;
 mod status;
 
 pub use registry::{Counter, INCIDENTS_MAX, IncidentRecord, Labels, Registry, Sample};
-pub use status::{LagClock, LaneStatus, PipelineStatus, RunStatus, ServiceStatus, TaskState};
+pub use status::{Counts, LagClock, LaneStatus, PipelineStatus, RunStatus, ServiceStatus, TaskState};

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::registry::IncidentRecord;
@@ -46,18 +47,10 @@ impl TaskState {
     }
 }
 
-/// One task: a pipeline, or its share for one value of the source's task key.
-#[derive(Clone, Debug, Default, Serialize)]
+/// What is counted of a task, since it was made, and what waits in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub struct PipelineStatus {
-    pub pipeline: String,
-    /// The value (a database), empty where the pipeline is not divided.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub task: String,
-    #[serde(flatten)]
-    pub state: TaskState,
-    /// Since when it is in this state, in milliseconds since the epoch.
-    pub since_ms: i64,
+pub struct Counts {
     pub messages_read: u64,
     pub rows_read: u64,
     pub bytes_read: u64,
@@ -80,6 +73,22 @@ pub struct PipelineStatus {
     /// Messages and bytes between source and sinks now.
     pub queue_messages: u64,
     pub queue_bytes: u64,
+}
+
+/// One task: a pipeline, or its share for one value of the source's task key.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PipelineStatus {
+    pub pipeline: String,
+    /// The value (a database), empty where the pipeline is not divided.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
+    #[serde(flatten)]
+    pub state: TaskState,
+    /// Since when it is in this state, in milliseconds since the epoch.
+    pub since_ms: i64,
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Positions that are still to be read, all lanes together; absent where the source does not know.
     pub lag_offsets: Option<i64>,
     /// For how long what is read next has been waiting.

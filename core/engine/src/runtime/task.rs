@@ -19,7 +19,7 @@ use super::session::{End, Session};
 use super::watch::{Watch, Watched};
 use super::worker::Item;
 use crate::graph::PipelineGraph;
-use crate::metrics::{Counter, Labels, LagClock, LaneStatus, PipelineStatus, Registry, TaskState};
+use crate::metrics::{Counter, Counts, Labels, LagClock, LaneStatus, PipelineStatus, Registry, TaskState};
 use crate::state::{Change, TaskKey};
 
 /// What a run asks of a task.
@@ -347,22 +347,24 @@ impl Task {
             task: self.value.clone(),
             state,
             since_ms: live.since_ms,
-            messages_read: counters.messages_read.get(),
-            rows_read: counters.rows_read.get(),
-            bytes_read: counters.bytes_read.get(),
-            rows_written: counters.rows_written.get(),
-            bytes_written: counters.bytes_written.get(),
-            messages_written: counters.messages_written.get(),
-            batches_written: counters.batches_written.get(),
-            retries: counters.retries.get(),
-            reconnects: counters.reconnects.get(),
-            errors: counters.errors.get(),
-            dead_letters: counters.dead_letters.get(),
-            loops_suppressed: of_plugins("loops_suppressed"),
-            replicated_rows: of_plugins("replicated_rows"),
-            rows_left_out: of_plugins("rows_left_out"),
-            queue_messages: queued.0,
-            queue_bytes: queued.1,
+            counts: Counts {
+                messages_read: counters.messages_read.get(),
+                rows_read: counters.rows_read.get(),
+                bytes_read: counters.bytes_read.get(),
+                rows_written: counters.rows_written.get(),
+                bytes_written: counters.bytes_written.get(),
+                messages_written: counters.messages_written.get(),
+                batches_written: counters.batches_written.get(),
+                retries: counters.retries.get(),
+                reconnects: counters.reconnects.get(),
+                errors: counters.errors.get(),
+                dead_letters: counters.dead_letters.get(),
+                loops_suppressed: of_plugins("loops_suppressed"),
+                replicated_rows: of_plugins("replicated_rows"),
+                rows_left_out: of_plugins("rows_left_out"),
+                queue_messages: queued.0,
+                queue_bytes: queued.1,
+            },
             lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
             lag_seconds: behind,
             progress_seconds: live.progress_at.map(|at| now.duration_since(at).as_secs_f64()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pipeline_sdk::{Error, Result};
 
-const FILE: &str = "lock";
+pub(super) const FILE: &str = "lock";
 
 /// Held as long as this value lives.
 #[derive(Debug)]

@@ -19,3 +19,6 @@ pub use letters::DeadLetter;
 pub(crate) use letters::payload_json;
 pub use lock::Lock;
 pub use store::{Change, FORMAT, Store};
+
+/// What a store keeps in its folder.
+pub const FILES: [&str; 3] = [store::FILE, journal::FILE, lock::FILE];

@@ -19,7 +19,7 @@ use super::lock::Lock;
 
 /// Version of what is stored; a higher one is refused.
 pub const FORMAT: u64 = 1;
-const FILE: &str = "state.redb";
+pub(super) const FILE: &str = "state.redb";
 /// Pages of the store that are kept in memory.
 const CACHE_BYTES_MAX: usize = 4 << 20;
 
@@ -59,15 +59,14 @@ pub struct Store {
 struct Shared {
     database: Database,
     path: PathBuf,
-    /// A store in memory commits at once, in the caller: tests with paused time stay deterministic.
-    in_memory: bool,
     /// Of the store's file.
     queue: Mutex<Queue>,
     /// Task, identity and sink → positions that may have been written.
     intents: Mutex<Journal>,
     /// Of the journal: writes wait for intents, and intents not for the store's transactions.
     intent_queue: Mutex<Queue>,
-    _lock: Option<Lock>,
+    /// Absent for a store in memory.
+    lock: Option<Lock>,
 }
 
 /// Commits that wait for the one under way. Bounded by the callers, of whom each waits for its own.
@@ -102,9 +101,8 @@ impl Store {
     }
 
     fn with(database: Database, path: PathBuf, intents: Journal, lock: Option<Lock>) -> Result<Self> {
-        let in_memory = lock.is_none();
         let (queue, intent_queue, intents) = (Mutex::default(), Mutex::default(), Mutex::new(intents));
-        let shared = Shared { database, path, in_memory, queue, intents, intent_queue, _lock: lock };
+        let shared = Shared { database, path, queue, intents, intent_queue, lock };
         let store = Self { shared: Arc::new(shared) };
         store.shared.check_format()?;
         Ok(store)
@@ -116,7 +114,8 @@ impl Store {
 
     /// Stores changes together; durable when it returns `Ok`. Commits that come meanwhile share the next fsync.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<()> {
-        if self.shared.in_memory {
+        // A store in memory commits at once, in the caller: tests with paused time stay deterministic.
+        if self.shared.lock.is_none() {
             return self.shared.write(&changes);
         }
         let (sender, receiver) = oneshot::channel();

@@ -5,7 +5,7 @@ use pipeline_service::api::{Lane, Task};
 use serde::Serialize;
 
 use super::rows::{Row, number, print, text};
-use super::service::{ServiceArgs, named};
+use super::service::{Asked, Chosen, named};
 use crate::error::CommandResult;
 use crate::output::Output;
 
@@ -19,17 +19,10 @@ const SLACK_WARN_S: f64 = 3_600.0;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The replica; all where none is named
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// Its databases; all where none is named
-    #[arg(value_name = "DATABASE")]
-    databases: Vec<String>,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    chosen: Chosen,
+    #[command(flatten)]
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -146,10 +139,10 @@ impl Row for DiffRow {
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        let service = self.service.connect().await?;
-        let tasks = service.replica_tasks(self.id.as_slice(), output).await?;
-        let tasks = named(tasks, &self.databases)?;
-        print(&rows(&tasks), self.json, output);
+        let service = self.asked.service.connect().await?;
+        let tasks = service.look().await?.tasks_of(self.chosen.id.as_slice(), output)?;
+        let tasks = named(tasks, &self.chosen.databases)?;
+        print(&rows(&tasks), self.asked.json, output);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use pipeline_service::api::{Task, TaskStatus as Status};
 use serde::Serialize;
 
 use super::rows::{Row, colored, print, seconds, text};
-use super::service::{ServiceArgs, task_name};
+use super::service::{Asked, task_name};
 use crate::error::{CommandError, CommandResult};
 use crate::output::Output;
 
@@ -30,10 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| parse_duration(text), default_value = "5s")]
     max_lag: Duration,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -66,16 +63,17 @@ impl Row for ReadyRow {
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        let service = self.service.connect().await?;
-        let tasks = service.replica_tasks(self.id.as_slice(), output).await?;
+        let service = self.asked.service.connect().await?;
+        let seen = service.look().await?;
+        let tasks = seen.tasks_of(self.id.as_slice(), output)?;
         let mut rows: Vec<ReadyRow> = tasks.iter().map(|task| judge(task, self.max_lag, Timestamp::now())).collect();
-        for id in service.replicas(self.id.as_deref()).await? {
+        for id in seen.replicas(self.id.as_deref())? {
             if !tasks.iter().any(|task| task.file == id) {
                 let reason = "it has no task: nothing is replicated".into();
                 rows.push(ReadyRow { replica: id, task: String::new(), database: String::new(), ready: false, lag_seconds: None, reason });
             }
         }
-        print(&rows, self.json, output);
+        print(&rows, self.asked.json, output);
         let not_ready = rows.iter().filter(|row| !row.ready).count();
         match (rows.len(), not_ready) {
             (0, _) => Err(CommandError::failed("there is no replica").hint("`pipeline replica start` makes one")),
@@ -91,7 +89,7 @@ impl Args {
 /// For how long a sink has taken nothing although something waits for it. Lag counts what is to be read; what was read and is not
 /// written waits here.
 fn stuck(task: &Task, now: Timestamp) -> Option<Duration> {
-    if task.queue_messages == 0 {
+    if task.counts.queue_messages == 0 {
         return None;
     }
     let since = task.last_applied.as_deref().unwrap_or(&task.since).parse::<Timestamp>().ok()?;
@@ -119,7 +117,7 @@ fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
             Some(_) => {}
         }
         if let Some(stuck) = stuck(task, now).filter(|stuck| *stuck > max_lag) {
-            reasons.push(format!("{} messages wait for the sink, which took none for {} s", task.queue_messages, stuck.as_secs()));
+            reasons.push(format!("{} messages wait for the sink, which took none for {} s", task.counts.queue_messages, stuck.as_secs()));
         }
         match task.lag_seconds {
             None => reasons.push("its lag is not known".into()),

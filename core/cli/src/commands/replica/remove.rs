@@ -7,7 +7,7 @@ use pipeline_service::api::{File, Task};
 use serde::Serialize;
 
 use super::rows::{Row, print, text};
-use super::service::{Service, ServiceArgs, is_over, parse, toml};
+use super::service::{Service, Asked, is_over, parse, toml};
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
 use crate::output::Output;
@@ -27,10 +27,7 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -60,23 +57,14 @@ impl Row for RemovedRow {
 
 impl Args {
     pub async fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
-        let service = self.service.connect().await?;
-        let ids = service.replicas(self.id.as_deref()).await?;
-        let mut removed = Vec::new();
-        progress::during("removing", ids.len(), async |progress| {
-            for id in &ids {
-                progress.say(format!("removing {id}"));
-                removed.extend(self.remove(id, &service, host, output).await?);
-                progress.step();
-            }
-            Ok::<_, CommandError>(())
-        })
-        .await?;
-        if removed.is_empty() && !self.json {
+        let service = self.asked.service.connect().await?;
+        let ids = service.look().await?.replicas(self.id.as_deref())?;
+        let removed = progress::each("removing", &ids, async |id| self.remove(id, &service, host, output).await).await?;
+        if removed.is_empty() && !self.asked.json {
             output.error("hint", "nothing was stopped: `pipeline replica stop` first, or --force");
             return Ok(());
         }
-        print(&removed, self.json, output);
+        print(&removed, self.asked.json, output);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! `pipeline replica restart`: ends tasks and starts them again.
 
 use super::rows::print;
-use super::service::{ServiceArgs, once_each};
+use super::service::{Asked, Chosen, once_each};
 use super::status::StatusRow;
 use crate::error::CommandResult;
 use crate::output::Output;
@@ -14,17 +14,10 @@ use crate::progress;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The replica; all where none is named
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// Its databases; all where none is named
-    #[arg(value_name = "DATABASE")]
-    databases: Vec<String>,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    chosen: Chosen,
+    #[command(flatten)]
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -35,20 +28,11 @@ Examples:
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        once_each("database", &self.databases)?;
-        let service = self.service.connect().await?;
-        let ids = service.replicas(self.id.as_deref()).await?;
-        let mut changed = Vec::new();
-        progress::during("restarting", ids.len(), async |progress| {
-            for id in &ids {
-                progress.say(format!("restarting {id}"));
-                changed.extend(service.restart(id, &self.databases, self.id.is_some()).await?);
-                progress.step();
-            }
-            Ok::<_, crate::error::CommandError>(())
-        })
-        .await?;
-        print(&changed.iter().map(StatusRow::new).collect::<Vec<_>>(), self.json, output);
+        once_each("database", &self.chosen.databases)?;
+        let service = self.asked.service.connect().await?;
+        let ids = service.look().await?.replicas(self.chosen.id.as_deref())?;
+        let changed = progress::each("restarting", &ids, async |id| service.restart(id, &self.chosen.databases, self.chosen.id.is_some()).await).await?;
+        print(&changed.iter().map(StatusRow::new).collect::<Vec<_>>(), self.asked.json, output);
         Ok(())
     }
 }

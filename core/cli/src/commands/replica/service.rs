@@ -5,18 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline_engine::host::Plugins;
+use pipeline_engine::runtime::ALL_VALUES;
 use pipeline_replica::{ReplicaFile, kinds, suggestion};
 use pipeline_service::api::{ChooseTasks, File, FileStatus, PutFile, Task, TaskStatus};
 use pipeline_service::client::{Address, Client, ClientError};
 
 use crate::error::{CommandError, CommandResult};
 use crate::output::Output;
-use crate::socket::socket_path;
+use crate::socket::{read_token, socket_path};
 
 /// One request: an order waits until tasks have drained, a removal until servers let go of consumers.
 const REQUEST_LIMIT: Duration = Duration::from_secs(600);
-/// The value of what looks for new values, which is no task of a database.
-const ALL: &str = "*";
 
 /// Which service.
 #[derive(Debug, clap::Args)]
@@ -39,10 +38,7 @@ impl ServiceArgs {
     pub async fn connect(&self) -> Result<Service, CommandError> {
         let address = match (&self.address, &self.token_file) {
             (Some(address), Some(file)) => {
-                let token = std::fs::read_to_string(file).map_err(|error| {
-                    CommandError::bad_usage(format!("the token's file {} cannot be read: {error}", file.display()))
-                        .hint("it holds the token that the service was started with")
-                })?;
+                let token = read_token(file, "it holds the token that the service was started with")?;
                 Address::Tcp { address: address.clone(), token }
             }
             _ => Address::Unix(socket_path(self.socket.as_deref())),
@@ -51,6 +47,27 @@ impl ServiceArgs {
         client.service().await.map_err(refused)?;
         Ok(Service { client })
     }
+}
+
+/// What every verb takes that asks a service.
+#[derive(Debug, clap::Args)]
+pub struct Asked {
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tasks of one replica or of all.
+#[derive(Debug, clap::Args)]
+pub struct Chosen {
+    /// The replica; all where none is named
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Its databases; all where none is named
+    #[arg(value_name = "DATABASE")]
+    pub databases: Vec<String>,
 }
 
 /// A service that answers.
@@ -84,7 +101,7 @@ impl Service {
     /// Tasks of one file or of all, without what only looks for new values.
     pub async fn tasks(&self, id: Option<&str>) -> Result<Vec<Task>, CommandError> {
         let mut tasks = self.client.tasks(id).await.map_err(refused)?;
-        tasks.retain(|task| task.value != ALL);
+        tasks.retain(|task| task.value != ALL_VALUES);
         Ok(tasks)
     }
 
@@ -102,10 +119,10 @@ impl Service {
         let mut values = values.to_vec();
         if values.is_empty() && stopped {
             let tasks = self.client.tasks(Some(id)).await.map_err(refused)?;
-            if tasks.iter().any(|task| task.value == ALL) {
-                self.client.start(&chosen(id, &[ALL.to_owned()])).await.map_err(refused)?;
+            if tasks.iter().any(|task| task.value == ALL_VALUES) {
+                self.client.start(&chosen(id, &[ALL_VALUES.to_owned()])).await.map_err(refused)?;
             }
-            values.extend(tasks.into_iter().map(|task| task.value).filter(|value| value != ALL));
+            values.extend(tasks.into_iter().map(|task| task.value).filter(|value| value != ALL_VALUES));
             values.sort();
             values.dedup();
         }
@@ -117,17 +134,28 @@ impl Service {
         changed(self.client.remove(&chosen(id, values)).await)
     }
 
+    /// What there is now.
+    pub async fn look(&self) -> Result<Seen, CommandError> {
+        Ok(Seen { files: self.files().await?, tasks: self.tasks(None).await? })
+    }
+}
+
+/// Files and tasks of a service, as they were at one look.
+pub struct Seen {
+    files: Vec<File>,
+    tasks: Vec<Task>,
+}
+
+impl Seen {
     /// IDs of all replicas, or the one given.
     ///
     /// # Errors
     /// There is none of this ID.
-    pub async fn replicas(&self, id: Option<&str>) -> Result<Vec<String>, CommandError> {
-        let files = self.files().await?;
-        let tasks = self.tasks(None).await?;
+    pub fn replicas(&self, id: Option<&str>) -> Result<Vec<String>, CommandError> {
         let is_replica = |file: &File| {
-            !file.replicas.is_empty() || tasks.iter().any(|task| task.replica && task.file == file.id)
+            !file.replicas.is_empty() || self.tasks.iter().any(|task| task.replica && task.file == file.id)
         };
-        let known: Vec<&File> = files.iter().filter(|file| is_replica(file) || file.status == FileStatus::Broken).collect();
+        let known: Vec<&File> = self.files.iter().filter(|file| is_replica(file) || file.status == FileStatus::Broken).collect();
         match id {
             None => Ok(known.into_iter().filter(|file| is_replica(file)).map(|file| file.id.clone()).collect()),
             Some(id) if known.iter().any(|file| file.id == id) => Ok(vec![id.to_owned()]),
@@ -142,17 +170,17 @@ impl Service {
     ///
     /// # Errors
     /// An ID that is no replica's.
-    pub async fn replica_tasks(&self, ids: &[String], output: &Output) -> Result<Vec<Task>, CommandError> {
+    pub fn tasks_of(&self, ids: &[String], output: &Output) -> Result<Vec<Task>, CommandError> {
         for id in ids {
-            self.replicas(Some(id)).await?;
+            self.replicas(Some(id))?;
         }
-        for file in self.files().await? {
-            if let Some(problem) = file.problem.filter(|_| ids.is_empty() || ids.contains(&file.id)) {
+        for file in &self.files {
+            if let Some(problem) = file.problem.as_ref().filter(|_| ids.is_empty() || ids.contains(&file.id)) {
                 output.error("warning", &format!("{} since {}: {problem}", file.path, file.since));
             }
         }
-        let mut tasks = self.tasks(None).await?;
-        tasks.retain(|task| if ids.is_empty() { task.replica } else { ids.contains(&task.file) });
+        let is_meant = |task: &&Task| if ids.is_empty() { task.replica } else { ids.contains(&task.file) };
+        let mut tasks: Vec<Task> = self.tasks.iter().filter(is_meant).cloned().collect();
         tasks.sort_by(|one, other| {
             (&one.file, &one.value, &one.pipeline).cmp(&(&other.file, &other.value, &other.pipeline))
         });
@@ -167,7 +195,7 @@ fn chosen(id: &str, values: &[String]) -> ChooseTasks {
 
 fn changed(answer: Result<Vec<Task>, ClientError>) -> Result<Vec<Task>, CommandError> {
     let mut tasks = answer.map_err(refused)?;
-    tasks.retain(|task| task.value != ALL);
+    tasks.retain(|task| task.value != ALL_VALUES);
     Ok(tasks)
 }
 

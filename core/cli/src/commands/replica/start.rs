@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use pipeline_engine::runtime::ALL_VALUES;
 use pipeline_replica::{New, SiteLook, make_id, suggestion};
 use serde::Serialize;
 
 use super::ends::{Named, SiteArgs, environment};
-use super::service::{Service, ServiceArgs, is_over, once_each, parse, toml};
+use super::service::{Service, Asked, is_over, once_each, parse, toml};
 use super::sites::{databases, identities};
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
@@ -15,7 +16,6 @@ use crate::progress::{self, Progress};
 
 /// Between two looks for new databases, unless told otherwise.
 const INTERVAL_DEFAULT_S: u64 = 30;
-const ALL: &str = "*";
 
 /// Make a replica, or add databases to one
 ///
@@ -58,10 +58,7 @@ pub struct Args {
     #[command(flatten)]
     sites: SiteArgs,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -142,7 +139,7 @@ impl Args {
         let (mut values, mut exclude) = (self.databases.clone(), Vec::new());
         if checks_new || is_all {
             exclude.extend(existing.into_iter().filter(|name| !values.is_empty() && !values.contains(name)).cloned());
-            values = vec![ALL.to_owned()];
+            values = vec![ALL_VALUES.to_owned()];
         } else if values.is_empty() {
             values.extend(existing.into_iter().cloned());
         }
@@ -168,7 +165,7 @@ impl Args {
     async fn make(&self, from: &str, to: &str, host: &HostArgs, output: &Output) -> CommandResult {
         once_each("database", &self.databases)?;
         let named = self.sites.named(from, to, &environment, host, output)?;
-        let service = self.service.connect().await?;
+        let service = self.asked.service.connect().await?;
         let files = service.files().await?;
         let is_taken = |id: &str| files.iter().any(|file| file.id == id);
         if let Some(id) = self.id.as_deref().filter(|id| is_taken(id)) {
@@ -190,7 +187,7 @@ impl Args {
             sink: &looks.1.address,
             databases,
         };
-        match self.json {
+        match self.asked.json {
             true => output.json(&made),
             false => {
                 output.line(&id);
@@ -226,7 +223,7 @@ impl Args {
     }
 
     async fn add(&self, id: &str, host: &HostArgs, output: &Output) -> CommandResult {
-        let service = self.service.connect().await?;
+        let service = self.asked.service.connect().await?;
         let found = service.file(id).await?;
         let plugins = host.plugins(&[], None, output);
         let mut file = parse(&found, &plugins)?;
@@ -266,7 +263,7 @@ impl Args {
         if !added.started.is_empty() {
             service.start(id, &added.started).await?;
         }
-        match self.json {
+        match self.asked.json {
             true => output.json(&added),
             false => output.line(&added.text()),
         }

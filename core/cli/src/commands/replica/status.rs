@@ -8,7 +8,7 @@ use pipeline_service::api::{Task, TaskStatus as Status};
 use serde::Serialize;
 
 use super::rows::{Row, colored, number, print, render, seconds, text};
-use super::service::{Service, ServiceArgs, once_each, task_name};
+use super::service::{Service, Asked, once_each, task_name};
 use crate::error::{CommandError, CommandResult};
 use crate::output::{Output, is_terminal};
 use crate::status::thousands;
@@ -33,10 +33,7 @@ pub struct Args {
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -139,24 +136,24 @@ impl Row for VerboseRow {
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
         once_each("replica", &self.ids)?;
-        let service = self.service.connect().await?;
+        let service = self.asked.service.connect().await?;
         if self.watch {
             return self.watch(&service, output).await;
         }
         let tasks = self.tasks(&service, output).await?;
         if !self.verbose {
-            print(&tasks.iter().map(StatusRow::new).collect::<Vec<_>>(), self.json, output);
+            print(&tasks.iter().map(StatusRow::new).collect::<Vec<_>>(), self.asked.json, output);
             return Ok(());
         }
         let mut rates = Rates::default();
         rates.rows(&tasks);
         tokio::time::sleep(WATCH_INTERVAL).await;
-        print(&rates.rows(&self.tasks(&service, output).await?), self.json, output);
+        print(&rates.rows(&self.tasks(&service, output).await?), self.asked.json, output);
         Ok(())
     }
 
     async fn tasks(&self, service: &Service, output: &Output) -> Result<Vec<Task>, CommandError> {
-        service.replica_tasks(&self.ids, output).await
+        service.look().await?.tasks_of(&self.ids, output)
     }
 
     async fn watch(&self, service: &Service, output: &Output) -> CommandResult {
@@ -191,7 +188,7 @@ impl Rates {
         let now = Instant::now();
         let seconds = self.at.replace(now).map_or(0.0, |at| now.duration_since(at).as_secs_f64());
         let mut row = |task: &Task| {
-            let written = task.rows_written;
+            let written = task.counts.rows_written;
             let before = self.rows.insert(format!("{} {}", task.file, task_name(task)), written);
             // Counters begin anew where a task does.
             let new = before.map_or(0, |before| written.saturating_sub(before));

@@ -1,7 +1,7 @@
 //! `pipeline replica stop`: ends tasks until somebody starts them again.
 
 use super::rows::print;
-use super::service::{ServiceArgs, once_each};
+use super::service::{Asked, Chosen, once_each};
 use super::status::StatusRow;
 use crate::error::CommandResult;
 use crate::output::Output;
@@ -15,20 +15,13 @@ use crate::progress;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The replica; all where none is named
-    #[arg(value_name = "ID")]
-    id: Option<String>,
-    /// Its databases; all where none is named
-    #[arg(value_name = "DATABASE")]
-    databases: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Leave the checking for new databases on
     #[arg(long)]
     no_new_databases: bool,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -39,24 +32,15 @@ Examples:
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        once_each("database", &self.databases)?;
-        let service = self.service.connect().await?;
-        let ids = service.replicas(self.id.as_deref()).await?;
-        let mut changed = Vec::new();
-        progress::during("stopping", ids.len(), async |progress| {
-            for id in &ids {
-                progress.say(format!("stopping {id}"));
-                changed.extend(service.stop(id, &self.databases, self.no_new_databases).await?);
-                progress.step();
-            }
-            Ok::<_, crate::error::CommandError>(())
-        })
-        .await?;
-        if changed.is_empty() && !self.json {
+        once_each("database", &self.chosen.databases)?;
+        let service = self.asked.service.connect().await?;
+        let ids = service.look().await?.replicas(self.chosen.id.as_deref())?;
+        let changed = progress::each("stopping", &ids, async |id| service.stop(id, &self.chosen.databases, self.no_new_databases).await).await?;
+        if changed.is_empty() && !self.asked.json {
             output.error("hint", "nothing was running: `pipeline replica status` shows all");
             return Ok(());
         }
-        print(&changed.iter().map(StatusRow::new).collect::<Vec<_>>(), self.json, output);
+        print(&changed.iter().map(StatusRow::new).collect::<Vec<_>>(), self.asked.json, output);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::service::{ServiceArgs, parse, toml};
+use super::service::{Asked, parse, toml};
 use super::sites::databases;
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
@@ -22,10 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     new_database_checking_interval: u64,
     #[command(flatten)]
-    service: ServiceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 const EXAMPLES: &str = "\
@@ -43,7 +40,7 @@ struct Updated<'a> {
 
 impl Args {
     pub async fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
-        let service = self.service.connect().await?;
+        let service = self.asked.service.connect().await?;
         let found = service.file(&self.id).await?;
         let plugins = host.plugins(&[], None, output);
         let mut file = parse(&found, &plugins)?;
@@ -61,7 +58,7 @@ impl Args {
             service.put(&self.id, &file.text(), false).await?;
         }
         let updated = Updated { replica: &self.id, new_database_checking_interval: seconds, changed };
-        match (self.json, seconds) {
+        match (self.asked.json, seconds) {
             (true, _) => output.json(&[updated]),
             (false, 0) => output.line(&format!("{}: new databases are not looked for", self.id)),
             (false, _) => output.line(&format!("{}: new databases are looked for every {seconds} s", self.id)),

@@ -41,7 +41,7 @@ async fn a_sink_that_loses_its_connection_gets_everything_since_the_checkpoint_a
     let (world, status, _) = run("sink-lost", "", twice).await;
     assert_eq!(world.durable["1"].len(), 120);
     assert_eq!(world.connects, 3);
-    assert_eq!(status.pipelines[0].reconnects, 2);
+    assert_eq!(status.pipelines[0].counts.reconnects, 2);
     let second: Vec<_> = world.written.iter().skip_while(|it| it.number < 6).skip(1).collect();
     assert_eq!(second[0].number, 1, "nothing was durable yet: all comes again");
     assert!(second[0].replayed, "and may have been written");
@@ -55,7 +55,7 @@ async fn a_source_that_loses_its_connection_goes_on_behind_what_was_read() {
     };
     let (world, status, _) = run("source-lost", "", lost).await;
     assert_eq!(world.numbers("1"), (1..=20).collect::<Vec<_>>());
-    assert_eq!((status.pipelines[0].reconnects, status.pipelines[0].retries), (1, 1));
+    assert_eq!((status.pipelines[0].counts.reconnects, status.pipelines[0].counts.retries), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +63,7 @@ async fn calls_that_may_succeed_later_are_repeated_up_to_a_limit() {
     let busy = Trouble::Fails(Error::retry("busy"));
     let (world, status, _) = run("retry", "retry-attempts-max = 3", on(7, vec![busy.clone(); 3])).await;
     assert_eq!(world.numbers("1"), (1..=20).collect::<Vec<_>>());
-    assert_eq!(status.pipelines[0].retries, 3);
+    assert_eq!(status.pipelines[0].counts.retries, 3);
     let (_, status, _) = run("retry-end", "retry-attempts-max = 3", on(7, vec![busy; 4])).await;
     let TaskState::Failed(reason) = &status.pipelines[0].state else { panic!("{status:?}") };
     assert!(reason.contains("gave up after 3 attempts") && reason.contains("busy"), "{reason}");
@@ -102,7 +102,7 @@ async fn rejected_rows_go_where_the_policy_says() {
     assert!(reason.contains("too wide") && reason.contains("test.wide"), "{reason}");
 
     let (world, status, store) = run("reject-keep", "on-error = \"dead-letter\"", on(7, vec![rejected()])).await;
-    assert_eq!(status.pipelines[0].dead_letters, 1);
+    assert_eq!(status.pipelines[0].counts.dead_letters, 1);
     assert_eq!(world.numbers("1"), (1..=20).collect::<Vec<_>>(), "the other row of 7 is written");
     let letter = store.dead_letters(10).unwrap().remove(0);
     assert_eq!((letter.position.as_str(), letter.rows, letter.time_ms), ("7", 1, 1_000));
@@ -132,7 +132,7 @@ async fn a_rejected_change_stops_the_task_unless_told_otherwise() {
     let (_, status, _) = run("change-stop", "on-error = \"dead-letter\"", change).await;
     assert!(matches!(status.pipelines[0].state, TaskState::Rejected(_)), "{status:?}");
     let (world, status, store) = run("change-keep", "on-rejected-change = \"dead-letter\"", change).await;
-    assert_eq!((status.pipelines[0].dead_letters, world.durable["1"].len()), (1, 19));
+    assert_eq!((status.pipelines[0].counts.dead_letters, world.durable["1"].len()), (1, 19));
     assert_eq!(store.dead_letters(1).unwrap()[0].payload["detail"], json!({ "number": 7 }));
 }
 

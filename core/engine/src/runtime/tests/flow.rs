@@ -24,7 +24,7 @@ async fn everything_arrives_in_order_and_is_committed_once_durable() {
     }
     assert_eq!(world.violations, Vec::<String>::new());
     let status = &running.status().pipelines[0];
-    assert_eq!((status.rows_read, status.rows_written, status.messages_written), (600, 600, 300));
+    assert_eq!((status.counts.rows_read, status.counts.rows_written, status.counts.messages_written), (600, 600, 300));
     assert_eq!(status.lanes[0].position.as_deref(), Some("100"));
 }
 
@@ -83,7 +83,7 @@ async fn a_sink_that_does_not_keep_up_stops_the_source() {
     let bound = 8 + 16 + 16 + 4 + 4;
     assert!(lock(&world).read <= bound, "{} were read", lock(&world).read);
     let status = running.status().pipelines.remove(0);
-    assert_eq!(status.queue_messages, 16);
+    assert_eq!(status.counts.queue_messages, 16);
     lock(&world).is_sink_blocked = false;
     until("all are written", || lock(&world).written.len() == 10_000).await;
     running.stop().await;
@@ -103,7 +103,7 @@ async fn swallowed_messages_advance_their_lane() {
         world.committed.get("1") == Some(&10) && world.committed.get("2") == Some(&5)
     })
     .await;
-    assert_eq!(running.status().pipelines[0].loops_suppressed, 12);
+    assert_eq!(running.status().pipelines[0].counts.loops_suppressed, 12);
     running.stop().await;
     assert_eq!(lock(&world).violations, Vec::<String>::new());
 }
