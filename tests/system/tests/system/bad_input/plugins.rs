@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipeline_tests::{Outcome, Scene, binary};
 
-use crate::{SOON, Two, replica, wait_for_rows};
+use super::{SOON, Two, replica, wait_for_rows};
 
 /// Where `cargo build` puts libraries.
 fn built() -> PathBuf {

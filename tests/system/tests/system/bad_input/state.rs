@@ -5,7 +5,7 @@ use std::process::Command;
 
 use pipeline_tests::{Process, binary};
 
-use crate::{SOON, Two, wait_for_rows};
+use super::{SOON, Two, wait_for_rows};
 
 #[test]
 fn half_written_state_store() {

@@ -2,7 +2,7 @@
 
 use pipeline_tests::Scene;
 
-use crate::replica;
+use super::replica;
 
 const A: &str = "ws://root:secretword@a.example:6041";
 const B: &str = "ws://root:secretword@b.example:6041";

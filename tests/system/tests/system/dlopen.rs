@@ -1,28 +1,12 @@
-//! A real shared library over the real loader: the loop-marking plugin's.
+//! A real shared library over the engine's loader: the loop-marking plugin's.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use pipeline_engine::config::PluginPin;
 use pipeline_engine::graph::Catalog;
 use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
 use pipeline_sdk::Kind;
-
-/// Builds the library, as a test must not rely on what lies about.
-fn folder() -> PathBuf {
-    let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_path_buf();
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "-p", "pipeline-plugin-loop-mark", "--target-dir"])
-        .arg(target.parent().unwrap())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .unwrap();
-    assert!(built.success());
-    let folder = tempfile::tempdir().unwrap().keep();
-    let name = "libpipeline_plugin_loop_mark.so";
-    std::fs::copy(target.join(name), folder.join(name)).unwrap();
-    folder
-}
+use pipeline_tests::binary;
 
 fn load(folder: &Path, pin: Option<&str>) -> Plugins {
     let pins = pin.map(|sha256| ("loop-mark".to_owned(), PluginPin { sha256: sha256.into() }));
@@ -36,8 +20,11 @@ fn load(folder: &Path, pin: Option<&str>) -> Plugins {
 
 #[test]
 fn a_shared_library_is_opened_from_a_copy_under_its_hash() {
-    let folder = folder();
-    let plugins = load(&folder, None);
+    let name = "libpipeline_plugin_loop_mark.so";
+    let scene = tempfile::tempdir().unwrap();
+    let folder = scene.path();
+    std::fs::copy(binary().with_file_name(name), folder.join(name)).unwrap();
+    let plugins = load(folder, None);
     assert!(plugins.problems().is_empty(), "{:?}", plugins.problems());
     let loaded = &plugins.loaded()[0];
     assert_eq!(loaded.description.name, "loop-mark");
@@ -53,12 +40,11 @@ fn a_shared_library_is_opened_from_a_copy_under_its_hash() {
     let whole = std::fs::read(&copy).unwrap();
     std::fs::write(folder.join("zeros"), vec![0; whole.len()]).unwrap();
     std::fs::rename(folder.join("zeros"), &copy).unwrap();
-    assert!(load(&folder, None).problems().is_empty());
+    assert!(load(folder, None).problems().is_empty());
     assert_eq!(std::fs::read(&copy).unwrap(), whole);
 
     let right = loaded.sha256.to_uppercase();
-    assert!(load(&folder, Some(&right)).problems().is_empty());
-    let wrong = load(&folder, Some(&"0".repeat(64)));
+    assert!(load(folder, Some(&right)).problems().is_empty());
+    let wrong = load(folder, Some(&"0".repeat(64)));
     assert_eq!(wrong.problems()[0].error.code, "plugin.pin");
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,6 +1,6 @@
 //! Sites that cannot be used, go away and come back, or are not what they were.
 
-use crate::{SOON, T0, Two, replica, wait_for_rows};
+use super::{SOON, T0, Two, replica, wait_for_rows};
 use pipeline_tests::{Scene, Site, start_node};
 
 /// Runs the file to its end: exit code and messages as given, nothing written at the second site, and everything there once the

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pipeline_tests::insert_bytes;
 use serde_json::json;
 
-use crate::{SOON, T0, Two, wait_for_rows};
+use super::{SOON, T0, Two, wait_for_rows};
 
 /// A message that the source must not take, then one that the target does not.
 #[test]
