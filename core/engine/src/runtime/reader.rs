@@ -19,9 +19,9 @@ use crate::config::Freshness;
 /// Waits of an adaptive source: the first one after data, and the longest.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
-/// How often at most the source is asked how far it is: while it brings something, and after a while without.
+/// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
-const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(4);
+const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// A source that cannot tell how far it is counts as caught up after this long without anything new.
 const QUIET: Duration = Duration::from_secs(2);
 /// Commands that wait for the reader.
@@ -212,7 +212,11 @@ impl Reader {
         let limit = self.task.pipeline.settings.call_timeout;
         let lanes = call("the source's progress", limit, self.source.progress()).await.map_err(Failure::of)?;
         self.progress_at = Instant::now();
-        self.progress_interval = (self.progress_interval * 2).min(PROGRESS_INTERVAL_MAX);
+        let lags = lanes.iter().any(|lane| match (&lane.current, &lane.latest) {
+            (Some(current), Some(latest)) => current.number < latest.number,
+            _ => false,
+        });
+        self.progress_interval = if lags { PROGRESS_INTERVAL_MIN } else { (self.progress_interval * 2).min(PROGRESS_INTERVAL_MAX) };
         self.task.note_progress(&lanes);
         Ok(lanes)
     }

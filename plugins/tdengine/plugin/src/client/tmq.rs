@@ -77,7 +77,15 @@ pub struct Consumer {
 struct Ahead {
     /// Ends with an error, with a poll that found nothing, or when told to stop.
     messages: mpsc::Receiver<Result<Option<Message>>>,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
+}
+
+/// What the task that polls is told while it does.
+#[derive(Debug)]
+struct Orders {
+    stop: AtomicBool,
+    /// Blocking time of the next poll, milliseconds.
+    wait_ms: AtomicU64,
 }
 
 impl Consumer {
@@ -124,13 +132,15 @@ impl Consumer {
     /// Begins to poll unless that is under way, and fetches what is found, up to the limit of messages ahead. A poll returns
     /// when a message comes or after `wait`, by about min(`wait`, 1 s) (FACTS F43); one that found nothing is the last.
     pub fn start_poll(&mut self, wait: Duration) {
-        if self.ahead.is_some() {
+        let wait_ms = wait.as_millis() as u64;
+        if let Some(ahead) = &self.ahead {
+            ahead.orders.wait_ms.store(wait_ms, Ordering::Relaxed);
             return;
         }
         let (sender, messages) = mpsc::channel(self.prefetch);
-        let stop = Arc::new(AtomicBool::new(false));
-        tokio::spawn(fetch_ahead(self.socket.clone(), self.last_message.clone(), wait, sender, stop.clone()));
-        self.ahead = Some(Ahead { messages, stop });
+        let orders = Arc::new(Orders { stop: AtomicBool::new(false), wait_ms: AtomicU64::new(wait_ms) });
+        tokio::spawn(fetch_ahead(self.socket.clone(), self.last_message.clone(), sender, orders.clone()));
+        self.ahead = Some(Ahead { messages, orders });
     }
 
     /// Whether a poll under way is done: [`Consumer::poll`] returns at once.
@@ -138,7 +148,7 @@ impl Consumer {
         self.ahead.as_ref().is_some_and(|ahead| !ahead.messages.is_empty())
     }
 
-    /// The next message; polls for `wait` unless a poll is under way.
+    /// The next message; polls for `wait` unless a poll is under way. Loses nothing where it is dropped before it is done.
     ///
     /// # Errors
     /// After an error the consumer is of no use: subscribe again at the checkpoint (FACTS F41).
@@ -164,7 +174,7 @@ impl Consumer {
     pub async fn settle(&mut self) -> Result<Vec<Message>> {
         let mut taken = Vec::new();
         if let Some(mut ahead) = self.ahead.take() {
-            ahead.stop.store(true, Ordering::Release);
+            ahead.orders.stop.store(true, Ordering::Release);
             while let Some(polled) = ahead.messages.recv().await {
                 taken.extend(polled?);
             }
@@ -226,14 +236,14 @@ impl Consumer {
 async fn fetch_ahead(
     socket: Arc<Socket>,
     last_message: Arc<AtomicU64>,
-    wait: Duration,
     messages: mpsc::Sender<Result<Option<Message>>>,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 ) {
     while let Ok(room) = messages.reserve().await {
-        if stop.load(Ordering::Acquire) {
+        if orders.stop.load(Ordering::Acquire) {
             return;
         }
+        let wait = Duration::from_millis(orders.wait_ms.load(Ordering::Relaxed));
         let polled = poll_once(&socket, &last_message, wait).await;
         let is_last = !matches!(polled, Ok(Some(_)));
         room.send(polled);

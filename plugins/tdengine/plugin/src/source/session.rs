@@ -20,11 +20,15 @@ const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
+/// Of both consumers once nothing came for `IDLE_AFTER` and the engine waits for `POLL_MAX`: it answers as soon. A server serves one
+/// consumer's requests one after the other, so this is also how long settling, and with it a stop, may take.
+const IDLE_POLL: Duration = Duration::from_secs(5);
+const IDLE_AFTER: Duration = Duration::from_secs(10);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
 /// Between two looks at where a lane without messages is.
-const IDLE_LOOK: Duration = Duration::from_secs(10);
+const IDLE_LOOK: Duration = Duration::from_secs(30);
 /// Entries that are not ours to read (marked, subscriptions, commits) before a lane's position is moved over them.
 const IDLE_ENTRIES: i64 = 32;
 
@@ -44,6 +48,7 @@ pub struct Session {
     commit_interval: Duration,
     last_commit: Instant,
     last_idle_look: Instant,
+    last_message: Instant,
 }
 
 impl Session {
@@ -74,6 +79,7 @@ impl Session {
             commit_interval: config.commit_interval.0,
             last_commit: Instant::now(),
             last_idle_look: Instant::now(),
+            last_message: Instant::now(),
         }
     }
 
@@ -102,7 +108,9 @@ impl Session {
         // While the second consumer has something to bring, the first does not keep it waiting.
         let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
         let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
-        if let Some(message) = self.main.poll(wait).await? {
+        let is_idle = wait == POLL_MAX && self.last_message.elapsed() >= IDLE_AFTER;
+        let (poll, meta_poll) = if is_idle { (IDLE_POLL, IDLE_POLL) } else { (wait, META_POLL) };
+        if let Some(message) = self.wait_for_message(poll, wait).await? {
             self.main.start_poll(wait);
             self.take(Reader::Main, message).await?;
             // What was fetched ahead goes along.
@@ -111,19 +119,27 @@ impl Session {
                 self.take(Reader::Main, message).await?;
             }
         }
-        self.read_meta().await
+        self.read_meta(meta_poll).await
+    }
+
+    /// The first consumer's next message; a poll that lasts longer than `wait` stays under way.
+    async fn wait_for_message(&mut self, poll: Duration, wait: Duration) -> Result<Option<TmqMessage>> {
+        let next = self.main.poll(poll);
+        let polled = if poll > wait { tokio::time::timeout(wait, next).await } else { Ok(next.await) };
+        // Waiting for a poll can be given up and taken up again.
+        Ok(polled.unwrap_or(Ok(None))?)
     }
 
     /// Takes what the second consumer brought. Its long polls are never waited for.
-    async fn read_meta(&mut self) -> Result<()> {
+    async fn read_meta(&mut self, poll: Duration) -> Result<()> {
         for _ in 0..META_ENTRIES_AT_ONCE {
             let Some(meta) = &mut self.meta else { return Ok(()) };
             if !meta.has_reply() {
-                meta.start_poll(META_POLL);
+                meta.start_poll(poll);
                 return Ok(());
             }
-            let Some(message) = meta.poll(META_POLL).await? else { return self.look_at_meta().await };
-            meta.start_poll(META_POLL);
+            let Some(message) = meta.poll(poll).await? else { return self.look_at_meta(poll).await };
+            meta.start_poll(poll);
             self.take(Reader::Meta, message).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
@@ -131,10 +147,10 @@ impl Session {
     }
 
     /// The second consumer has nothing for now: where the server stands with it, and its lanes, once for each time that is asked for.
-    async fn look_at_meta(&mut self) -> Result<()> {
+    async fn look_at_meta(&mut self, poll: Duration) -> Result<()> {
         let Some(meta) = &mut self.meta else { return Ok(()) };
         if !std::mem::take(&mut self.is_meta_wanted) {
-            meta.start_poll(META_POLL);
+            meta.start_poll(poll);
             return Ok(());
         }
         let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
@@ -146,7 +162,7 @@ impl Session {
         for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
             lane.stands_at = at;
         }
-        meta.start_poll(META_POLL);
+        meta.start_poll(poll);
         Ok(())
     }
 
@@ -155,6 +171,7 @@ impl Session {
         let Some(lane) = self.lanes.get_mut(&(reader, message.vgroup)) else {
             return Err(Error::disconnected(format!("vgroup {} came that was not assigned", message.vgroup)));
         };
+        self.last_message = Instant::now();
         let read = self.changes.read(reader, &lane.lane, &message).await?;
         let place = position(read.next, self.database.created);
         let count = read.messages.len();
