@@ -13,8 +13,8 @@ use crate::report::{Report, Wanted};
 
 /// How long all tasks may take to run.
 const START_LIMIT: Duration = Duration::from_secs(300);
-/// After the last has started, before anything is measured.
-const SETTLE: Duration = Duration::from_secs(10);
+/// After the last has started, before anything is measured: a task counts as idle once nothing came for a while.
+const SETTLE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(20);
 /// Requests for the status.
 const REQUESTS: usize = 20;
