@@ -21,7 +21,7 @@ const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
 /// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
-const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(30);
+const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(8);
 /// A source that cannot tell how far it is counts as caught up after this long without anything new.
 const QUIET: Duration = Duration::from_secs(2);
 /// Commands that wait for the reader.

@@ -13,8 +13,8 @@ use super::service::{Asked, task_name};
 use crate::error::{CommandError, CommandResult};
 use crate::output::Output;
 
-/// What a source told of its log longer ago than this and --max-lag says nothing of now.
-const PROGRESS_AGE_MAX: Duration = Duration::from_secs(15);
+/// What a source told of its log longer ago than this and --max-lag says nothing of now. An idle one is asked every 8 s, and may take 5.
+const PROGRESS_AGE_MAX: Duration = Duration::from_secs(20);
 
 /// Tell whether a fail-over now would lose nothing: exit code 0 if so, else 1
 ///

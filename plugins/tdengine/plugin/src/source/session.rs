@@ -20,10 +20,9 @@ const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
-/// Of both consumers once nothing came for `IDLE_AFTER` and the engine waits for `POLL_MAX`: it answers as soon. A server serves one
+/// Of both consumers while nothing is written at all and the engine waits for `POLL_MAX`: it answers as soon. A server serves one
 /// consumer's requests one after the other, so this is also how long settling, and with it a stop, may take.
-const IDLE_POLL: Duration = Duration::from_secs(5);
-const IDLE_AFTER: Duration = Duration::from_secs(10);
+const STILL_POLL: Duration = Duration::from_secs(5);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
@@ -42,13 +41,15 @@ pub struct Session {
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
     announced: bool,
-    /// Where the second consumer's lanes stand was asked for since it was last looked at.
+    /// Where the second consumer's lanes stand is to be looked at when it has nothing next: they are behind, or were not for a while.
     is_meta_wanted: bool,
     prefetch: usize,
     commit_interval: Duration,
     last_commit: Instant,
     last_idle_look: Instant,
-    last_message: Instant,
+    /// Where each vgroup's log ended when that was last asked, and that nothing was written between the last two times.
+    ends: BTreeMap<i32, i64>,
+    is_still: bool,
 }
 
 impl Session {
@@ -79,7 +80,8 @@ impl Session {
             commit_interval: config.commit_interval.0,
             last_commit: Instant::now(),
             last_idle_look: Instant::now(),
-            last_message: Instant::now(),
+            ends: BTreeMap::new(),
+            is_still: false,
         }
     }
 
@@ -108,8 +110,7 @@ impl Session {
         // While the second consumer has something to bring, the first does not keep it waiting.
         let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
         let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
-        let is_idle = wait == POLL_MAX && self.last_message.elapsed() >= IDLE_AFTER;
-        let (poll, meta_poll) = if is_idle { (IDLE_POLL, IDLE_POLL) } else { (wait, META_POLL) };
+        let (poll, meta_poll) = if self.is_still && wait == POLL_MAX { (STILL_POLL, STILL_POLL) } else { (wait, META_POLL) };
         if let Some(message) = self.wait_for_message(poll, wait).await? {
             self.main.start_poll(wait);
             self.take(Reader::Main, message).await?;
@@ -171,7 +172,7 @@ impl Session {
         let Some(lane) = self.lanes.get_mut(&(reader, message.vgroup)) else {
             return Err(Error::disconnected(format!("vgroup {} came that was not assigned", message.vgroup)));
         };
-        self.last_message = Instant::now();
+        self.is_still = false;
         let read = self.changes.read(reader, &lane.lane, &message).await?;
         let place = position(read.next, self.database.created);
         let count = read.messages.len();
@@ -193,6 +194,7 @@ impl Session {
     /// Lanes that only got entries which are not ours would stay where they are until retention takes the log from under
     /// them: an empty frame carries their position on.
     async fn move_over_hidden_entries(&mut self) -> Result<()> {
+        self.is_meta_wanted = true;
         for (reader, vgroup, at) in self.positions().await? {
             let Some(lane) = self.lanes.get_mut(&(reader, vgroup)) else { continue };
             if at < lane.handed_out + IDLE_ENTRIES {
@@ -218,7 +220,6 @@ impl Session {
     /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
     /// ended; the second's lanes stand where they stood when it had nothing.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
-        self.is_meta_wanted = true;
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
         }
@@ -262,6 +263,10 @@ impl Session {
         if self.lanes.values().any(|lane| !log.contains_key(&lane.vgroup)) {
             return Err(lanes_were_moved());
         }
+        let ends = log.values().map(|it| (it.vgroup_id, it.end)).collect();
+        self.is_still = self.ends == ends;
+        self.ends = ends;
+        self.is_meta_wanted |= positions.iter().any(|(reader, vgroup, at)| *reader == Reader::Meta && *at < log[vgroup].end);
         let created = self.database.created;
         let place = |offset: i64| Some(position(offset, created));
         Ok(positions
