@@ -6,7 +6,7 @@ use std::time::Duration;
 use pipeline_sdk::context::{Host, Place};
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::site::Verdict;
-use pipeline_sdk::{Checkpoint, Context, Incident, Result, Site, SiteConfig, Source, SourceConfig};
+use pipeline_sdk::{Checkpoint, Context, Incident, Payload, Polled, Result, Site, SiteConfig, Source, SourceConfig};
 use pipeline_tdengine::client::{SocketLimits, Subscription};
 use pipeline_tdengine::dsn::Dsn;
 use pipeline_tdengine::site::TdengineSiteConfig;
@@ -43,8 +43,14 @@ struct Scene {
 
 impl Scene {
     async fn start(statements: &[&str]) -> Self {
+        Self::start_with(statements, |_| {}).await
+    }
+
+    async fn start_with(statements: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let node = Node::start(Config::local(data.path())).await.unwrap();
+        let mut config = Config::local(data.path());
+        change(&mut config);
+        let node = Node::start(config).await.unwrap();
         let sql = Connection::open(&dsn(&node), None, SocketLimits::default()).await.unwrap();
         for statement in statements {
             sql.exec(statement).await.unwrap();
@@ -177,4 +183,32 @@ async fn a_plan_reads_both_sites_and_writes_nothing() {
     for scene in [&a, &b] {
         assert_eq!(scene.topics().await, Vec::<String>::new());
     }
+}
+
+/// A process that starts soon after another ended: that one's consumer holds half of the lanes for a while, and what comes of the other
+/// half meanwhile is read again from where it resumes.
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_of_a_lost_consumer_come_to_the_next_one() {
+    let statements = [
+        "create database power vgroups 2 wal_retention_period 3600",
+        "create table power.meters (ts timestamp, v int) tags (g int)",
+    ];
+    let scene = Scene::start_with(&statements, |config| config.member_lost_ms = 1_000).await;
+    for table in 0..20 {
+        let insert = format!("insert into power.t{table} using power.meters tags ({table}) values (1780000000000, {table})");
+        scene.sql.exec(&insert).await.unwrap();
+    }
+    drop(scene.source("one", "power").await);
+    let mut source = tokio::time::timeout(Duration::from_secs(20), scene.source("one", "power")).await.expect("it gets all lanes");
+    let (mut rows, mut idle) = (0, 0);
+    while idle < 20 {
+        match source.next(Duration::from_millis(20)).await.unwrap() {
+            Polled::Messages(messages) => {
+                rows += messages.iter().map(|it| if let Payload::Frame(frame) = &it.payload { frame.rows } else { 0 }).sum::<u64>();
+            }
+            Polled::Idle => idle += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(rows, 20);
 }

@@ -221,8 +221,8 @@ impl Consumer {
         place.position.map_or_else(|| self.store.wal_range(lane.vgroup).map(|(first, _)| first).map_err(Fail::from), Ok)
     }
 
+    /// Lanes that were dealt since the last poll are not seen: a client's library takes them over when it polls.
     pub fn assignment(&mut self, topic: &str) -> Result<Vec<AssignedVgroup>, Fail> {
-        self.refresh()?;
         self.check_topic(topic)?;
         self.known = true;
         let mut lanes: Vec<(&Lane, &Place)> = self.places.iter().filter(|(lane, _)| lane.topic == topic).collect();
@@ -240,7 +240,6 @@ impl Consumer {
     }
 
     fn find(&mut self, lane: &Lane) -> Result<Place, Fail> {
-        self.refresh()?;
         self.check_topic(&lane.topic)?;
         let place = self.places.get(lane).copied();
         place.ok_or_else(|| Fail::new(0x4008, "VgId does not belong to this consumer"))

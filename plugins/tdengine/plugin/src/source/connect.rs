@@ -73,9 +73,9 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
         let message = format!("`{database}` has {} vgroups, more than max-lanes = {}", vgroups.len(), config.max_lanes);
         return Err(Error::fatal(message).path("max-lanes"));
     }
-    for (reader, consumer) in consumers? {
-        let assigned = assigned(&consumer, &vgroups, config.assignment_timeout.0).await?;
-        let placing = Placing { config, context, database, created: found.created, from };
+    for (reader, mut consumer) in consumers? {
+        let (assigned, has_read) = assigned(&mut consumer, &vgroups, config.assignment_timeout.0).await?;
+        let placing = Placing { config, context, database, created: found.created, from, has_read };
         for lane in placing.place(reader, &consumer, &assigned).await? {
             lanes.insert((reader, lane.vgroup), lane);
         }
@@ -108,9 +108,11 @@ async fn make_topic(sql: &Connection, topic: &str, database: &str, kind: &str) -
     }
 }
 
-/// Waits until every vgroup is this consumer's: a member that was lost holds them for seconds (FACTS F41, F42).
-async fn assigned(consumer: &Consumer, vgroups: &[i32], timeout: Duration) -> Result<Vec<AssignedVgroup>> {
+/// Waits until every vgroup is this consumer's: a member that was lost holds them for seconds (FACTS F41, F42). What a consumer was given
+/// since it subscribed it learns by polling only; whether a poll brought anything, which is to be read again then.
+async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -> Result<(Vec<AssignedVgroup>, bool)> {
     let deadline = Instant::now() + timeout;
+    let mut has_read = false;
     loop {
         let assigned = match consumer.assignment().await {
             Ok(assigned) => assigned,
@@ -118,7 +120,7 @@ async fn assigned(consumer: &Consumer, vgroups: &[i32], timeout: Duration) -> Re
             Err(error) => return Err(error.into()),
         };
         if vgroups.iter().all(|vgroup| assigned.iter().any(|lane| lane.vgroup_id == *vgroup)) {
-            return Ok(assigned);
+            return Ok((assigned, has_read));
         }
         if Instant::now() > deadline {
             let held = assigned.len();
@@ -127,7 +129,8 @@ async fn assigned(consumer: &Consumer, vgroups: &[i32], timeout: Duration) -> Re
                 .code("tdengine.lanes")
                 .hint("another process consumes with the same group; stop it or set another `group`"));
         }
-        tokio::time::sleep(ASSIGNMENT_POLL).await;
+        let found = consumer.poll(ASSIGNMENT_POLL).await?.is_some();
+        has_read |= found | !consumer.settle().await?.is_empty();
     }
 }
 
@@ -137,6 +140,8 @@ struct Placing<'a> {
     database: &'a str,
     created: i64,
     from: &'a Checkpoint,
+    /// The consumer may stand behind where it resumes.
+    has_read: bool,
 }
 
 impl Placing<'_> {
@@ -156,7 +161,7 @@ impl Placing<'_> {
             let stored = stored.map(|place| offset_of(place, self.database, self.created)).transpose()?;
             let known = (committed != NEVER_COMMITTED).then_some(committed);
             let resume = self.resume(&lane.to_string(), stored, known, vgroup)?;
-            if known != Some(resume) {
+            if self.has_read || known != Some(resume) {
                 consumer.seek(vgroup.vgroup_id, resume).await?;
             }
             tracing::info!(%lane, resume, oldest = vgroup.begin, latest = vgroup.end, "lane placed");
