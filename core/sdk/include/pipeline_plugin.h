@@ -6,8 +6,9 @@
  *     const pl_root *pipeline_plugin_root(void);
  *
  * Rules
- *  - Every struct of functions starts with its size in bytes. Both sides use the part that both know; the major version must
- *    be equal, a higher minor version only appends.
+ *  - Every struct of functions, pl_message, pl_output and pl_instance start with their size in bytes. Both sides use the part
+ *    that both know; the major version must be equal, a higher minor version only appends. So: `out` and `instance` come with
+ *    their size set, write no more than that; the next message of an array is items[0].size bytes further.
  *  - Memory is freed by who made it: a pl_buffer and a pl_messages carry the function that releases them.
  *  - No call throws, longjmps or unwinds across the boundary.
  *  - One call of an instance at a time, from any thread. A future is polled until it is ready and then dropped, never before;

@@ -15,7 +15,9 @@ pub mod plugin;
 pub mod site;
 pub mod abi;
 
+pub use arrow;
 pub use async_trait::async_trait;
+pub use bytes;
 pub use checkpoint::{Checkpoint, LaneProgress};
 pub use component::{Connected, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
 pub use context::{Context, Incident, State};

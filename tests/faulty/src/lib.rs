@@ -1,5 +1,7 @@
 //! A plugin that does what plugins must not do, when told to.
 
+mod kit;
+
 use std::time::Duration;
 
 use pipeline_sdk::{
@@ -85,7 +87,8 @@ impl Sink for Faulty {
 }
 
 fn plugin() -> Plugin {
-    Plugin::new("faulty", env!("CARGO_PKG_VERSION"), "Misbehaves as told").transform::<Faulty>().sink::<Faulty>()
+    let plugin = Plugin::new("faulty", env!("CARGO_PKG_VERSION"), "Misbehaves as told").transform::<Faulty>().sink::<Faulty>();
+    kit::components(plugin)
 }
 
 pipeline_sdk::plugin!(plugin);

@@ -32,6 +32,22 @@ pub struct LoadedPlugin {
     library: Library,
 }
 
+impl LoadedPlugin {
+    /// Opens one library, wherever it is and whatever its name.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self> {
+        let mut plugins = Plugins::default();
+        plugins.take(path, library::open(path, options)?, options)?;
+        Ok(plugins.plugins.remove(0))
+    }
+
+    pub fn library(&self) -> Library {
+        self.library
+    }
+}
+
 /// A library that could not be used.
 #[derive(Clone, Debug)]
 pub struct LoadProblem {

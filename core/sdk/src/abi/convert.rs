@@ -227,9 +227,13 @@ fn export_rows(
 pub unsafe fn import_messages(messages: Messages, schemas: &mut SchemasReceived) -> Result<Vec<Message>> {
     let mut taken = Vec::with_capacity(messages.len);
     let mut failure = None;
-    for at in 0..messages.len {
-        // SAFETY: `items` points to `len` messages.
-        let raw = unsafe { &mut *messages.items.add(at) };
+    // A sender of a newer minor version has longer messages: the first tells how far the next one is.
+    // SAFETY: `items` points to `len` messages, each with its size first.
+    let width = if messages.len == 0 { size_of::<MessageRaw>() } else { unsafe { (*messages.items).size as usize } };
+    let is_whole = width >= size_of::<MessageRaw>();
+    for at in 0..if is_whole { messages.len } else { 0 } {
+        // SAFETY: as above, and each is at least as long as the one we know.
+        let raw = unsafe { &mut *messages.items.byte_add(at * width) };
         // SAFETY: the slices live until the array is released below.
         match unsafe { import_message(raw, schemas) } {
             Ok(message) => taken.push(message),
@@ -240,6 +244,10 @@ pub unsafe fn import_messages(messages: Messages, schemas: &mut SchemasReceived)
     if let Some(release) = messages.release {
         // SAFETY: released once, after everything was moved out.
         unsafe { release(messages.owner) };
+    }
+    if !is_whole {
+        let message = format!("messages of {width} bytes crossed the boundary, at least {} are needed", size_of::<MessageRaw>());
+        return Err(Error::fatal(message).code("boundary.message"));
     }
     failure.map_or(Ok(taken), Err)
 }
@@ -398,6 +406,22 @@ pub fn bytes_output(bytes: impl Into<Bytes>) -> OutputRaw {
 pub fn error_output(error: Error) -> OutputRaw {
     let json = serde_json::to_vec(&error).expect("an error is plain JSON");
     OutputRaw { status: STATUS_ERROR, bytes: export_bytes(json.into()), ..OutputRaw::default() }
+}
+
+/// Writes what a call returns where the other side wants it: as much as both know. Its own `size` stays.
+///
+/// # Safety
+/// `out` is writable and starts with its size; `T` is a struct of the boundary, with its size first.
+pub unsafe fn write_sized<T>(out: *mut T, value: T) {
+    // SAFETY: of the caller: the size is the first word of both.
+    let room = unsafe { *out.cast::<u32>() } as usize;
+    let known = room.min(size_of::<T>()).saturating_sub(size_of::<u32>());
+    let value = std::mem::ManuallyDrop::new(value);
+    // SAFETY: both are at least `size_of::<u32>() + known` bytes long.
+    unsafe {
+        let from = (&raw const *value).cast::<u8>().add(size_of::<u32>());
+        out.cast::<u8>().add(size_of::<u32>()).copy_from_nonoverlapping(from, known);
+    }
 }
 
 /// Splits an output into its parts, or the error it holds.

@@ -107,7 +107,7 @@ unsafe fn entry(out: *mut OutputRaw, body: impl FnOnce() -> Result<OutputRaw>) {
         Err(panic) => error_output(panic_error(&panic_text(&*panic))),
     };
     // SAFETY: of the caller.
-    unsafe { out.write(output) };
+    unsafe { write_sized(out, output) };
 }
 
 fn messages_output<T: ?Sized>(shared: &Shared<T>, messages: Vec<Message>) -> Result<OutputRaw> {
@@ -380,7 +380,7 @@ pub unsafe fn create(
                 Instance::Service(it) => (Exported::raw(it, runtime, host), (&raw const SERVICE).cast()),
                 Instance::Site(it) => (Exported::raw(it, runtime, host), (&raw const SITE).cast()),
             };
-            instance.write(InstanceRaw { size: size_of::<InstanceRaw>() as u32, kind, instance: pointer, table });
+            write_sized(instance, InstanceRaw { size: size_of::<InstanceRaw>() as u32, kind, instance: pointer, table });
             Ok(OutputRaw::default())
         });
     }

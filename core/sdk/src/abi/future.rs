@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
-use super::convert::{error_output, panic_error};
+use super::convert::{error_output, panic_error, write_sized};
 use super::glue::Runtime;
 use super::types::{FutureRaw, OutputRaw, POLL_PENDING, POLL_READY, WakerRaw, WakerTable};
 
@@ -110,7 +110,7 @@ unsafe extern "C" fn poll_exported(state: *mut c_void, waker: *const WakerRaw, o
     // A task that panicked is dropped like any other; a second panic in its drop is caught as well.
     let _ = catch_unwind(AssertUnwindSafe(|| exported.part = Part::Over));
     // SAFETY: `out` is the host's, writable for this call.
-    unsafe { out.write(output) };
+    unsafe { write_sized(out, output) };
     POLL_READY
 }
 
@@ -149,24 +149,37 @@ impl ImportedFuture {
     }
 }
 
-impl Future for ImportedFuture {
-    type Output = OutputRaw;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<OutputRaw> {
+impl ImportedFuture {
+    /// Polls the call; once it is ready, its output stands in `out`.
+    ///
+    /// # Safety
+    /// `out` is writable, and as long as its first word says.
+    pub(super) unsafe fn poll_into(&mut self, context: &mut Context<'_>, out: *mut OutputRaw) -> Poll<()> {
         let Some(poll) = self.raw.poll else {
             self.done = true;
-            return Poll::Ready(error_output(panic_error("the plugin returned a call without a poll function")));
+            // SAFETY: of the caller.
+            unsafe { write_sized(out, error_output(panic_error("the plugin returned a call without a poll function"))) };
+            return Poll::Ready(());
         };
-        let mut output = OutputRaw::default();
         // Borrowed: most calls are ready at once, and those that wait take a clone.
         let raw = WakerRaw { data: (context.waker() as *const Waker).cast(), table: &HOST_WAKER };
         // SAFETY: state and poll function belong together; the waker and the output live through the call.
-        let status = unsafe { poll(self.raw.state, &raw, &mut output) };
+        let status = unsafe { poll(self.raw.state, &raw, out) };
         if status == POLL_PENDING {
             return Poll::Pending;
         }
         self.done = true;
-        Poll::Ready(output)
+        Poll::Ready(())
+    }
+}
+
+impl Future for ImportedFuture {
+    type Output = OutputRaw;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<OutputRaw> {
+        let mut output = OutputRaw::default();
+        // SAFETY: the output is ours and has its size.
+        unsafe { self.poll_into(context, &mut output) }.map(|()| output)
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use super::convert::{bytes_output, error_output, panic_error, read_output};
+use super::convert::{bytes_output, error_output, panic_error, read_output, write_sized};
 use super::types::*;
 use crate::component::Ready;
 use crate::context::{Host, Incident};
@@ -110,7 +110,7 @@ unsafe fn state_call(out: *mut OutputRaw, body: impl FnOnce() -> Result<OutputRa
         Err(_) => error_output(panic_error("in the host's state store")),
     };
     // SAFETY: `out` is the plugin's, writable for this call.
-    unsafe { out.write(output) };
+    unsafe { write_sized(out, output) };
 }
 
 unsafe extern "C" fn state_get(context: *mut c_void, shared: u32, key: Slice, out: *mut OutputRaw) {

@@ -27,7 +27,7 @@ use crate::site::Site;
 /// A plugin whose root table was checked.
 #[derive(Clone, Copy)]
 pub struct Library {
-    root: &'static Root,
+    pub(super) root: &'static Root,
 }
 
 impl Library {
@@ -147,7 +147,7 @@ impl Library {
         let place = serde_json::to_string(place).expect("a place is plain JSON");
         let table = export_host(HostSide { host: host.host, log: host.log, ready });
         let mut instance =
-            InstanceRaw { size: 0, kind: 0, instance: std::ptr::null_mut(), table: std::ptr::null() };
+            InstanceRaw { size: size_of::<InstanceRaw>() as u32, kind: 0, instance: std::ptr::null_mut(), table: std::ptr::null() };
         let mut output = OutputRaw::default();
         // SAFETY: see `describe`; the plugin takes the host table over, also when it fails.
         unsafe {
@@ -191,7 +191,7 @@ unsafe impl Send for Made {}
 unsafe impl Sync for Made {}
 
 /// The tables of the kinds: their size stands first, `destroy` is known to each.
-trait Table: Sized + 'static {
+pub(super) trait Table: Sized + 'static {
     fn destroy(&self) -> unsafe extern "C" fn(*mut c_void);
 }
 
@@ -207,7 +207,7 @@ macro_rules! table {
 table!(SourceTable, TransformTable, SinkTable, ServiceTable, SiteTable);
 
 /// A component's table, checked for its size.
-fn table_of<T: Table>(table: *const c_void) -> Result<&'static T> {
+pub(super) fn table_of<T: Table>(table: *const c_void) -> Result<&'static T> {
     // SAFETY: every table starts with its size.
     let size = unsafe { *table.cast::<u32>() } as usize;
     if size < size_of::<T>() {
@@ -243,7 +243,7 @@ impl Drop for Made {
     }
 }
 
-fn kind_number(kind: Kind) -> u32 {
+pub(super) fn kind_number(kind: Kind) -> u32 {
     match kind {
         Kind::Source => KIND_SOURCE,
         Kind::Transform => KIND_TRANSFORM,
@@ -259,7 +259,7 @@ fn read_json<T: serde::de::DeserializeOwned>(output: &mut OutputRaw) -> Result<T
         .map_err(|error| Error::fatal(format!("the plugin answered what is not expected: {error}")).code("boundary.answer"))
 }
 
-fn read_messages(output: &mut OutputRaw, received: &mut SchemasReceived) -> Result<Vec<Message>> {
+pub(super) fn read_messages(output: &mut OutputRaw, received: &mut SchemasReceived) -> Result<Vec<Message>> {
     read_output(output)?;
     let messages = std::mem::replace(&mut output.messages, Messages::EMPTY);
     // SAFETY: the plugin gave the messages away under the boundary's rules.

@@ -3,7 +3,7 @@
 //! [`types`] mirrors `include/pipeline_plugin.h` field by field. [`convert`] moves messages over it without copying their
 //! payloads. [`export`] is the plugin's side: it makes a root table of a [`crate::Plugin`]. [`import`] is the host's side:
 //! it makes the traits of [`crate::component`] of a root table. Both sides live here so that one reader can check that they
-//! agree; the simulation links them without a dlopen.
+//! agree; the simulation links them without a dlopen. [`skew`] plays a host, or a library, of another minor version.
 //!
 //! Rules: every struct of functions starts with its size, both sides use the part that both know; memory is freed by who
 //! made it; a panic never crosses; a call in flight is never dropped and its instance never destroyed under it.
@@ -14,6 +14,7 @@ pub mod convert;
 pub mod host;
 pub mod export;
 pub mod import;
+pub mod skew;
 pub mod glue;
 
 /// The name of the one symbol that a plugin exports: `const pl_root *pipeline_plugin_root(void)`.

@@ -1,4 +1,9 @@
-//! `pipeline plugin list` and `pipeline plugin describe`.
+//! `pipeline plugin`: what there is (`list`, `describe`, `doctor`), and the author's path (`new`, `check`).
+
+mod check;
+mod doctor;
+mod new;
+mod reference;
 
 use clap::Subcommand;
 use pipeline_engine::config::reference::{KeyDescription, keys};
@@ -15,6 +20,11 @@ use crate::output::{Output, fit, table, table_text};
 pub enum Plugin {
     List(ListArgs),
     Describe(DescribeArgs),
+    New(new::Args),
+    Check(check::Args),
+    Doctor(doctor::Args),
+    #[command(name = check::CHILD, hide = true)]
+    CheckChild(check::ChildArgs),
 }
 
 /// List the plugins that were found, and what could not be loaded
@@ -31,8 +41,17 @@ pub struct DescribeArgs {
     /// Name of a plugin, or type of a component
     name: String,
     /// Print JSON, with the JSON Schema of every component
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// `markdown` prints the reference page
+    #[arg(long, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Markdown,
 }
 
 #[derive(Serialize)]
@@ -67,6 +86,13 @@ impl Plugin {
                 Ok(())
             }
             Self::Describe(args) => args.run(&host.plugins(&[], None, output), output),
+            Self::New(args) => args.run(output),
+            Self::Check(args) => args.run(output),
+            Self::Doctor(args) => {
+                let files = crate::host::load_files(&args.files, output)?;
+                args.run(&host.all_plugins(&files, None), output)
+            }
+            Self::CheckChild(args) => args.run(),
         }
     }
 }
@@ -131,8 +157,14 @@ impl DescribeArgs {
             output.json(&found.iter().map(|(_, component)| *component).collect::<Vec<_>>());
             return Ok(());
         }
-        let texts: Vec<String> = found.iter().map(|(plugin, component)| describe(plugin, component)).collect();
-        output.line(&texts.join("\n\n"));
+        let texts: Vec<String> = match self.format {
+            Format::Text => found.iter().map(|(plugin, component)| describe(plugin, component)).collect(),
+            Format::Markdown => {
+                let (plugin, _) = found[0];
+                vec![reference::page(plugin, found.iter().map(|(_, component)| *component))]
+            }
+        };
+        output.line(texts.join("\n\n").trim_end());
         Ok(())
     }
 }
