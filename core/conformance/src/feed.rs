@@ -20,6 +20,10 @@ pub fn token(lane: &str, number: u64) -> String {
     format!("{MARK}{lane}-{number:08}")
 }
 
+pub fn has_tokens(text: &[u8]) -> bool {
+    text.windows(MARK.len()).any(|window| window == MARK.as_bytes())
+}
+
 /// The numbers of a lane's tokens in a text, in their order.
 pub fn tokens(text: &[u8], lane: &str) -> Vec<u64> {
     let mark = format!("{MARK}{lane}-").into_bytes();

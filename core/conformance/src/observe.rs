@@ -17,8 +17,9 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(Vec::is_empty)
+    /// Whether there is anything of the kit's, of whatever lane.
+    pub fn has_tokens(&self) -> bool {
+        self.parts.iter().any(|part| crate::feed::has_tokens(part))
     }
 
     /// Numbers of a lane's tokens, part by part.

@@ -16,7 +16,7 @@ const WIDE_MESSAGES: u64 = 48;
 const WIDE_ROWS: u64 = 1_024;
 const WIDE_TEXT: usize = 1_024;
 const WIDE_BARRIER: u64 = 8;
-const GROWTH_MAX: i64 = 40 << 20;
+const GROWTH_MAX: i64 = 24 << 20;
 
 pub fn run(bench: &Bench) -> Done {
     match bench.job.check {

@@ -85,7 +85,7 @@ impl Sink for Lines {
             Defect::Hang => tokio::time::sleep(SLOW).await,
             Defect::Abort => std::process::abort(),
             Defect::Leak => std::mem::forget(rows.batch.clone()),
-            Defect::BackPressure => leak(rows.batch.get_array_memory_size()),
+            Defect::BackPressure => leak(2 * rows.batch.get_array_memory_size()),
             Defect::Panic if rows.runs.is_empty() => panic!("as told"),
             Defect::Batches if rows.batch.num_rows() == 0 => return Err(Error::fatal("no rows")),
             Defect::ArrowTypes => {
@@ -124,6 +124,10 @@ impl Drop for Lines {
     fn drop(&mut self) {
         if self.config.defect == Defect::Cancel && !self.text.is_empty() {
             std::thread::sleep(SLOW);
+        }
+        if self.config.defect == Defect::CommitAfterDurable {
+            // The system will get it at the end.
+            let _ = self.store();
         }
     }
 }

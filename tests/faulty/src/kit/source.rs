@@ -24,7 +24,7 @@ pub struct Config {
     defect: Defect,
     /// Of messages.
     #[serde(default = "messages")]
-    #[schemars(range(min = 1))]
+    #[schemars(with = "u32", range(min = 1))]
     messages: serde_json::Value,
 }
 

@@ -48,7 +48,7 @@ impl Transform for Passes {
                 Defect::Hang => std::thread::sleep(SLOW),
                 Defect::Panic if rows.batch.num_columns() == 0 => panic!("as told"),
                 Defect::Leak => std::mem::forget(rows.batch.clone()),
-                Defect::BackPressure => leak(rows.batch.get_array_memory_size()),
+                Defect::BackPressure => leak(2 * rows.batch.get_array_memory_size()),
                 Defect::Batches if rows.batch.num_rows() == 0 => return Err(Error::fatal("no rows")),
                 Defect::ArrowTypes => {
                     if rows.batch.columns().iter().any(|column| matches!(column.data_type(), DataType::Union(..))) {
@@ -56,7 +56,7 @@ impl Transform for Passes {
                     }
                 }
                 Defect::SchemaChange if self.columns != 0 && self.columns != rows.batch.num_columns() => {
-                    return Err(Error::fatal("another schema").code("boundary.panic"));
+                    return Err(Error::fatal("another schema"));
                 }
                 _ => self.columns = rows.batch.num_columns(),
             }

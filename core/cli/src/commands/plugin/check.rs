@@ -11,8 +11,6 @@ use crate::output::{Output, fit, is_terminal, table, table_text};
 
 /// The verb that a child is started with.
 pub const CHILD: &str = "check-child";
-/// How long a check may take.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Check that a library keeps to what the engine relies on, whatever its language
 ///
@@ -36,6 +34,9 @@ pub struct Args {
     /// How long one call of a component may take
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     call_timeout: Duration,
+    /// How long a check may take
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    check_timeout: Duration,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,7 +66,10 @@ impl Args {
         let mut setups = Setups::default();
         for file in &self.config {
             let read = setups.read(file, &|name| std::env::var(name).ok());
-            read.map_err(|error| CommandError::bad_usage(format!("{}: {}", error.file.display(), error.message)))?;
+            read.map_err(|error| {
+                let wrong = CommandError::bad_usage(format!("{}: {}", error.file.display(), error.message));
+                wrong.hint("a pipeline file, or tables `[KIND.TYPE]` and `[kit.KIND.TYPE]`: docs/plugin-guide.md")
+            })?;
         }
         let executable = std::env::current_exe().map_err(|error| CommandError::failed(format!("this executable's path: {error}")))?;
         let kit = Kit {
@@ -75,7 +79,7 @@ impl Args {
             only: self.only,
             components: self.component,
             call_timeout: self.call_timeout,
-            check_timeout: CHECK_TIMEOUT.max(self.call_timeout * 2),
+            check_timeout: self.check_timeout,
         };
         let tell = |finding: &Finding| {
             if is_terminal() {

@@ -1,4 +1,9 @@
-//! The binary as a person or a script meets it: exit codes, where things are printed, hints, secrets. Needs no plugin.
+//! The binary as a person or a script meets it: exit codes, where things are printed, hints, secrets; and an author's path, for which
+//! `cargo build --workspace` must have been run.
+
+mod check;
+mod guide;
+mod new;
 
 use std::path::Path;
 use std::process::{Command, Output};
