@@ -1,5 +1,6 @@
 //! The verbs, one file each: an `Args` struct whose documentation is the help, and `run`.
 
+mod init;
 mod run;
 mod serve;
 mod validate;
@@ -18,6 +19,7 @@ use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Init(init::Args),
     Run(run::Args),
     Serve(serve::Args),
     Validate(validate::Args),
@@ -43,6 +45,7 @@ impl Command {
 
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         match self {
+            Self::Init(args) => args.run(host, output),
             Self::Run(args) => args.run(host, output),
             Self::Serve(args) => args.run(host, output),
             Self::Validate(args) => args.run(host, output),

@@ -3,6 +3,7 @@
 
 mod check;
 mod guide;
+mod init;
 mod new;
 
 use std::path::Path;

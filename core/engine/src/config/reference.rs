@@ -4,6 +4,7 @@ use pipeline_sdk::ComponentDescription;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::settings::PipelineSettings;
 use super::value::join;
 
 /// One key.
@@ -20,8 +21,17 @@ pub struct KeyDescription {
 
 /// The component's own keys, required ones first; keys of tables follow their table.
 pub fn keys(component: &ComponentDescription) -> Vec<KeyDescription> {
+    keys_of(&component.schema)
+}
+
+/// The engine's keys of `[pipeline.NAME]`.
+pub fn pipeline_keys() -> Vec<KeyDescription> {
+    keys_of(schemars::schema_for!(PipelineSettings).as_value())
+}
+
+fn keys_of(schema: &Json) -> Vec<KeyDescription> {
     let mut found = Vec::new();
-    collect(&component.schema, &component.schema, "", &mut found);
+    collect(schema, schema, "", &mut found);
     found
 }
 
