@@ -119,10 +119,61 @@ fn what_is_no_plugin_and_what_is_no_check_is_said() {
     let output = pipeline(folder.path(), &["plugin", "check", "libpipeline_plugin_x.so"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not a shared library"));
-    let doctor = pipeline(folder.path(), &["plugin", "doctor", "--plugin-path", "."]);
-    assert_eq!(doctor.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&doctor.stdout);
-    assert!(text.contains("NOT LOADED") && text.contains("[plugin.machine]") && text.contains("hint: build"), "{text}");
     crate::check(&["plugin", "check", "x.so", "--only", "nothing"], 2, &[], &["no check is called `nothing`", "order"]);
     crate::check(&["plugin", "check", "x.so", "--config", "absent.toml"], 2, &[], &["absent.toml: cannot read the file"]);
+}
+
+/// Each reason for which a library is not used, in one folder.
+#[test]
+fn the_doctor_says_why_something_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(format!("libpipeline_plugin_{name}.so"));
+    let header = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk/include");
+    let compile = |name: &str, text: &str| {
+        let source = folder.path().join("x.c");
+        std::fs::write(&source, text).unwrap();
+        crate::new::run(folder.path(), "cc", &["-shared", "-fPIC", "-I", header, "-o", path(name).to_str().unwrap(), "x.c"]);
+    };
+    compile("nothing", "int nothing;\n");
+    compile(
+        "older",
+        "#include \"pipeline_plugin.h\"\nstatic const pl_root root = { .size = sizeof(pl_root), .abi_major = 77 };\n\
+         const pl_root *pipeline_plugin_root(void) { return &root; }\n",
+    );
+    std::fs::write(path("text"), "text").unwrap();
+    std::os::unix::fs::symlink("nowhere", path("unreadable")).unwrap();
+    let mut header = vec![0; 64];
+    header[..4].copy_from_slice(b"\x7fELF");
+    header[18] = 40;
+    std::fs::write(path("machine"), &header).unwrap();
+    for name in ["good", "once_more"] {
+        std::fs::copy(built("libpipeline_plugin_loop_mark.so"), path(name)).unwrap();
+    }
+    let doctor = |arguments: &[&str]| {
+        let all = [&["plugin", "doctor", "--json", "--plugin-path", "."], arguments].concat();
+        let output = pipeline(folder.path(), &all);
+        assert_eq!(output.status.code(), Some(1));
+        let folders: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let libraries = folders[0]["libraries"].as_array().unwrap().clone();
+        let shown = |it: &serde_json::Value| format!("{} {}", it["state"].as_str().unwrap(), it["code"].as_str().unwrap_or("-"));
+        libraries.iter().map(|it| (it["file"].as_str().unwrap()[19..].trim_end_matches(".so").to_owned(), shown(it))).collect::<Vec<_>>()
+    };
+    let expected = |good: &str, more: &str| {
+        [
+            ("good", good),
+            ("machine", "not-loaded plugin.machine"),
+            ("nothing", "not-loaded plugin.symbol"),
+            ("older", "not-loaded boundary.version"),
+            ("once_more", more),
+            ("text", "not-loaded plugin.machine"),
+            ("unreadable", "not-loaded plugin.unreadable"),
+        ]
+        .map(|(name, state)| (name.to_owned(), state.to_owned()))
+    };
+    assert_eq!(doctor(&[]), expected("loaded -", "not-loaded plugin.twice"));
+    std::fs::write(folder.path().join("pinned.toml"), format!("[service.s]\ntype = \"s\"\n[plugin.loop-mark]\nsha256 = \"{}\"\n", "0".repeat(64))).unwrap();
+    assert_eq!(doctor(&["pinned.toml"]), expected("not-loaded plugin.pin", "not-loaded plugin.pin"));
+    let text = pipeline(folder.path(), &["plugin", "doctor", "--plugin-path", "."]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("NOT LOADED") && text.contains("transform loop-mark") && text.contains("hint: "), "{text}");
 }

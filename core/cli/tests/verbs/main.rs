@@ -5,6 +5,7 @@ mod check;
 mod guide;
 mod init;
 mod new;
+mod reference;
 
 use std::path::Path;
 use std::process::{Command, Output};
