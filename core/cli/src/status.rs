@@ -129,6 +129,7 @@ fn state(state: &TaskState) -> &'static str {
         TaskState::Running => "running",
         TaskState::Reconnecting(_) => "reconnecting",
         TaskState::Stopping => "stopping",
+        TaskState::Elsewhere => "elsewhere",
         TaskState::Stopped => "stopped",
         TaskState::Finished => "finished",
         TaskState::Hole(_) => "hole",

@@ -61,6 +61,24 @@ pub struct Check {
     pub note: String,
 }
 
+/// The lanes that members of a group share at a site, and which of them this one has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Holding {
+    /// All that there are: the same for every member.
+    pub lanes: Vec<String>,
+    pub held: Vec<HeldLane>,
+}
+
+/// A lane that was proved to be this member's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct HeldLane {
+    pub lane: String,
+    /// It was this member's, and nobody else's, at some moment later than this long before the call.
+    pub before_ms: u64,
+}
+
 #[async_trait]
 pub trait Site: Send {
     /// Where the site is, as it may be printed. Does not connect.
@@ -83,6 +101,13 @@ pub trait Site: Send {
     /// more then (topics, helpers). What other readers use stays.
     async fn forget(&mut self, database: &str, pipelines: &[String]) -> Result<()>;
 
+    /// Takes part in a group whose members share lanes, and tells what this one has. The first call joins; the site's end leaves.
+    /// Called about once a second. An engine of the site's own must settle who has a lane, and only what it gave proves that it
+    /// is so: a lane may go to another member at any moment after.
+    async fn hold(&mut self, _group: &str) -> Result<Holding> {
+        Err(Error::fatal("this plugin's sites have nothing that services could share tasks by").code("site.hold"))
+    }
+
     /// Dispatch by name, as the boundary calls it.
     async fn call(&mut self, method: &str, args: serde_json::Value) -> Result<serde_json::Value> {
         #[derive(Deserialize)]
@@ -98,6 +123,8 @@ pub trait Site: Send {
             #[serde(default)]
             sink: serde_json::Value,
             #[serde(default)]
+            group: String,
+            #[serde(default)]
             range: Option<(i64, i64)>,
         }
         let args: Args = serde_json::from_value(args)
@@ -112,6 +139,7 @@ pub trait Site: Send {
             "plan" => serde_json::to_value(self.plan(&args.databases).await?),
             "review" => serde_json::to_value(self.review(&args.source, &args.sink).await?),
             "forget" => serde_json::to_value(self.forget(&args.database, &args.pipelines).await?),
+            "hold" => serde_json::to_value(self.hold(&args.group).await?),
             _ => return Err(Error::fatal(format!("this plugin's site does not know `{method}`"))),
         };
         value.map_err(|error| Error::fatal(format!("site call {method}: {error}")))

@@ -21,6 +21,8 @@ pub enum TaskState {
     Reconnecting(String),
     /// Drains, flushes and stores its positions.
     Stopping,
+    /// Another process has it, of several that share the tasks.
+    Elsewhere,
     /// As asked for.
     Stopped,
     /// A finite source came to its end.

@@ -147,7 +147,7 @@ impl Task {
     pub(super) fn make_source(&self) -> Result<Box<dyn Source>> {
         let node = &self.pipeline.source.node;
         let place = self.place(node, None, None);
-        let parts = parts(&self.run, &place, &node.type_name, &self.stop);
+        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
         let library = self.run.plugins.library(node.kind, &node.type_name)?;
         library.source(&node.type_name, &source_config(node, &self.value), &place, parts).map_err(|it| it.context(&node.path))
     }
@@ -155,7 +155,7 @@ impl Task {
     pub(super) fn make_transform(&self, index: usize, source_identity: &str) -> Result<Box<dyn Transform>> {
         let node = &self.pipeline.transforms[index].node;
         let place = self.place(node, None, Some(source_identity));
-        let parts = parts(&self.run, &place, &node.type_name, &self.stop);
+        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
         let library = self.run.plugins.library(node.kind, &node.type_name)?;
         library.transform(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
     }
@@ -163,7 +163,7 @@ impl Task {
     pub(super) fn make_sink(&self, index: usize, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
         let node = &self.pipeline.sinks[index].node;
         let place = self.place(node, lane, Some(source_identity));
-        let parts = parts(&self.run, &place, &node.type_name, &self.stop);
+        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
         let library = self.run.plugins.library(node.kind, &node.type_name)?;
         library.sink(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
     }

@@ -18,7 +18,9 @@ mod replays;
 mod run;
 mod service;
 mod session;
+mod share;
 mod task;
+mod tenure;
 mod transform;
 mod watch;
 mod worker;
@@ -28,6 +30,7 @@ mod tests;
 pub use orders::{Reloaded, TaskName};
 pub use pipeline::ALL_VALUES;
 pub use run::{Clock, Engine, RunEnd, RunOptions, Running};
+pub use share::{Share, Terms};
 
 use tokio::task::JoinHandle;
 

@@ -234,6 +234,7 @@ impl Reader {
     async fn carry_out(&mut self, command: Command) -> Result<(), Failure> {
         match command {
             Command::Commit { upto, done } => {
+                self.task.fence()?;
                 let limit = self.task.pipeline.settings.call_timeout;
                 call("the source's commit", limit, self.source.commit(&upto)).await.map_err(Failure::of)?;
                 if let Some(done) = done {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pipeline::Pipeline;
 use super::service::Started;
+use super::share::Share;
 use super::task::Control;
 use crate::config::{EngineSettings, Redactor};
 use crate::graph::Graph;
@@ -35,12 +36,14 @@ pub struct RunOptions {
     pub seed: u64,
     /// Of dead letters; everything else takes tokio's clock, which tests pause.
     pub clock: Clock,
+    /// Where several processes share the tasks: which of them are this one's.
+    pub share: Option<Arc<Share>>,
 }
 
 impl RunOptions {
     /// `seed` should differ from run to run, but for tests.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        Self { accept_new_sources: false, store: None, seed, clock }
+        Self { accept_new_sources: false, store: None, seed, clock, share: None }
     }
 }
 

@@ -16,7 +16,9 @@ use super::call::{Failure, call};
 use super::keeper::{Keeper, KeeperEnds, NOTICES_MAX, Notice, Settled};
 use super::queue::{Queue, Weight};
 use super::reader::{COMMANDS_MAX, Command, Event, Reader};
+use super::share::Active;
 use super::task::{Control, Task};
+use super::tenure::{self, Tenure};
 use super::transform::Chain;
 use super::worker::{Item, Worker, WorkerEnds};
 use crate::metrics::TaskState;
@@ -74,6 +76,9 @@ pub(super) struct Session<'t> {
     /// Who waits for everything that was in the log to be durable.
     catching_up: Vec<oneshot::Sender<()>>,
     parts: Parts,
+    tenure: Tenure,
+    /// Where others share the tasks: told of until nothing is under way any more.
+    active: Option<Active>,
 }
 
 /// Everything that a session started: ended with it when the run is ended at once.
@@ -120,6 +125,17 @@ async fn connect(task: &Task, source: &mut Box<dyn Source>) -> Result<(String, C
     Ok((identity, checkpoint))
 }
 
+/// Where others share the tasks: how far the logs reached when the tenure began.
+async fn look_before(task: &Task, source: &mut Box<dyn Source>) -> Result<(), Failure> {
+    let before = task.tenure().before;
+    if task.run.options.share.is_none() || before.get().is_some() {
+        return Ok(());
+    }
+    let progress = call("the source's progress", task.pipeline.settings.call_timeout, source.progress()).await.map_err(Failure::of)?;
+    before.get_or_init(|| tenure::ends_of(progress));
+    Ok(())
+}
+
 impl<'t> Session<'t> {
     /// Runs until the task is stopped, the source is done or something fails. `source` is left where it can be connected again.
     pub async fn run(task: &'t Arc<Task>, source: &mut Option<Box<dyn Source>>, control: &mut mpsc::Receiver<Control>) -> End {
@@ -136,6 +152,12 @@ impl<'t> Session<'t> {
                 return End::Failed(failure.context(path));
             }
         };
+        if task.tenure().halt.is_cancelled() {
+            return End::Stopped;
+        }
+        if let Err(failure) = look_before(task, &mut connecting).await {
+            return End::Failed(failure.context(&task.pipeline.source.node.path));
+        }
         let mut session = match Self::begin(task, connecting, identity, checkpoint) {
             Ok(session) => session,
             Err(failure) => return End::Failed(failure),
@@ -178,11 +200,22 @@ impl<'t> Session<'t> {
             keeper: parts.add(tokio::spawn(keeper.run())),
             catching_up: Vec::new(),
             parts,
+            tenure: task.tenure(),
+            active: task.run.options.share.as_ref().and_then(|share| share.enter(&task.key)),
         })
     }
 
     async fn go(&mut self, control: &mut mpsc::Receiver<Control>) -> End {
-        let stop = self.task.stop.clone();
+        let cut = self.tenure.cut.clone();
+        tokio::select! {
+            biased;
+            () = cut.cancelled() => End::Failed(tenure::not_ours()),
+            end = self.work(control) => end,
+        }
+    }
+
+    async fn work(&mut self, control: &mut mpsc::Receiver<Control>) -> End {
+        let stop = self.tenure.halt.clone();
         let mut ticks = tokio::time::interval(self.task.pipeline.settings.checkpoint_interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
@@ -459,7 +492,7 @@ impl<'t> Session<'t> {
 
     /// Ends every part, waiting for calls that are under way: each of them has its own deadline.
     async fn close(self) -> Option<Box<dyn Source>> {
-        let Self { workers, retired, events, commands, notices, reader, keeper, task, parts, .. } = self;
+        let Self { workers, retired, events, commands, notices, reader, keeper, task, parts, active, .. } = self;
         events.close();
         workers.values().for_each(|worker| worker.queue.close());
         task.note_queues(Vec::new());
@@ -471,7 +504,7 @@ impl<'t> Session<'t> {
         }
         let _ = keeper.await;
         let source = reader.await.ok().flatten();
-        drop(parts);
+        drop((parts, active));
         tracing::debug!(task = %task.key, waited_ms = begun.elapsed().as_millis() as u64, "session closed");
         source
     }

@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Position, Result, SOURCE_HOLE, SOURCE_REPLACED};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::call::{Failure, is_broken};
+use super::call::Failure;
 use super::queue::Queue;
 use super::run::Shared;
-use super::session::{End, Session};
+use super::tenure::Tenure;
 use super::watch::{Watch, Watched};
 use super::worker::Item;
 use crate::graph::PipelineGraph;
@@ -36,6 +35,7 @@ pub(super) struct Task {
     pub key: TaskKey,
     pub counters: TaskCounters,
     pub stop: CancellationToken,
+    tenure: Mutex<Tenure>,
     live: Mutex<Live>,
     /// Of the parts that run now.
     watches: Mutex<Vec<Weak<Watch>>>,
@@ -103,7 +103,22 @@ impl Task {
         let counters = TaskCounters::new(&run.registry, &labels);
         let live = Mutex::new(Live { since_ms: run.wall_clock_ms(), ..Live::default() });
         let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
-        Self { run, pipeline, value, key, counters, stop, live, watches, has_trouble, applied_ms }
+        let tenure = Mutex::new(Tenure::new(&stop));
+        Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms }
+    }
+
+    /// The one that is, or the last.
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.lock().clone()
+    }
+
+    pub fn set_tenure(&self, tenure: Tenure) {
+        *self.tenure.lock() = tenure;
+    }
+
+    /// Whether something was stored since this was asked.
+    pub fn take_advanced(&self) -> bool {
+        std::mem::take(&mut self.live.lock().has_advanced)
     }
 
     /// A part of this task, watched while it is polled.
@@ -142,45 +157,7 @@ impl Task {
         self.run.registry.incident(&labels, incident);
     }
 
-    /// Runs sessions until one ends for good.
-    pub async fn supervise(self: Arc<Self>, mut control: mpsc::Receiver<Control>) {
-        match self.run.store.desired(&self.key) {
-            Ok(None) => {}
-            Ok(Some(_)) => return self.set_state(TaskState::Stopped),
-            Err(error) => return self.fail(Failure::Fatal(error)),
-        }
-        let settings = &self.pipeline.settings;
-        let mut reconnects = Backoff::reconnect(settings, self.run.seed());
-        let mut restarts = Backoff::retry(settings, self.run.seed());
-        let mut source = None;
-        loop {
-            // Not dropped when the run stops: the session sees the stop itself.
-            let end = Session::run(&self, &mut source, &mut control).await;
-            let error = match end {
-                End::Stopped => return self.set_state(TaskState::Stopped),
-                End::Finished => return self.set_state(TaskState::Finished),
-                End::Failed(Failure::Lost(error)) => error,
-                End::Failed(failure) => return self.fail(failure),
-            };
-            if std::mem::take(&mut self.live.lock().has_advanced) {
-                reconnects.reset();
-                restarts.reset();
-            }
-            let backoff = if is_broken(&error) { &mut restarts } else { &mut reconnects };
-            let Some(delay) = backoff.next() else {
-                let attempts = backoff.attempts();
-                return self.fail(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
-            };
-            self.note_lost(&error);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(delay) => {}
-                () = self.stop.cancelled() => return self.set_state(TaskState::Stopped),
-            }
-        }
-    }
-
-    fn fail(&self, failure: Failure) {
+    pub fn fail(&self, failure: Failure) {
         let (error, state): (_, fn(String) -> TaskState) = match failure {
             Failure::Policy(error) if error.code == SOURCE_HOLE => (error, TaskState::Hole),
             Failure::Policy(error) => (error, TaskState::Rejected),
@@ -209,6 +186,11 @@ impl Task {
         if std::mem::discriminant(&live.state) != std::mem::discriminant(&state) {
             live.since_ms = self.run.wall_clock_ms();
         }
+        if state == TaskState::Elsewhere {
+            // How far it is, only the other process knows.
+            (live.checkpoint, live.progress, live.progress_at, live.queues) = Default::default();
+            live.clocks.clear();
+        }
         live.state = state;
     }
 
@@ -228,7 +210,7 @@ impl Task {
         self.live.lock().state.is_over()
     }
 
-    fn note_lost(&self, error: &Error) {
+    pub fn note_lost(&self, error: &Error) {
         let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
         self.counters.reconnects.add(1);

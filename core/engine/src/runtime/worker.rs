@@ -144,7 +144,7 @@ impl Worker {
         let replays = match node.description.provides.contains(COMPARES_REPLAYS) {
             true => {
                 let stored = self.task.run.store.intent(&self.task.key, &self.identity, &key).map_err(Failure::Fatal)?;
-                Some(Replays::new(key, stored, &self.ends.resumed))
+                Some(Replays::new(key, self.task.tenure().widened(stored), &self.ends.resumed))
             }
             false => None,
         };
@@ -172,6 +172,7 @@ impl Worker {
     async fn connect(&mut self) -> Result<Option<Box<dyn Sink>>, Failure> {
         let settings = self.task.pipeline.settings.clone();
         let mut backoff = Backoff::reconnect(&settings, self.task.run.seed());
+        let halt = self.task.tenure().halt;
         let make = |it: &Self| it.task.make_sink(it.index, it.lane.as_ref(), &it.identity).map_err(Failure::of);
         let mut sink = make(self)?;
         loop {
@@ -196,7 +197,7 @@ impl Worker {
                 () = tokio::time::sleep(delay) => {}
                 () = self.ends.queue.closed() => return Ok(None),
                 // Nothing was written: what was read is read again at the next start.
-                () = self.task.stop.cancelled() => return Err(Failure::Lost(error)),
+                () = halt.cancelled() => return Err(Failure::Lost(error)),
             }
         }
     }
@@ -204,6 +205,7 @@ impl Worker {
     async fn flush(&mut self, sink: &mut Box<dyn Sink>) -> Result<(), Failure> {
         let limit = self.task.pipeline.settings.call_timeout;
         loop {
+            self.task.fence()?;
             match call("the sink's flush", limit, sink.flush()).await {
                 Ok(()) => break,
                 Err(error) if error.reaction == Reaction::Retry => self.wait_to_retry(error).await?,
@@ -248,6 +250,7 @@ impl Worker {
         let limit = self.task.pipeline.settings.call_timeout;
         let mut rest = messages;
         while !rest.is_empty() {
+            self.task.fence()?;
             let written = tokio::time::timeout(limit, sink.write_many(rest)).await;
             let (done, result) = written.unwrap_or_else(|_| (0, Err(super::call::overdue("the sink's write", limit))));
             self.task.count_written(&rest[..done]);
@@ -310,8 +313,11 @@ impl Worker {
             let attempts = self.retries.attempts();
             return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
         };
-        tokio::time::sleep(delay).await;
-        Ok(())
+        let cut = self.task.tenure().cut;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Ok(()),
+            () = cut.cancelled() => Err(super::tenure::not_ours()),
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Change {
     Desired { task: TaskKey, value: Option<String> },
     /// Forgets the positions of every source that this task ever had.
     Forget { task: TaskKey },
+    /// Forgets what another process may have gone beyond: positions, and what components keep. Who the source was stays known.
+    HandOver { task: TaskKey },
     /// Forgets everything of a task but its dead letters.
     Remove { task: TaskKey },
 }
@@ -325,7 +327,7 @@ impl Shared {
                 intents.push((intent_key(task, identity, sink), intent.encode()));
                 true
             }
-            Change::Forget { task } | Change::Remove { task } => {
+            Change::Forget { task } | Change::HandOver { task } | Change::Remove { task } => {
                 let known = self.intents.lock().keys(&task.with(""));
                 intents.extend(known.into_iter().map(|key| (key, Vec::new())));
                 false
@@ -366,11 +368,14 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
             }
         }
         Change::Forget { task } => forget(transaction, task)?,
+        Change::HandOver { task } => {
+            forget_positions(transaction, task)?;
+            forget_components(transaction, task)?;
+        }
         Change::Remove { task } => {
             forget(transaction, task)?;
             transaction.open_table(DESIRED)?.remove(task.encode().as_str())?;
-            let scopes = Scope::prefixes_of_task(&task.pipeline, &task.task);
-            transaction.open_table(PLUGIN_STATE)?.retain(|key, _| !scopes.iter().any(|it| key.starts_with(it)))?;
+            forget_components(transaction, task)?;
         }
     }
     Ok(())
@@ -378,6 +383,16 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
 
 fn forget(transaction: &redb::WriteTransaction, task: &TaskKey) -> Result<(), redb::Error> {
     transaction.open_table(IDENTITIES)?.remove(task.encode().as_str())?;
+    forget_positions(transaction, task)
+}
+
+fn forget_components(transaction: &redb::WriteTransaction, task: &TaskKey) -> Result<(), redb::Error> {
+    let scopes = Scope::prefixes_of_task(&task.pipeline, &task.task);
+    transaction.open_table(PLUGIN_STATE)?.retain(|key, _| !scopes.iter().any(|it| key.starts_with(it)))?;
+    Ok(())
+}
+
+fn forget_positions(transaction: &redb::WriteTransaction, task: &TaskKey) -> Result<(), redb::Error> {
     let prefix = task.with("");
     transaction.open_table(CHECKPOINTS)?.retain(|key, _| !key.starts_with(&prefix))?;
     Ok(())

@@ -492,4 +492,8 @@ impl Site for ImportedSite {
     async fn forget(&mut self, database: &str, pipelines: &[String]) -> Result<()> {
         self.ask("forget", serde_json::json!({ "database": database, "pipelines": pipelines })).await
     }
+
+    async fn hold(&mut self, group: &str) -> Result<crate::site::Holding> {
+        self.ask("hold", serde_json::json!({ "group": group })).await
+    }
 }

@@ -9,12 +9,14 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const PREFIX_DEFAULT: &str = "pipeline";
 /// A small database of ours that is never replicated.
 pub const CANARY_DATABASE: &str = "pipeline_canary";
+/// Another one, which services that share tasks hold lanes of.
+pub const LOCK_DATABASE: &str = "pipeline_locks";
 /// Databases of the system's own (issue: all but these and ours are `"*"`).
 const SYSTEM_DATABASES: [&str; 4] = ["information_schema", "performance_schema", "log", "audit"];
 
 /// Whether `"*"` leaves this database out.
 pub fn is_reserved_database(name: &str) -> bool {
-    SYSTEM_DATABASES.contains(&name) || name.starts_with(CANARY_DATABASE)
+    SYSTEM_DATABASES.contains(&name) || name.starts_with(CANARY_DATABASE) || name == LOCK_DATABASE
 }
 
 /// The topic `with meta as database` of a database.

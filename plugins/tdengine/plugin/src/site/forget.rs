@@ -11,7 +11,7 @@ use tdengine_wire::escape::{identifier, literal};
 use tokio::time::Instant;
 
 use crate::client::ClientError;
-use crate::names::{self, CANARY_DATABASE};
+use crate::names::{self, CANARY_DATABASE, LOCK_DATABASE};
 use crate::transport::Connection;
 
 /// How long to wait for consumers that are on their way out: a server keeps one that was lost for 12 s and more.
@@ -102,7 +102,7 @@ async fn forget_canary(connection: &Connection, prefix: &str) -> Result<()> {
 async fn is_needed(connection: &Connection, prefix: &str) -> Result<bool> {
     let rows = connection.query("select topic_name from information_schema.ins_topics").await?.texts()?;
     let starts = [prefix, names::PREFIX_DEFAULT].map(|prefix| format!("{prefix}_"));
-    let is_ours = |topic: &str| topic != CANARY_DATABASE && starts.iter().any(|start| topic.starts_with(start));
+    let is_ours = |topic: &str| ![CANARY_DATABASE, LOCK_DATABASE].contains(&topic) && starts.iter().any(|start| topic.starts_with(start));
     Ok(rows.iter().filter_map(|row| row[0].as_deref()).any(is_ours))
 }
 

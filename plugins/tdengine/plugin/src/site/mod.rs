@@ -2,13 +2,14 @@
 
 mod digest;
 mod forget;
+mod locks;
 mod plan;
 mod review;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pipeline_sdk::site::{Check, Digest};
+use pipeline_sdk::site::{Check, Digest, Holding};
 use pipeline_sdk::{ComponentDescription, Context, Error, Kind, LaneProgress, Result, Site, SiteConfig, async_trait};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -46,7 +47,7 @@ impl SiteConfig for TdengineSiteConfig {
     }
 
     fn build(self, _: Context) -> Result<Box<dyn Site>> {
-        Ok(Box::new(TdengineSite { config: self, connection: None, observers: BTreeMap::new() }))
+        Ok(Box::new(TdengineSite { config: self, connection: None, observers: BTreeMap::new(), locks: None }))
     }
 }
 
@@ -55,6 +56,7 @@ struct TdengineSite {
     connection: Option<Connection>,
     /// Consumers that only look at lanes, by database.
     observers: BTreeMap<String, Consumer>,
+    locks: Option<locks::Locks>,
 }
 
 impl TdengineSite {
@@ -163,5 +165,16 @@ impl Site for TdengineSite {
         }
         let prefix = self.config.topic_prefix.clone();
         forget::forget(self.connection().await?, &prefix, database, pipelines).await
+    }
+
+    async fn hold(&mut self, group: &str) -> Result<Holding> {
+        let mut locks = match self.locks.take() {
+            Some(locks) => locks,
+            None => locks::Locks::join(&self.config.dsn, group).await?,
+        };
+        // After an error nothing is known of it: the next call joins anew.
+        let holding = locks.hold().await?;
+        self.locks = Some(locks);
+        Ok(holding)
     }
 }
