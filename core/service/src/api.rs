@@ -118,6 +118,8 @@ pub enum TaskStatus {
     Running,
     /// Lost a connection, or a call is repeated; it goes on by itself.
     Interrupted,
+    /// Another of the services that share the tasks has it, or will in a moment.
+    Elsewhere,
     /// By an operator.
     Stopped,
     /// The source's log no longer holds what comes next.

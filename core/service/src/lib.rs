@@ -5,6 +5,7 @@
 
 pub mod api;
 mod folder;
+mod sharing;
 mod supervisor;
 mod tasks;
 mod removal;
@@ -15,5 +16,6 @@ pub mod client;
 pub mod socket;
 mod token;
 
+pub use sharing::Sharing;
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};
 pub use supervisor::{OWN_FOLDER, Options, Supervisor};

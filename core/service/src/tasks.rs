@@ -208,6 +208,7 @@ fn shown(state: &TaskState) -> (TaskStatus, Option<String>) {
         TaskState::Stopping => return (TaskStatus::Running, Some("stopping: what was read is written".into())),
         TaskState::Running => TaskStatus::Running,
         TaskState::Reconnecting(_) => TaskStatus::Interrupted,
+        TaskState::Elsewhere => return (TaskStatus::Elsewhere, Some("another service has it".into())),
         TaskState::Stopped => TaskStatus::Stopped,
         TaskState::Hole(_) => TaskStatus::Hole,
         TaskState::Finished => TaskStatus::Finished,

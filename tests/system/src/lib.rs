@@ -11,7 +11,7 @@ mod site;
 mod watch;
 
 pub use api::{Api, ask_over_tcp};
-pub use pair::{Pair, free_port, pipelines, start_node, start_node_with, wait_for_node};
+pub use pair::{Pair, drop_topics, free_port, pipelines, start_node, start_node_with, wait_for_node};
 pub use process::{Process, binary};
 pub use scene::{Outcome, Scene};
 pub use site::Site;

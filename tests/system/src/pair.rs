@@ -174,7 +174,7 @@ impl Drop for Pair {
 }
 
 /// Drops the topics on a database; one is held for seconds by a consumer that was lost.
-fn drop_topics(site: &Site, database: &str) {
+pub fn drop_topics(site: &Site, database: &str) {
     let find = format!("select topic_name from information_schema.ins_topics where db_name = '{database}'");
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {

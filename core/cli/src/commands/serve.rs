@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_engine::runtime::RunOptions;
-use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Supervisor, TcpEndpoint, UnixEndpoint};
+use pipeline_engine::config::Redactor;
+use pipeline_engine::host::Plugins;
+use pipeline_engine::runtime::{RunOptions, Share};
+use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Sharing, Supervisor, TcpEndpoint, UnixEndpoint};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,13 @@ pub struct Args {
     /// configuration says
     #[arg(long)]
     accept_new_sources: bool,
+    /// Share the tasks with every other service that is given the same site and name, on other machines as well: each task runs in
+    /// one of them at a time. A site's address as in `start -f`; it may hold a password, so rather use the variable
+    #[arg(long, value_name = "ADDRESS", env = "PIPELINE_SHARE", hide_env_values = true)]
+    share: Option<String>,
+    /// Services with this name share
+    #[arg(long, value_name = "NAME", env = "PIPELINE_SHARE_NAME", default_value = "pipeline_services")]
+    share_name: String,
 }
 
 const TOKEN_HINT: &str = "make one that only you can read: `(umask 077; openssl rand -hex 32 > FILE)`";
@@ -57,6 +66,7 @@ const TOKEN_HINT: &str = "make one that only you can read: `(umask 077; openssl 
 const EXAMPLES: &str = "Examples:
   pipeline serve --dir /etc/pipeline
   pipeline serve --dir pipelines --socket /run/pipeline/pipeline.sock --socket-group operators
+  PIPELINE_SHARE='ws://pipeline:SECRET@berlin:6041' pipeline serve --dir pipelines
   pipeline serve --dir pipelines --listen 0.0.0.0:8080 --token-file /run/secrets/pipeline-token";
 
 impl Args {
@@ -69,6 +79,11 @@ impl Args {
         let own = self.state.as_deref().unwrap_or(&self.dir).join(OWN_FOLDER);
         let plugins = Arc::new(host.plugins(&[], Some(own.join("plugins")), output));
         let (accept_new_sources, learn) = (self.accept_new_sources, output.clone());
+        let sharing = self.sharing(&plugins, output)?;
+        let share = sharing.as_ref().map(Sharing::share);
+        if let Some(share) = share.clone() {
+            watch_leases(share, output.clone())?;
+        }
         let options = Options {
             folder: Some(self.dir.clone()),
             states: self.state.clone(),
@@ -78,12 +93,21 @@ impl Args {
             run: Arc::new(move || {
                 let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
                 options.accept_new_sources = accept_new_sources;
+                options.share = share.clone();
                 options
             }),
             learn: Arc::new(move |redactor| learn.learn(redactor)),
         };
         let supervisor = Supervisor::new(options, plugins)?;
-        block_on(serve(&self, supervisor, endpoints, output))
+        block_on(serve(&self, supervisor, endpoints, sharing, output))
+    }
+
+    fn sharing(&self, plugins: &Arc<Plugins>, output: &Output) -> Result<Option<Sharing>, CommandError> {
+        let Some(address) = self.share.as_deref().filter(|it| !it.is_empty()) else { return Ok(None) };
+        let mut redactor = Redactor::default();
+        redactor.add(address, "--share");
+        output.learn(&redactor);
+        Ok(Some(Sharing::new(address, &self.share_name, plugins.clone(), redactor)?))
     }
 
     fn endpoints(&self) -> Result<Endpoints, CommandError> {
@@ -97,7 +121,19 @@ impl Args {
     }
 }
 
-async fn serve(args: &Args, supervisor: Arc<Supervisor>, endpoints: Endpoints, output: &Output) -> CommandResult {
+async fn serve(
+    args: &Args,
+    supervisor: Arc<Supervisor>,
+    endpoints: Endpoints,
+    sharing: Option<Sharing>,
+    output: &Output,
+) -> CommandResult {
+    // Until all tasks have stopped: what they still write needs the lease.
+    let _shares = sharing.map(|sharing| {
+        let stop = CancellationToken::new();
+        tokio::spawn(sharing.keep(stop.clone()));
+        stop.drop_guard()
+    });
     let mut signals = Signals::new()?;
     let socket = endpoints.unix.as_ref().map(|it| it.path.display().to_string()).unwrap_or_default();
     // Asked before the files are begun, it tells what is starting.
@@ -154,6 +190,24 @@ async fn look_when_told(supervisor: Arc<Supervisor>, stop: CancellationToken) {
             tracing::warn!(%error, "cannot reload");
         }
     }
+}
+
+/// Ends the process when a task outlives its lease: another service has it by then, and only this ends what is under way. A thread of
+/// its own, so that nothing else can hold it up.
+fn watch_leases(share: Arc<Share>, output: Output) -> CommandResult {
+    const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+    let watch = move || {
+        loop {
+            if let Some(task) = share.overrun() {
+                tracing::error!(%task, "ended at once: the task did not stop before another service may have it");
+                output.error("error", &format!("ended at once: {task} did not stop before another service may have it"));
+                std::process::exit(1);
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    };
+    let started = std::thread::Builder::new().name("leases".into()).spawn(watch);
+    started.map(drop).map_err(|error| CommandError::failed(format!("cannot start a thread: {error}")))
 }
 
 /// Tells systemd that the process lives, where it wants to know (`WatchdogSec=`).

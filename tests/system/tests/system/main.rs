@@ -8,3 +8,4 @@ mod kills;
 mod pipelines;
 mod replica_commands;
 mod service;
+mod sharing;

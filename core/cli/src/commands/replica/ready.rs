@@ -106,6 +106,7 @@ fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
         Status::Finished => reasons.push("the source came to its end".into()),
         Status::Starting => reasons.push("it has not caught up since its start".into()),
         Status::Interrupted => reasons.push(format!("it is interrupted{why}")),
+        Status::Elsewhere => reasons.push("another service has it: ask that one".into()),
         Status::Stopped | Status::Rejected | Status::Failed => reasons.push(format!("it is stopped{why}")),
     }
     if task.status == Status::Running {

@@ -222,7 +222,7 @@ pub fn parse(file: &File, plugins: &Plugins) -> Result<ReplicaFile, CommandError
 
 /// Whether a task does not go on by itself.
 pub fn is_over(task: &Task) -> bool {
-    !matches!(task.status, TaskStatus::Starting | TaskStatus::Running | TaskStatus::Interrupted)
+    !matches!(task.status, TaskStatus::Starting | TaskStatus::Running | TaskStatus::Interrupted | TaskStatus::Elsewhere)
 }
 
 /// As logs name it.

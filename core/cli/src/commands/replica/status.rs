@@ -91,6 +91,7 @@ fn status_of(task: &Task) -> (&'static str, String) {
         Status::Running => ("running", why),
         Status::Interrupted => ("interrupted", why),
         Status::Hole => ("hole", why),
+        Status::Elsewhere => ("elsewhere", why),
         Status::Stopped => ("stopped", why),
         Status::Finished => ("stopped", "the source came to its end".into()),
         Status::Rejected | Status::Failed => ("stopped", why),

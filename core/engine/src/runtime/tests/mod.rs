@@ -3,5 +3,6 @@
 mod faults;
 mod flow;
 mod orders;
+mod sharing;
 mod whole;
 mod world;

@@ -1,7 +1,8 @@
 //! Consumer groups: who is a member, and which vgroups of which topics each member reads.
 //!
-//! Lanes are dealt out round robin over the members in the order in which they came; whenever one comes or goes they are
-//! dealt anew, and a lane that moves starts at its committed offset (PROTOCOL 6.4, FACTS F41, F42).
+//! Whenever a member comes or goes the lanes are dealt anew, as evenly as it goes and moving as few as possible (seen of a real
+//! server: 8; 4 + 4; 3 + 3 + 2; then 4 + 4 when the first left). A lane that moves starts at its committed offset (PROTOCOL 6.4,
+//! FACTS F41, F42).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -223,11 +224,9 @@ impl Groups {
         topics.dedup();
         let mut dealt: HashMap<i64, Vec<Lane>> = HashMap::new();
         for topic in topics {
-            let readers: Vec<i64> =
-                ready.iter().filter(|member| member.joining.topics.contains(topic)).map(|member| member.id).collect();
-            for (turn, vgroup) in self.vgroups(topic).into_iter().enumerate() {
-                let lane = Lane { topic: topic.clone(), vgroup };
-                dealt.entry(readers[turn % readers.len()]).or_default().push(lane);
+            let readers: Vec<&Member> = ready.iter().copied().filter(|member| member.joining.topics.contains(topic)).collect();
+            for (id, vgroup) in deal(&readers, topic, self.vgroups(topic)) {
+                dealt.entry(id).or_default().push(Lane { topic: topic.clone(), vgroup });
             }
         }
         for member in ready {
@@ -250,6 +249,33 @@ impl Groups {
             }
         }
     }
+}
+
+/// Who reads each vgroup. As a real server does it: a member keeps the first of what it has, up to its share, and what is left goes
+/// to those that have less.
+fn deal(readers: &[&Member], topic: &str, mut vgroups: Vec<VgroupId>) -> Vec<(i64, VgroupId)> {
+    vgroups.sort_unstable();
+    let (each, mut more) = (vgroups.len() / readers.len(), vgroups.len() % readers.len());
+    let (mut dealt, mut open) = (Vec::new(), Vec::new());
+    for member in readers {
+        let assigned = member.assigned.lock();
+        let has = |vgroup: &&VgroupId| assigned.lanes.iter().any(|lane| lane.topic == *topic && lane.vgroup == **vgroup);
+        let mut kept: Vec<VgroupId> = vgroups.iter().filter(has).copied().collect();
+        let share = if kept.len() > each && more > 0 { each + 1 } else { each };
+        more -= share - each;
+        kept.truncate(share);
+        open.push((member.id, share - kept.len()));
+        dealt.extend(kept.into_iter().map(|vgroup| (member.id, vgroup)));
+    }
+    let mut free = vgroups.into_iter().filter(|vgroup| !dealt.iter().any(|(_, kept)| kept == vgroup)).collect::<Vec<_>>().into_iter();
+    let mut rest = Vec::new();
+    for (id, room) in &open {
+        rest.extend(free.by_ref().take(*room).map(|vgroup| (*id, vgroup)));
+    }
+    let by_members = open.iter().rev().cycle();
+    rest.extend(by_members.zip(free).map(|((id, _), vgroup)| (*id, vgroup)));
+    dealt.extend(rest);
+    dealt
 }
 
 impl Membership {

@@ -164,6 +164,10 @@ impl Placing<'_> {
             if self.has_read || known != Some(resume) {
                 consumer.seek(vgroup.vgroup_id, resume).await?;
             }
+            if known.is_none() && self.config.from == StartFrom::Latest {
+                // Whoever reads on without our state begins here, and not at what is the latest then.
+                consumer.commit_offset(vgroup.vgroup_id, resume).await?;
+            }
             tracing::info!(%lane, resume, oldest = vgroup.begin, latest = vgroup.end, "lane placed");
             lanes.push(LaneState {
                 lane,
