@@ -22,6 +22,8 @@ pub const IDLE_MAX: Duration = Duration::from_millis(1_200);
 const WAIT: Duration = Duration::from_millis(100);
 /// How often a call that asks for it is tried again.
 const RETRIES_MAX: usize = 5;
+/// Between two tries to connect.
+const RECONNECT: Duration = Duration::from_millis(300);
 
 pub struct Bench {
     pub job: Job,
@@ -117,6 +119,10 @@ impl Bench {
     }
 }
 
+fn asks_again(error: &Error) -> bool {
+    matches!(error.reaction, pipeline_sdk::Reaction::Disconnected | pipeline_sdk::Reaction::Retry)
+}
+
 /// An error of the component as a failure.
 pub fn failure(place: impl Into<String>, error: &Error) -> Outcome {
     Outcome::failed(place, error.to_string())
@@ -136,10 +142,19 @@ pub struct OnSource<'a> {
 pub struct Read {
     pub messages: Vec<Message>,
     pub ended: bool,
+    /// It ended, or nothing came for a while.
+    pub exhausted: bool,
 }
 
 impl OnSource<'_> {
+    /// Tries again where the error asks for it, as the engine does.
     pub fn connect(&mut self, from: &Checkpoint) -> Result<(), Outcome> {
+        for _ in 1..RETRIES_MAX {
+            match self.try_connect(from)? {
+                Err(error) if asks_again(&error) => std::thread::sleep(RECONNECT),
+                other => return other.map_err(|error| failure("connect", &error)),
+            }
+        }
         self.try_connect(from)?.map_err(|error| failure("connect", &error))
     }
 
@@ -188,8 +203,8 @@ impl OnSource<'_> {
         while read.messages.len() < max && bytes < READ_BYTES_MAX && begin.elapsed() < READ_TIME_MAX && last.elapsed() < IDLE_MAX {
             match self.next(WAIT)? {
                 Polled::End => {
-                    read.ended = true;
-                    break;
+                    (read.ended, read.exhausted) = (true, true);
+                    return Ok(read);
                 }
                 Polled::Idle | Polled::Lanes { .. } => {}
                 Polled::Messages(messages) => {
@@ -201,6 +216,7 @@ impl OnSource<'_> {
                 }
             }
         }
+        read.exhausted = last.elapsed() >= IDLE_MAX;
         Ok(read)
     }
 
@@ -215,7 +231,14 @@ pub struct OnSink<'a> {
 }
 
 impl OnSink<'_> {
+    /// Tries again where the error asks for it, as the engine does.
     pub fn connect(&mut self) -> Result<(), Outcome> {
+        for _ in 1..RETRIES_MAX {
+            match self.try_connect()? {
+                Err(error) if asks_again(&error) => std::thread::sleep(RECONNECT),
+                other => return other.map_err(|error| failure("connect", &error)),
+            }
+        }
         self.try_connect()?.map_err(|error| failure("connect", &error))
     }
 

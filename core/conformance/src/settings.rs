@@ -187,3 +187,62 @@ fn from_schema(schema: &Json) -> Result<Json, Vec<String>> {
 fn first_example(schema: &Json) -> Option<&Json> {
     schema.get("examples")?.as_array()?.first()
 }
+
+#[cfg(test)]
+mod tests {
+    use pipeline_sdk::ComponentDescription;
+    use serde_json::json;
+
+    use super::*;
+
+    fn setups(text: &str) -> Result<Setups, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rows.csv"), "").unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut setups = Setups::default();
+        let read = setups.read(&path, &|name| (name == "TOKEN").then(|| "secret".to_owned()));
+        read.map(|()| setups).map_err(|error| error.message.replace(&*folder.path().to_string_lossy(), "HERE"))
+    }
+
+    fn config(text: &str, kind: Kind, schema: Json) -> Setup {
+        let component = ComponentDescription { schema, ..ComponentDescription::new("it", kind, "") };
+        setups(text).unwrap().of(&component)
+    }
+
+    #[test]
+    fn a_configuration_comes_from_a_pipeline_a_table_or_the_schema() {
+        let pipeline = "[pipeline.p]\nsource = { type = \"it\", path = \"rows.csv\", token = \"${TOKEN}\" }\nsink = { type = \"it\", name = \"out\", path = \"rows.csv\" }\n";
+        let source = config(pipeline, Kind::Source, Json::Null).config.unwrap();
+        assert!(source["path"].as_str().unwrap().ends_with("/rows.csv") && source["token"] == "secret", "{source}");
+        // What a sink writes goes into the check's folder, not beside the file.
+        assert_eq!(config(pipeline, Kind::Sink, Json::Null).config, Some(json!({ "path": "rows.csv" })));
+
+        let table = "[sink.it]\npath = \"{folder}/{here}\"\n[kit.sink.it]\nobserve = { files = \"out\" }\nskip = { order = \"why\" }\n";
+        let setup = config(table, Kind::Sink, Json::Null);
+        assert!(setup.config_in(Path::new("/check")).unwrap()["path"].as_str().unwrap().starts_with("/check//"));
+        assert!(matches!(setup.kit.observe, Some(Observe::Files(_))) && setup.kit.skip["order"] == "why");
+
+        let schema = |rule: Json| json!({ "required": ["key"], "properties": { "key": rule, "other": { "default": 1 } } });
+        for (rule, expected) in [(json!({ "default": 7 }), Some(json!({ "key": 7 }))), (json!({ "examples": [8, 9] }), Some(json!({ "key": 8 }))), (json!({}), None)] {
+            let setup = config("", Kind::Sink, schema(rule));
+            assert_eq!((setup.config.is_none(), setup.missing.len()), (expected.is_none(), usize::from(expected.is_none())));
+            assert_eq!(setup.config, expected);
+        }
+        assert_eq!(config("", Kind::Sink, json!({ "examples": [{ "whole": 1 }] })).config, Some(json!({ "whole": 1 })));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        for (text, expected) in [
+            ("[sinks.it]\n", "unknown table `sinks`"),
+            ("[kit.sink.it]\nlook = 1\n", "kit.sink.it: unknown field `look`"),
+            ("[kit.tap.it]\n", "kit.tap: no kind"),
+            ("[pipeline.p]\nsorce = 1\n", "did you mean `source`?"),
+            ("[sink.it\n", "unclosed table"),
+        ] {
+            let error = setups(text).err().unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -52,17 +52,17 @@ const DEFECTS: &[(&str, &str, &str, &str)] = &[
     ("sink.lines", "duplicates-after-kill", "", "after kill -9 and a replay"),
     ("sink.lines", "back-pressure", "", "write: memory grew by"),
     ("sink.lines", "panic", "", "rows without runs: the component panicked: as told"),
-    ("sink.lines", "hang", "", "write: did not return within 1s"),
+    ("sink.lines", "hang", "", "did not "),
     ("sink.lines", "leak", "", "kept messages"),
     ("sink.lines", "schema-change", "", "a column is gone"),
     ("sink.lines", "two-instances", "", "after two instances wrote side by side"),
     ("transform.passes", "order", "", "came out behind row"),
     ("transform.passes", "end-of-stream", "", "a second barrier: brought out 60 rows"),
-    ("transform.passes", "hang", "", "a call blocks its thread"),
+    ("transform.passes", "hang", "", "did not "),
     ("transform.passes", "arrow-types", "", "type Union"),
     ("transform.passes", "two-instances", "", "beside another one"),
     ("service.serves", "end-of-stream", "", "ended by itself"),
-    ("service.serves", "hang", "", "stop: did not return within 1s"),
+    ("service.serves", "hang", "", "did not "),
     ("service.serves", "leak", "", "made, used and destroyed again and again"),
 ];
 
@@ -76,7 +76,9 @@ fn every_check_sees_its_defect() {
             let config = folder.path().join("kit.toml");
             std::fs::write(&config, if defect.is_empty() { String::new() } else { format!("[{component}]\ndefect = \"{defect}\"\n") }).unwrap();
             let (check, name) = (if check.is_empty() { defect } else { check }, component.split_once('.').unwrap().1);
-            let timeouts = ["--call-timeout", "1s", "--check-timeout", if *defect == "hang" { "3s" } else { "60s" }];
+            // What waits for ever is not waited for; everything else has time, on a loaded machine as well.
+            let waits = ["hang", "cancel"].contains(defect);
+            let timeouts = ["--call-timeout", if waits { "1s" } else { "20s" }, "--check-timeout", if *defect == "hang" { "3s" } else { "60s" }];
             let arguments = [&["--config", config.to_str().unwrap(), "--component", name, "--only", check], &timeouts[..]].concat();
             let (exit, report, stderr) = kit(&library, &arguments);
             let finding = &report["findings"][0];

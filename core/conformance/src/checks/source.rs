@@ -6,7 +6,7 @@ use std::time::Duration;
 use pipeline_sdk::{Checkpoint, Header, Lane, Message, Payload, Polled, Position};
 
 use super::trace::Trace;
-use crate::bench::{Bench, Done, OnSource, checkpoint_behind, failure, is_panic};
+use crate::bench::{Bench, Done, OnSource, Read, checkpoint_behind, failure, is_panic};
 use crate::memory::{resident, shown};
 use crate::settings::in_folder;
 use crate::{Check, Outcome, child};
@@ -51,25 +51,20 @@ fn fresh(bench: &Bench, name: &str) -> Result<Trace, Outcome> {
     Ok(Trace::of(&read))
 }
 
-fn cut_of(trace: &Trace) -> Result<usize, Outcome> {
-    trace.cut().ok_or_else(|| Outcome::not_applicable("the source gave a single position: give it more to read"))
-}
-
-/// Reads exactly up to a step, and says the checkpoint behind it.
-fn read_to(source: &mut OnSource<'_>, trace: &Trace, cut: usize) -> Result<(Checkpoint, Vec<Message>), Outcome> {
-    let goal = &trace.steps[cut];
-    let mut messages: Vec<Message> = Vec::new();
-    let is_goal = |message: &Message| message.header.lane.as_str() == goal.lane && message.header.position.bytes[..] == goal.position[..];
-    while !messages.iter().any(is_goal) {
-        let read = source.read(1)?;
-        if read.messages.is_empty() {
-            let place = format!("lane {}, position {}", goal.lane, goal.shown);
-            return Err(Outcome::failed(place, "did not come in a second reading from the start, though nothing was committed"));
+/// Reads about half of what there is, and says the checkpoint behind it.
+fn read_half(source: &mut OnSource<'_>, whole: &Trace) -> Result<(Checkpoint, Trace), Outcome> {
+    let half = whole.half().ok_or_else(|| Outcome::not_applicable("the source gave a single message: give it more to read"))?;
+    let mut read = Read::default();
+    while read.messages.len() < half || checkpoint_behind(&read.messages).lanes.is_empty() {
+        let more = source.read(1)?;
+        if more.messages.is_empty() {
+            let reason = format!("{} of {} messages came again from the start, though nothing was committed", read.messages.len(), whole.steps.len());
+            return Err(Outcome::failed("a second reading", reason));
         }
-        messages.extend(read.messages);
+        read.messages.extend(more.messages);
     }
-    let behind = messages.iter().rposition(is_goal).unwrap_or(0);
-    Ok((checkpoint_behind(&messages[..=behind]), messages))
+    let checkpoint = checkpoint_behind(&read.messages);
+    Ok((checkpoint, Trace::of(&read).up_to_checkpoint()))
 }
 
 fn order(bench: &Bench) -> Done {
@@ -122,15 +117,14 @@ fn cancel(bench: &Bench) -> Done {
 
 fn reconnect(bench: &Bench) -> Done {
     let whole = fresh(bench, "whole")?;
-    let cut = cut_of(&whole)?;
     let mut source = bench.source("again")?;
     source.connect(&Checkpoint::default())?;
-    let (checkpoint, _) = read_to(&mut source, &whole, cut)?;
+    let (checkpoint, done) = read_half(&mut source, &whole)?;
     source.connect(&checkpoint)?;
     let rest = Trace::of(&source.read(SOME)?);
     source.destroy()?;
-    whole.check_resumed(cut, &rest)?;
-    Ok(Outcome::passed(format!("behind position {}: {} messages", whole.steps[cut].shown, rest.steps.len())))
+    whole.check_resumed(&done, &rest)?;
+    Ok(Outcome::passed(format!("{} messages, and {} behind the checkpoint", done.steps.len(), rest.steps.len())))
 }
 
 fn commit_after_durable(bench: &Bench) -> Done {
@@ -141,17 +135,16 @@ fn commit_after_durable(bench: &Bench) -> Done {
         let reason = format!("{} of {} rows came again though nothing was committed", again.rows(), whole.rows());
         return Err(Outcome::failed("a second reading", reason));
     }
-    let cut = cut_of(&whole)?;
     let mut source = bench.source("kept")?;
     source.connect(&Checkpoint::default())?;
-    let (checkpoint, _) = read_to(&mut source, &whole, cut)?;
+    let (checkpoint, done) = read_half(&mut source, &whole)?;
     source.commit(&checkpoint)?;
     source.destroy()?;
     let mut source = bench.source("kept")?;
     source.connect(&checkpoint)?;
     let rest = Trace::of(&source.read(SOME)?);
     source.destroy()?;
-    whole.check_resumed(cut, &rest)?;
+    whole.check_resumed(&done, &rest)?;
     Ok(Outcome::passed("what was not committed came again, what was did not"))
 }
 
@@ -160,23 +153,22 @@ fn after_kill(bench: &Bench) -> Done {
     let kit = |error: std::io::Error| Outcome::failed("kit", error.to_string());
     if !bench.job.is_after_kill {
         let whole = fresh(bench, "whole")?;
-        let cut = cut_of(&whole)?;
         let mut source = bench.source("killed")?;
         source.connect(&Checkpoint::default())?;
-        let (checkpoint, _) = read_to(&mut source, &whole, cut)?;
+        let (checkpoint, done) = read_half(&mut source, &whole)?;
         source.commit(&checkpoint)?;
-        let text = serde_json::to_vec(&(&whole, cut, &checkpoint)).expect("plain data");
+        let text = serde_json::to_vec(&(&whole, &done, &checkpoint)).expect("plain data");
         std::fs::write(&notes, text).map_err(kit)?;
         source.read(1)?;
         return Ok(child::ask_for_kill(bench));
     }
     let noted = std::fs::read(&notes).map_err(kit)?;
-    let (whole, cut, checkpoint): (Trace, usize, Checkpoint) = serde_json::from_slice(&noted).map_err(|error| kit(error.into()))?;
+    let (whole, done, checkpoint): (Trace, Trace, Checkpoint) = serde_json::from_slice(&noted).map_err(|error| kit(error.into()))?;
     let mut source = bench.source("killed")?;
     source.connect(&checkpoint)?;
     let rest = Trace::of(&source.read(SOME)?);
     source.destroy()?;
-    whole.check_resumed(cut, &rest)?;
+    whole.check_resumed(&done, &rest)?;
     Ok(Outcome::passed("nothing missing, nothing of before the checkpoint again"))
 }
 
@@ -306,7 +298,7 @@ fn two_instances(bench: &Bench) -> Done {
     reads[1].extend(second.read(1)?.messages);
     second.destroy()?;
     for messages in reads {
-        Trace::of(&crate::bench::Read { messages, ended: false }).check_order()?;
+        Trace::of(&Read { messages, ..Read::default() }).check_order()?;
     }
     Ok(Outcome::passed("read side by side, and one after the other was gone"))
 }

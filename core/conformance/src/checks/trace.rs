@@ -23,11 +23,13 @@ pub struct Step {
 pub struct Trace {
     pub steps: Vec<Step>,
     pub ended: bool,
+    /// There was nothing more at the time.
+    pub exhausted: bool,
 }
 
 impl Trace {
     pub fn of(read: &Read) -> Self {
-        Self { steps: steps(&read.messages), ended: read.ended }
+        Self { steps: steps(&read.messages), ended: read.ended, exhausted: read.exhausted }
     }
 
     pub fn rows(&self) -> u64 {
@@ -57,11 +59,16 @@ impl Trace {
         Ok(())
     }
 
-    /// Where to cut: behind the message in the middle, or the next that ends its position.
-    pub fn cut(&self) -> Option<usize> {
-        let middle = self.steps.len() / 2;
-        let before = |at: &usize| self.steps[*at].ends;
-        (middle.saturating_sub(1)..self.steps.len().saturating_sub(1)).find(before)
+    /// How many messages to read before the cut: half of them.
+    pub fn half(&self) -> Option<usize> {
+        (self.steps.len() > 1).then(|| self.steps.len() / 2)
+    }
+
+    /// Up to the last message that ends its position.
+    pub fn up_to_checkpoint(mut self) -> Self {
+        let end = self.steps.iter().rposition(|step| step.ends).map_or(0, |at| at + 1);
+        self.steps.truncate(end);
+        self
     }
 
     /// Whether two readings from the start gave the same, as far as both go.
@@ -70,32 +77,32 @@ impl Trace {
         alike && (!self.ended || !other.ended || self.steps.len() == other.steps.len())
     }
 
-    /// `self` read from the start, `rest` from behind `self.steps[cut]`: nothing is missing, nothing is there again.
-    pub fn check_resumed(&self, cut: usize, rest: &Trace) -> Result<(), Outcome> {
+    /// `self` read from the start; `done` read by another instance up to a checkpoint, `rest` from behind that: nothing is missing,
+    /// nothing is there again. Where a source cuts its batches otherwise each time, the rows count.
+    pub fn check_resumed(&self, done: &Trace, rest: &Trace) -> Result<(), Outcome> {
         rest.check_order()?;
-        let done = &self.steps[..=cut];
-        let again = rest.steps.iter().find(|step| done.iter().any(|old| old.lane == step.lane && old.position == step.position));
-        if let Some(step) = again {
-            let place = format!("lane {}, position {}", step.lane, step.shown);
-            return Err(Outcome::failed(place, "came again though the checkpoint is behind it"));
+        let has = |steps: &[Step], step: &Step| steps.iter().any(|one| one.lane == step.lane && one.position == step.position);
+        let place = |step: &Step| format!("lane {}, position {}", step.lane, step.shown);
+        if let Some(step) = rest.steps.iter().find(|step| has(&done.steps, step)) {
+            return Err(Outcome::failed(place(step), "came again though the checkpoint is behind it"));
         }
-        let missing = self.steps[cut + 1..].iter().find(|step| !rest.steps.iter().any(|new| new.lane == step.lane && new.position == step.position));
-        match missing {
-            // A source may cut its batches otherwise: then the rows count.
-            Some(_) if self.ended && rest.ended && sum(done) + rest.rows() == self.rows() => Ok(()),
-            Some(step) if rest.ended || rest.steps.len() >= self.steps.len() - cut - 1 => {
-                let place = format!("lane {}, position {}", step.lane, step.shown);
-                let counts = format!("{} rows up to the checkpoint, {} behind it, {} in all", sum(done), rest.rows(), self.rows());
-                Err(Outcome::failed(place, format!("was left out ({counts})")))
-            }
-            Some(step) if rest.steps.is_empty() => Err(Outcome::failed(format!("lane {}, position {}", step.lane, step.shown), "was left out: nothing came behind the checkpoint")),
-            _ => Ok(()),
+        let missing = self.steps.iter().find(|step| !has(&done.steps, step) && !has(&rest.steps, step));
+        let (sum, all) = (done.rows() + rest.rows(), self.rows());
+        let is_missing = match self.exhausted && rest.exhausted {
+            true => sum < all,
+            // Of an endless one: it begins where the same reading went on the first time.
+            false => self.is_like(done) && self.steps.get(done.steps.len()).is_some_and(|next| !has(&rest.steps, next)),
+        };
+        let counts = format!("{} rows up to the checkpoint, {} behind it, {all} in all", done.rows(), rest.rows());
+        if is_missing {
+            let place = missing.map_or_else(|| "behind the checkpoint".to_owned(), place);
+            return Err(Outcome::failed(place, format!("was left out ({counts})")));
         }
+        if self.ended && rest.ended && sum > all {
+            return Err(Outcome::failed("behind the checkpoint", format!("rows came again ({counts})")));
+        }
+        Ok(())
     }
-}
-
-fn sum(steps: &[Step]) -> u64 {
-    steps.iter().map(|step| step.rows).sum()
 }
 
 fn steps(messages: &[Message]) -> Vec<Step> {
