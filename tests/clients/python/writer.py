@@ -8,7 +8,13 @@ import sys
 import taosws
 
 ADDRESS, DATABASE = sys.argv[1:]
-CONNECTION = taosws.connect(f"ws://root:taosdata@{ADDRESS}/{DATABASE}")
+
+
+def connect():
+    return taosws.connect(f"ws://root:taosdata@{ADDRESS}/{DATABASE}")
+
+
+CONNECTION = connect()
 
 
 def columns(time):
@@ -53,6 +59,8 @@ def do(action, rest):
     match action:
         case "sql":
             CONNECTION.execute(rest)
+        case "count":
+            return f" {next(iter(CONNECTION.query(rest)))[0]}"
         case "stmt":
             stmt(*rest.split())
         case "stmt2":
@@ -61,12 +69,15 @@ def do(action, rest):
             line(rest)
         case _:
             raise ValueError(f"unknown action {action}")
+    return ""
 
 
 print("ready", flush=True)
 for request in sys.stdin:
     try:
-        do(*request.rstrip("\n").split(" ", 1))
-        print("ok", flush=True)
+        # A connection that was lost does not come back by itself.
+        CONNECTION = CONNECTION or connect()
+        print(f"ok{do(*request.rstrip().split(' ', 1))}", flush=True)
     except Exception as error:
+        CONNECTION = None
         print(f"error {error}".replace("\n", " "), flush=True)

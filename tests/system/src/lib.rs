@@ -9,6 +9,7 @@ mod process;
 mod scene;
 mod site;
 mod watch;
+mod writer;
 
 pub use api::{Api, ask_over_tcp};
 pub use pair::{Pair, drop_topics, free_port, pipelines, start_node, start_node_with, wait_for_node};
@@ -16,3 +17,4 @@ pub use process::{Process, binary};
 pub use scene::{Outcome, Scene};
 pub use site::Site;
 pub use watch::{insert_bytes, insert_line, messages_at};
+pub use writer::{Client, Writer};

@@ -13,7 +13,8 @@ pub struct Pair {
     pub b: Site,
     pub database: String,
     pub folder: tempfile::TempDir,
-    nodes: Vec<Process>,
+    /// Of its own nodes; empty on a real pair.
+    nodes: Vec<Option<Process>>,
     run: Option<Process>,
 }
 
@@ -44,7 +45,7 @@ impl Pair {
             Err(_) => {
                 let (a, first) = start_node(&folder.path().join("a"), None)?;
                 let (b, second) = start_node(&folder.path().join("b"), None)?;
-                Self::of(a, b, vec![first, second], folder, name)
+                Self::of(a, b, vec![Some(first), Some(second)], folder, name)
             }
         };
         for site in [&pair.a, &pair.b] {
@@ -56,7 +57,7 @@ impl Pair {
         Ok(pair)
     }
 
-    fn of(a: Site, b: Site, nodes: Vec<Process>, folder: tempfile::TempDir, name: &str) -> Self {
+    fn of(a: Site, b: Site, nodes: Vec<Option<Process>>, folder: tempfile::TempDir, name: &str) -> Self {
         Self { a, b, database: name.to_owned(), folder, nodes, run: None }
     }
 
@@ -115,12 +116,23 @@ impl Pair {
 
     /// Kills the node of site 0 or 1 with -9 and starts it again on its data and address.
     pub fn crash_node(&mut self, which: usize) -> Result<()> {
-        let site = if which == 0 { self.a.clone() } else { self.b.clone() };
-        let folder = self.folder.path().join(if which == 0 { "a" } else { "b" });
-        let node = self.nodes.remove(which);
-        node.kill()?;
-        let (_, node) = start_node(&folder, Some(&site.address))?;
-        self.nodes.insert(which, node);
+        self.kill_node(which)?;
+        self.start_node(which)
+    }
+
+    /// kill -9. On a real pair the command `PIPELINE_TEST_KILL` does it.
+    pub fn kill_node(&mut self, which: usize) -> Result<()> {
+        match self.nodes.get_mut(which) {
+            Some(node) => node.take().map_or(Ok(()), Process::kill),
+            None => command_of("PIPELINE_TEST_KILL"),
+        }
+    }
+
+    /// Starts a node that was killed on its data and address. On a real pair the command `PIPELINE_TEST_START` does it.
+    pub fn start_node(&mut self, which: usize) -> Result<()> {
+        let Some(node) = self.nodes.get_mut(which) else { return command_of("PIPELINE_TEST_START") };
+        let (site, name) = if which == 0 { (&self.a, "a") } else { (&self.b, "b") };
+        *node = Some(start_node(&self.folder.path().join(name), Some(&site.address))?.1);
         Ok(())
     }
 
@@ -171,6 +183,16 @@ impl Drop for Pair {
             drop_topics(site, &self.database);
         }
     }
+}
+
+/// Runs the command of a shell that a variable holds.
+fn command_of(variable: &str) -> Result<()> {
+    let command = std::env::var(variable).with_context(|| format!("a real pair needs {variable}"))?;
+    let status = std::process::Command::new("sh").args(["-c", &command]).status()?;
+    if !status.success() {
+        bail!("{variable}: `{command}` ended with {status}");
+    }
+    Ok(())
 }
 
 /// Drops the topics on a database; one is held for seconds by a consumer that was lost.

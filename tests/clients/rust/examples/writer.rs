@@ -2,9 +2,14 @@
 //!
 //! usage: writer HOST:PORT DATABASE
 
+use std::time::Duration;
+
 use anyhow::{anyhow, bail, Context, Result};
 use taos::taos_query::common::{SchemalessPrecision, SchemalessProtocol, SmlDataBuilder};
 use taos::*;
+
+/// How long a request may take: the crate notices a broken connection only at its next ping, up to 29 s later.
+const ANSWER: Duration = Duration::from_secs(5);
 
 async fn stmt(taos: &Taos, table: &str, group: i64, time: i64) -> Result<()> {
     let mut stmt = Stmt::init(taos).await?;
@@ -22,14 +27,16 @@ async fn stmt(taos: &Taos, table: &str, group: i64, time: i64) -> Result<()> {
     Ok(())
 }
 
-async fn write(taos: &Taos, request: &str) -> Result<()> {
+/// Does one request; what the answer holds beyond `ok`.
+async fn answer(taos: &Taos, request: &str) -> Result<String> {
     let (action, rest) = request.split_once(' ').context("ACTION REST")?;
     match action {
-        "sql" => taos.exec(rest).await.map(drop).map_err(Into::into),
+        "count" => return Ok(format!(" {}", taos.query_one::<_, i64>(rest).await?.context("no row")?)),
+        "sql" => drop(taos.exec(rest).await?),
         "stmt" => {
             let mut words = rest.split(' ');
             let mut word = || words.next().ok_or_else(|| anyhow!("stmt TABLE GROUP TIME"));
-            stmt(taos, word()?, word()?.parse()?, word()?.parse()?).await
+            stmt(taos, word()?, word()?.parse()?, word()?.parse()?).await?;
         }
         "line" => {
             let line = SmlDataBuilder::default()
@@ -37,22 +44,36 @@ async fn write(taos: &Taos, request: &str) -> Result<()> {
                 .precision(SchemalessPrecision::Millisecond)
                 .data(vec![rest.to_owned()])
                 .build()?;
-            taos.put(&line).await.map_err(Into::into)
+            taos.put(&line).await?;
         }
         _ => bail!("unknown action {action}"),
     }
+    Ok(String::new())
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, database] = arguments.as_slice() else { bail!("usage: writer HOST:PORT DATABASE") };
-    let taos = TaosBuilder::from_dsn(format!("ws://root:taosdata@{address}/{database}"))?.build().await?;
+    let dsn = format!("ws://root:taosdata@{address}/{database}");
+    let mut connection = Some(TaosBuilder::from_dsn(&dsn)?.build().await?);
     println!("ready");
     for request in std::io::stdin().lines() {
-        match write(&taos, &request?).await {
-            Ok(()) => println!("ok"),
-            Err(error) => println!("error {}", format!("{error:#}").replace('\n', " ")),
+        let request = request?;
+        let answered = async {
+            // A connection that was lost does not come back by itself.
+            if connection.is_none() {
+                connection = Some(TaosBuilder::from_dsn(&dsn)?.build().await?);
+            }
+            let answer = answer(connection.as_ref().context("connected")?, &request);
+            tokio::time::timeout(ANSWER, answer).await.context("no answer")?
+        };
+        match answered.await {
+            Ok(value) => println!("ok{value}"),
+            Err(error) => {
+                connection = None;
+                println!("error {}", format!("{error:#}").replace('\n', " "));
+            }
         }
     }
     Ok(())

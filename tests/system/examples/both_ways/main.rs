@@ -8,16 +8,14 @@
 //! embedded nodes, or the real pair that `PIPELINE_TEST_SITES` names.
 
 mod script;
-mod writer;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pipeline_tests::{Pair, Process, Site, messages_at};
+use pipeline_tests::{Client, Pair, Process, Site, Writer, messages_at};
 
 use script::{Expectation, Script, Turn};
-use writer::{Client, Writer};
 
 const DATABASE: &str = "both_ways";
 /// Rounds of the script that a client does at each site in its turn, and again when all do.
@@ -63,7 +61,7 @@ fn take_turn(pair: &mut Pair, script: &Script, clients: &[&Client], turn: usize)
     let mut writers = Vec::new();
     for client in clients {
         for (name, site) in [("a", &pair.a), ("b", &pair.b)] {
-            writers.push((Writer::start(client, site, DATABASE, pair.folder.path())?, *client, name));
+            writers.push((Writer::start(client, &site.address, DATABASE, pair.folder.path())?, *client, name));
         }
     }
     for (writer, ..) in &mut writers {

@@ -1,4 +1,4 @@
-//! A client as a child process that writes at one site, asked line by line.
+//! A published client as a child process that writes at a site, asked line by line (tests/clients/README.md).
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -7,8 +7,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use pipeline_tests::Site;
-
 /// How long one answer may take; a client's start on a loaded machine is the longest.
 const ANSWER: Duration = Duration::from_secs(90);
 /// How often a statement is tried that meets another transaction on the same table (0x03D3), as a user would.
@@ -42,12 +40,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a client; what it says on its standard error goes to a file of `folder`.
-    pub fn start(client: &Client, site: &Site, database: &str, folder: &Path) -> Result<Self> {
+    /// Starts a client at an address, or at two of which the second is for when the first is lost (`HOST:PORT,HOST:PORT`); what it says
+    /// on its standard error goes to a file of `folder`.
+    pub fn start(client: &Client, address: &str, database: &str, folder: &Path) -> Result<Self> {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("clients.log"))?;
         let mut child = Command::new(&client.command[0])
             .args(&client.command[1..])
-            .args([&site.address, database])
+            .args([address, database])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -57,7 +56,7 @@ impl Writer {
         let lines = BufReader::new(child.stdout.take().context("its standard output is a pipe")?).lines();
         let (sender, answers) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Ok(Self { child, requests, answers, name: format!("{} at {}", client.name, site.address) })
+        Ok(Self { child, requests, answers, name: format!("{} at {address}", client.name) })
     }
 
     pub fn wait_until_ready(&mut self) -> Result<()> {
@@ -70,8 +69,7 @@ impl Writer {
     /// Asks for one write, which must succeed.
     pub fn request(&mut self, request: &str) -> Result<()> {
         for _ in 0..TRIES {
-            writeln!(self.requests, "{request}").with_context(|| self.name.clone())?;
-            let answer = self.answer().with_context(|| request.to_owned())?;
+            let answer = self.ask(request)?;
             if answer == "ok" {
                 return Ok(());
             }
@@ -81,6 +79,12 @@ impl Writer {
             std::thread::sleep(Duration::from_millis(100));
         }
         bail!("{}: {request}: still another transaction after {TRIES} tries", self.name)
+    }
+
+    /// Asks for anything: `ok`, `ok VALUE` or `error TEXT`.
+    pub fn ask(&mut self, request: &str) -> Result<String> {
+        writeln!(self.requests, "{request}").with_context(|| self.name.clone())?;
+        self.answer().with_context(|| request.to_owned())
     }
 
     fn answer(&mut self) -> Result<String> {
