@@ -83,6 +83,11 @@ fn render_as(rows: &[Row], name_length: usize, gap: u16, number: fn(u64) -> Stri
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = table_text(&out);
+    for row in rows.iter().filter(|row| row.status.state == TaskState::Running) {
+        if let Some(done) = row.status.done {
+            text.push_str(&format!("\n{} {}", bar(done), task_name(&row.status)));
+        }
+    }
     for row in rows {
         if let Some(reason) = row.status.state.reason() {
             text.push_str(&format!("\n{}: {reason}", task_name(&row.status)));
@@ -98,6 +103,13 @@ fn cut(name: &str, length: usize) -> String {
     name.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// `[#####---------------]  25 %`
+fn bar(done: f64) -> String {
+    const CELLS: usize = 20;
+    let full = ((done * CELLS as f64) as usize).min(CELLS);
+    format!("[{}{}] {:3.0} %", "#".repeat(full), "-".repeat(CELLS - full), (done * 100.0).floor())
+}
+
 /// One structured line a task.
 pub fn log(rows: &[Row]) {
     for Row { status, rows_per_second } in rows {
@@ -108,6 +120,7 @@ pub fn log(rows: &[Row]) {
             rows = status.counts.rows_written,
             bytes = status.counts.bytes_written,
             rows_per_second = rows_per_second.round() as u64,
+            done = status.done,
             lag_seconds = status.lag_seconds,
             lag_offsets = status.lag_offsets,
             retries = status.counts.retries,
@@ -209,6 +222,9 @@ mod tests {
         let other = PipelineStatus { pipeline: "b-to-a".into(), ..PipelineStatus::default() };
         let mut rates = Rates::default();
         rates.rows(vec![status(1_000, TaskState::Running)], Duration::from_secs(1));
+        let reading = PipelineStatus { done: Some(0.25), ..status(0, TaskState::Running) };
+        let text = render(&[Row { status: reading, rows_per_second: 0.0 }]);
+        assert!(text.ends_with("\n[#####---------------]  25 % a-to-b/power"), "{text}");
         let failed = TaskState::Failed("no answer".into());
         let rows = rates.rows(vec![status(4_000, failed), other], Duration::from_secs(3));
         let expected = "\

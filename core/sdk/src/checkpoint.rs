@@ -43,6 +43,9 @@ pub struct LaneProgress {
     /// How long the log keeps an entry, at least; absent where that is not bounded by time, or not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_seconds: Option<i64>,
+    /// Whether nothing comes behind `latest`: how much of the lane is done can be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends: bool,
 }
 
 impl LaneProgress {

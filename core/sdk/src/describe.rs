@@ -80,10 +80,10 @@ pub struct ComponentDescription {
     /// Of a sink: one instance for all lanes of a task instead of one a lane.
     #[serde(default)]
     pub merged_lanes: bool,
-    /// Of a service: it makes data, and is stopped first when a bounded run drains.
+    /// Of a service or a source: it makes data, and is stopped first when a bounded run drains.
     #[serde(default)]
     pub generator: bool,
-    /// Its futures block the polling thread: the host gives it a thread of its own.
+    /// Its futures, or a transform's calls, block the polling thread: the host gives it a thread of its own.
     #[serde(default)]
     pub blocking: bool,
 }
@@ -138,6 +138,11 @@ impl ComponentDescription {
 
     pub fn generator(mut self) -> Self {
         self.generator = true;
+        self
+    }
+
+    pub fn blocking(mut self) -> Self {
+        self.blocking = true;
         self
     }
 }

@@ -13,6 +13,7 @@ pub mod context;
 pub mod describe;
 pub mod plugin;
 pub mod site;
+pub mod units;
 pub mod abi;
 
 pub use arrow;

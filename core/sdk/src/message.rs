@@ -6,6 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -146,6 +149,33 @@ pub struct Rows {
     pub batch: RecordBatch,
     /// Ascending by `first_row`; the first starts at 0. Run `i` ends where run `i + 1` starts.
     pub runs: Vec<Run>,
+}
+
+impl Rows {
+    /// Rows of no table in particular.
+    pub fn plain(batch: RecordBatch) -> Self {
+        Self { batch, runs: vec![Run::default()] }
+    }
+
+    /// Those rows that `keep` is true for, with their tables.
+    ///
+    /// # Errors
+    /// `keep` has another length than the batch.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
+        let batch = filter_record_batch(&self.batch, keep)?;
+        let mut runs: Vec<Run> = Vec::new();
+        let mut first_row = 0;
+        for (index, run) in self.runs.iter().enumerate() {
+            let end = self.runs.get(index + 1).map_or(keep.len(), |next| next.first_row as usize);
+            let start = (run.first_row as usize).min(end);
+            let kept = keep.slice(start, end - start).true_count() as u64;
+            if kept > 0 {
+                runs.push(Run { first_row, ..run.clone() });
+                first_row += kept;
+            }
+        }
+        Ok(Self { batch, runs })
+    }
 }
 
 /// The rows of one table within a batch.

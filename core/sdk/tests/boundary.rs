@@ -75,7 +75,7 @@ impl Source for Player {
 
     async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
         let latest = Some(Position::from_number(7));
-        Ok(vec![LaneProgress { lane: Lane::new("1"), oldest: None, current: None, latest, retention_seconds: Some(60) }])
+        Ok(vec![LaneProgress { lane: Lane::new("1"), oldest: None, current: None, latest, retention_seconds: Some(60), ends: true }])
     }
 }
 

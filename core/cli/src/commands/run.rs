@@ -53,6 +53,9 @@ pub struct Args {
     /// Print the summary as JSON, and no table
     #[arg(long)]
     json: bool,
+    /// Print neither table nor summary: standard output is a sink's
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -71,7 +74,7 @@ enum Reason {
 
 impl Args {
     pub fn shows_table(&self) -> bool {
-        is_terminal() && !self.json
+        is_terminal() && !self.json && !self.quiet
     }
 
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
@@ -318,6 +321,7 @@ fn finish(
     };
     let summaries: Vec<Summary> = runs.iter().zip(ends).map(summary).collect();
     match args.json {
+        _ if args.quiet => {}
         true => output.json(&summaries),
         false => summaries.iter().for_each(|summary| output.line(&summary.render())),
     }

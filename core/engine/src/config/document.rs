@@ -81,6 +81,11 @@ fn pipeline(component: &dyn Fn(Kind) -> Json) -> Json {
     properties.insert("source".into(), source);
     properties.insert("transform".into(), several(Kind::Transform, "What is done to messages, in this order."));
     properties.insert("sink".into(), several(Kind::Sink, "Where messages go; each sink gets all of them."));
+    let mut letters = component(Kind::Sink);
+    letters["description"] = "Where rows go that a component rejects, with the reason in further columns; without, they are kept in \
+        the state folder."
+        .into();
+    properties.insert("dead-letter".into(), letters);
     json!({
         "type": "object",
         "properties": properties,

@@ -73,14 +73,16 @@ pub struct Pipeline {
     pub source: Component,
     pub transforms: Vec<Component>,
     pub sinks: Vec<Component>,
+    /// The sink of rows that a component rejects.
+    pub dead_letter: Option<Component>,
     /// The `[replica.NAME]` that it stands for, where it is not written out.
     pub replica: Option<String>,
 }
 
 impl Pipeline {
-    /// Source, transforms and sinks, in this order.
+    /// Source, transforms, sinks and the sink of dead letters, in this order.
     pub fn components(&self) -> impl Iterator<Item = &Component> {
-        std::iter::once(&self.source).chain(&self.transforms).chain(&self.sinks)
+        std::iter::once(&self.source).chain(&self.transforms).chain(&self.sinks).chain(&self.dead_letter)
     }
 }
 

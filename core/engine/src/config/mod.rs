@@ -13,14 +13,14 @@ pub mod schema;
 pub mod document;
 pub mod reference;
 pub mod problem;
-pub mod units;
 
+pub use pipeline_sdk::units;
 pub use document::file_schema;
 pub use file::{Component, File, Pipeline, Replica};
 pub use problem::{Place, Problem, Report};
 pub use schema::Schema;
 pub use secret::{Environment, Redactor};
 pub use settings::{
-    Buffer, ComponentSettings, EngineSettings, Freshness, Isolation, OnError, OnRejectedChange, PipelineSettings,
+    Batching, Buffer, ComponentSettings, EngineSettings, Freshness, Isolation, OnError, OnRejectedChange, PipelineSettings,
     PluginPin, reserved_key,
 };

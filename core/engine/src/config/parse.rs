@@ -13,7 +13,7 @@ use super::file::{Component, File, Pipeline, Replica};
 use super::problem::{Problem, Report, listed};
 use super::schema::Schema;
 use super::secret::{Environment, Redactor};
-use super::settings::{COMPONENT_KEYS, PipelineSettings, StateSettings};
+use super::settings::{COMPONENT_KEYS, OnError, PipelineSettings, StateSettings};
 use super::units::format_duration;
 use super::value::{Data, Entry, Reading, Span, Table, Value, join};
 
@@ -185,8 +185,14 @@ impl Reader {
         let source = components("source", Kind::Source).pop()?;
         let transforms = components("transform", Kind::Transform);
         let sinks = components("sink", Kind::Sink);
-        let given = table.filtered(|key| !["source", "transform", "sink"].contains(&key));
-        let pipeline = Pipeline {
+        let dead_letter = components("dead-letter", Kind::Sink).pop().map(|mut letters| {
+            if !letters.named {
+                letters.name = "dead-letter".into();
+            }
+            letters
+        });
+        let given = table.filtered(|key| !["source", "transform", "sink", "dead-letter"].contains(&key));
+        let mut pipeline = Pipeline {
             name: entry.key.clone(),
             span: entry.key_span.clone(),
             settings: self.typed(given.to_json(), &entry.key_span, path),
@@ -194,8 +200,12 @@ impl Reader {
             source,
             transforms,
             sinks,
+            dead_letter,
             replica: None,
         };
+        if pipeline.dead_letter.is_some() && pipeline.given.get("on-error").is_none() {
+            pipeline.settings.on_error = OnError::DeadLetter;
+        }
         self.check_delays(&pipeline.settings, &pipeline.given, &entry.key_span, path);
         self.check_names(&pipeline);
         Some(pipeline)

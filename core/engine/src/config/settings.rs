@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::units;
 
 /// Engine keys of a component, and the kinds that take each. A plugin whose schema uses one does not load.
-pub const COMPONENT_KEYS: [(&str, &[Kind]); 7] = [
+pub const COMPONENT_KEYS: [(&str, &[Kind]); 8] = [
     ("type", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
     ("name", &[Kind::Source, Kind::Transform, Kind::Sink]),
-    ("when", &[]),
+    ("when", &[Kind::Sink]),
     ("buffer", &[Kind::Source, Kind::Sink]),
+    ("batching", &[Kind::Sink]),
     ("isolation", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
     ("freshness", &[Kind::Source]),
     ("on-error", &[Kind::Transform, Kind::Sink]),
@@ -34,6 +35,9 @@ pub fn reserved_key(schema: &serde_json::Value) -> Option<&'static str> {
 pub struct ComponentSettings {
     /// The queue that this component fills (a source) or is filled from (a sink).
     pub buffer: Buffer,
+    /// Rows are joined to larger messages before this sink writes them; as they come where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
     /// Where the component runs.
     pub isolation: Isolation,
     /// How old data may get while nothing happens: a duration, or `adaptive`.
@@ -41,7 +45,14 @@ pub struct ComponentSettings {
     /// What happens to rows that this component rejects; the pipeline's `on-error` where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// Which rows this sink gets: an expression as the transform `where` takes it. Changes of schemas and deletions come to it
+    /// anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
 }
+
+/// The transform that a sink's `when` stands for, and its key.
+pub const WHEN_TRANSFORM: (&str, &str) = ("where", "condition");
 
 /// Bounds of a queue; whichever is reached first stops the writer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +70,29 @@ pub struct Buffer {
 impl Default for Buffer {
     fn default() -> Self {
         Self { messages: 64, bytes: 32 << 20 }
+    }
+}
+
+/// Rows wait until one of these is reached, and no longer than to the next checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Batching {
+    /// Rows.
+    #[schemars(range(min = 1))]
+    pub rows: Option<u64>,
+    /// Bytes that the rows keep alive.
+    #[serde(with = "units::optional_bytes", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "bytes"))]
+    pub bytes: Option<u64>,
+    /// Time since the first of them.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub wait: Duration,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { rows: None, bytes: None, wait: Duration::from_secs(1) }
     }
 }
 

@@ -12,9 +12,9 @@ use super::catalog::Catalog;
 use super::model::{Graph, Node, PipelineGraph, Step};
 use super::{expand, negotiate, topology};
 use crate::config::problem::{Problem, Report};
-use crate::config::settings::COMPONENT_KEYS;
+use crate::config::settings::{COMPONENT_KEYS, WHEN_TRANSFORM};
 use crate::config::value::join;
-use crate::config::{Component, File, Pipeline, Schema};
+use crate::config::{Component, ComponentSettings, File, Pipeline, Schema};
 
 impl Graph {
     /// Checks a file against the plugins that are known.
@@ -107,11 +107,17 @@ impl Builder<'_> {
         let source = self.node(&pipeline.source);
         let transforms: Vec<Option<Node>> = pipeline.transforms.iter().map(|it| self.node(it)).collect();
         let sinks: Vec<Option<Node>> = pipeline.sinks.iter().map(|it| self.node(it)).collect();
+        let dead_letter = match &pipeline.dead_letter {
+            Some(letters) => Some(self.node(letters)?),
+            None => None,
+        };
         let (mut source, mut transforms) = (source?, transforms.into_iter().collect::<Option<Vec<_>>>()?);
         let mut sinks = sinks.into_iter().collect::<Option<Vec<_>>>()?;
         self.problems.extend(negotiate::negotiate(pipeline, &mut source, &mut transforms, &mut sinks, self.catalog));
         let task_key = source.description.task_key.as_deref();
         let task_values = task_key.and_then(|key| source.config.get(key)).map_or_else(Vec::new, texts);
+        let conditions: Vec<Option<Node>> = pipeline.sinks.iter().zip(&sinks).map(|(it, node)| self.when(it, node)).collect();
+        let sinks = sinks.into_iter().zip(conditions).collect();
         let (source, transforms, sinks) = place_decoders(source, transforms, sinks);
         Some(PipelineGraph {
             name: pipeline.name.clone(),
@@ -120,6 +126,7 @@ impl Builder<'_> {
             source,
             transforms,
             sinks,
+            dead_letter,
             task_values,
             span: pipeline.span.clone(),
         })
@@ -164,6 +171,38 @@ impl Builder<'_> {
             config,
             shown: component.config.to_shown_json(),
             negotiated: BTreeSet::new(),
+        })
+    }
+
+    /// The transform that a sink's `when` stands for.
+    fn when(&mut self, component: &Component, sink: &Node) -> Option<Node> {
+        let text = sink.settings.when.as_ref()?;
+        let (span, path) = (component.given.locate("when").unwrap_or_else(|| component.span.clone()), join(&component.path, "when"));
+        let (type_name, key) = WHEN_TRANSFORM;
+        let Some((plugin, description)) = self.catalog.component(Kind::Transform, type_name) else {
+            let message = format!("`when` needs the transform `{type_name}`, and no plugin has it");
+            self.problems.push(Problem::new(&span, path, message).hint("it is in the plugin `basics`; `--plugin-path` adds a folder"));
+            return None;
+        };
+        let config = serde_json::json!({ key: text });
+        for error in self.catalog.lint(Kind::Transform, type_name, &config) {
+            let mut problem = Problem::new(&span, path.clone(), error.message);
+            problem.hint = error.hint;
+            self.problems.push(problem);
+        }
+        Some(Node {
+            kind: Kind::Transform,
+            type_name: type_name.into(),
+            name: format!("{}-when", sink.name),
+            site: None,
+            path,
+            plugin: plugin.to_owned(),
+            description: Arc::new(description.clone()),
+            settings: ComponentSettings::default(),
+            shown: config.clone(),
+            config,
+            negotiated: BTreeSet::new(),
+            address: None,
         })
     }
 
@@ -226,6 +265,14 @@ fn default_task_values(description: &ComponentDescription, config: &mut Json) {
 fn resolve_paths(root: &Json, schema: &Json, config: &mut Json, folder: &Path) {
     let target = schema.get("$ref").and_then(Json::as_str).and_then(|to| root.pointer(to.trim_start_matches('#')));
     let schema = target.unwrap_or(schema);
+    if let Some(forms) = schema.get("anyOf").and_then(Json::as_array) {
+        // One value or several: the form that the file has.
+        let wanted = if config.is_array() { "array" } else { "string" };
+        if let Some(form) = forms.iter().find(|form| form.get("type").and_then(Json::as_str) == Some(wanted)) {
+            resolve_paths(root, form, config, folder);
+        }
+        return;
+    }
     match config {
         Json::String(text) if schema.get("format").and_then(Json::as_str) == Some("path") => {
             *text = folder.join(&*text).to_string_lossy().into_owned();
@@ -256,19 +303,24 @@ fn texts(value: &Json) -> Vec<String> {
 }
 
 /// Puts the decoder before the first consumer that needs rows: in the chain once, else branch by branch.
-fn place_decoders(source: Node, transforms: Vec<Node>, sinks: Vec<Node>) -> (Step, Vec<Step>, Vec<Step>) {
+fn place_decoders(source: Node, transforms: Vec<Node>, sinks: Vec<(Node, Option<Node>)>) -> (Step, Vec<Step>, Vec<Step>) {
     let mut frames = source.description.frames.clone();
     let step = |node: Node, arriving: &BTreeSet<String>| {
         let takes = |format: &String| node.description.any_frame || node.description.frames.contains(format);
         let (kept, decodes) = arriving.iter().cloned().partition(takes);
-        Step { node, frames: kept, decodes }
+        Step { node, frames: kept, decodes, when: None }
     };
-    let source = Step { node: source, frames: frames.clone(), decodes: BTreeSet::new() };
+    let source = Step { node: source, frames: frames.clone(), decodes: BTreeSet::new(), when: None };
     let mut placed = Vec::new();
     for node in transforms {
         let step = step(node, &frames);
         frames.clone_from(&step.frames);
         placed.push(step);
     }
-    (source, placed, sinks.into_iter().map(|node| step(node, &frames)).collect())
+    let sink = |(node, when): (Node, Option<Node>)| match &when {
+        // It looks into rows.
+        Some(_) => Step { node, frames: BTreeSet::new(), decodes: frames.clone(), when },
+        None => step(node, &frames),
+    };
+    (source, placed, sinks.into_iter().map(sink).collect())
 }

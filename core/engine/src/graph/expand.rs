@@ -43,6 +43,7 @@ pub fn expand(replica: &Replica, catalog: &dyn Catalog) -> Result<Vec<Pipeline>,
                 source: make(from, source),
                 transforms: vec![bare_component(transform, &replica.type_span, &path)],
                 sinks: vec![make(to, sink)],
+                dead_letter: None,
                 replica: Some(replica.name.clone()),
             });
         }

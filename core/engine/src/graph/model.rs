@@ -42,6 +42,8 @@ pub struct PipelineGraph {
     pub source: Step,
     pub transforms: Vec<Step>,
     pub sinks: Vec<Step>,
+    /// The sink of rows that a component rejects.
+    pub dead_letter: Option<Node>,
     /// Values of the source's task key that the file lists, `*` among them; empty where it does not divide.
     pub task_values: Vec<String>,
     /// Of its name in the file.
@@ -56,6 +58,8 @@ pub struct Step {
     pub frames: BTreeSet<String>,
     /// Formats of frames that are turned into rows right before this node. Empty: no decoder.
     pub decodes: BTreeSet<String>,
+    /// Of a sink: the transform that says which rows it gets.
+    pub when: Option<Node>,
 }
 
 /// One component, ready to be built.
@@ -146,6 +150,11 @@ impl PipelineGraph {
             && self.source.does_the_same(&other.source, &beside)
             && same(&self.transforms, &other.transforms)
             && same(&self.sinks, &other.sinks)
+            && match (&self.dead_letter, &other.dead_letter) {
+                (Some(node), Some(other)) => node.does_the_same(other, &[]),
+                (None, None) => true,
+                _ => false,
+            }
     }
 
     /// Whether nothing at all differs.

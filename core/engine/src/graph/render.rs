@@ -102,7 +102,13 @@ fn indented(step: &Step, depth: usize) -> String {
         true => String::new(),
         false => format!("{indent}-> decode {}\n", formats(step.decodes.iter())),
     };
-    format!("{decoder}{indent}-> {}\n", line(step))
+    let when = step.when.as_ref().map_or(String::new(), |when| format!("{indent}-> when {}\n", condition(when)));
+    format!("{decoder}{when}{indent}-> {}\n", line(step))
+}
+
+fn condition(when: &Node) -> String {
+    let texts = when.shown.as_object().into_iter().flat_map(|it| it.values()).filter_map(serde_json::Value::as_str);
+    texts.collect::<Vec<_>>().join(" ")
 }
 
 fn formats<'a>(names: impl Iterator<Item = &'a String>) -> String {
@@ -127,6 +133,12 @@ fn drawing(pipeline: &PipelineGraph, prefix: &str) -> Vec<Drawn> {
             drawn.push(Drawn::Box { id: decoder.clone(), text: "decode".into(), decoder: true });
             drawn.push(Drawn::Arrow { from, to: decoder.clone(), text: formats(step.decodes.iter()) });
             from = decoder;
+        }
+        if let Some(when) = &step.when {
+            let filter = format!("{id}_when");
+            drawn.push(Drawn::Box { id: filter.clone(), text: format!("when {}", condition(when)), decoder: true });
+            drawn.push(Drawn::Arrow { from, to: filter.clone(), text: "rows".into() });
+            from = filter;
         }
         drawn.push(Drawn::Box { id: id.clone(), text: title(&step.node), decoder: false });
         drawn.push(Drawn::Arrow { from, to: id.clone(), text: moves(formats(step.frames.iter())) });

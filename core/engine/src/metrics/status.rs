@@ -93,6 +93,9 @@ pub struct PipelineStatus {
     pub counts: Counts,
     /// Positions that are still to be read, all lanes together; absent where the source does not know.
     pub lag_offsets: Option<i64>,
+    /// How much of a source that ends was read, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<f64>,
     /// For how long what is read next has been waiting.
     pub lag_seconds: Option<f64>,
     /// How long ago the source was last asked how far it is: what is said of lag is as old.

@@ -152,16 +152,14 @@ impl Task {
         library.source(&node.type_name, &source_config(node, &self.value), &place, parts).map_err(|it| it.context(&node.path))
     }
 
-    pub(super) fn make_transform(&self, index: usize, source_identity: &str) -> Result<Box<dyn Transform>> {
-        let node = &self.pipeline.transforms[index].node;
+    pub(super) fn make_transform(&self, node: &Node, source_identity: &str) -> Result<Box<dyn Transform>> {
         let place = self.place(node, None, Some(source_identity));
         let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
         let library = self.run.plugins.library(node.kind, &node.type_name)?;
         library.transform(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
     }
 
-    pub(super) fn make_sink(&self, index: usize, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
-        let node = &self.pipeline.sinks[index].node;
+    pub(super) fn make_sink(&self, node: &Node, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
         let place = self.place(node, lane, Some(source_identity));
         let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
         let library = self.run.plugins.library(node.kind, &node.type_name)?;

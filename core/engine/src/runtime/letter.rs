@@ -1,12 +1,13 @@
 //! What happens to a message that a component rejects: policy, dead letters, and the split of rejected rows from the rest.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::array::BooleanArray;
-use arrow::compute::filter_record_batch;
-use pipeline_sdk::{Error, Message, Payload, Rows, Run};
+use arrow::array::{BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use pipeline_sdk::{Error, Message, Payload, Rows};
 
-use super::call::Failure;
+use super::call::{Failure, call};
 use super::task::Task;
 use crate::config::{OnError, OnRejectedChange};
 use crate::graph::Node;
@@ -33,8 +34,14 @@ impl Task {
         }
     }
 
-    /// Stores a dead letter; durable when it returns.
+    /// Stores a dead letter; durable when it returns. Rows go to the pipeline's own sink where it has one.
     pub(super) async fn keep_letter(&self, node: &Node, message: &Message, error: &Error) -> Result<(), Failure> {
+        if let (Some(sink), Payload::Rows(rows)) = (&self.pipeline.dead_letter, &message.payload) {
+            let letter = Message { header: message.header.clone(), payload: Payload::Rows(self.with_reason(node, message, rows, error)?) };
+            self.write_letter(sink, letter).await.map_err(|it| it.context(&sink.path))?;
+            self.count_letter(node, message.row_count(), error);
+            return Ok(());
+        }
         let limit = self.pipeline.settings.dead_letters_max;
         let store = &self.run.store;
         if store.dead_letter_count().map_err(Failure::Fatal)? >= limit {
@@ -54,10 +61,58 @@ impl Task {
             payload: crate::state::payload_json(message),
         };
         store.commit(vec![Change::DeadLetter(letter)]).await.map_err(Failure::Fatal)?;
+        self.count_letter(node, rows, error);
+        Ok(())
+    }
+
+    fn count_letter(&self, node: &Node, rows: u64, error: &Error) {
         self.counters.dead_letters.add(rows.max(1));
         let error = self.run.redact(&error.to_string());
         tracing::warn!(task = %self.key, component = node.name, rows, error, "kept as a dead letter");
+    }
+
+    /// The rows with why they are here.
+    fn with_reason(&self, node: &Node, message: &Message, rows: &Rows, error: &Error) -> Result<Rows, Failure> {
+        let reasons = [
+            ("_error", self.run.redact(&error.to_string())),
+            ("_component", node.name.clone()),
+            ("_lane", message.header.lane.to_string()),
+            ("_position", message.header.position.to_string()),
+        ];
+        let count = rows.batch.num_rows();
+        let schema = rows.batch.schema();
+        let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
+        let mut columns = rows.batch.columns().to_vec();
+        for (name, text) in reasons {
+            fields.push(Arc::new(Field::new(name, DataType::Utf8, false)));
+            columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text.as_str(), count))));
+        }
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+        let batch = batch.map_err(|it| Failure::Fatal(Error::fatal(format!("rows with the reason why they were rejected: {it}"))))?;
+        Ok(Rows { batch, runs: rows.runs.clone() })
+    }
+
+    /// Writes and flushes; what was written before is not written again when the connection is lost.
+    async fn write_letter(&self, node: &Node, letter: Message) -> Result<(), Failure> {
+        let limit = self.pipeline.settings.call_timeout;
+        let mut letters = self.letters.lock().await;
+        let mut sink = match letters.take() {
+            Some(sink) => sink,
+            None => {
+                let mut sink = self.make_sink(node, None, "").map_err(Failure::of)?;
+                call("the dead letters' connect", limit, sink.connect()).await.map_err(Failure::of)?;
+                sink
+            }
+        };
+        call("the dead letters' write", limit, sink.write(&letter)).await.map_err(Failure::of)?;
+        call("the dead letters' flush", limit, sink.flush()).await.map_err(Failure::of)?;
+        *letters = Some(sink);
         Ok(())
+    }
+
+    /// Nothing is rejected any more: the session is over.
+    pub(super) async fn close_letters(&self) {
+        drop(self.letters.lock().await.take());
     }
 }
 
@@ -71,7 +126,7 @@ pub(super) fn split(message: &Message, rows: &[u64]) -> (Message, Option<Message
     }
     let part = |is_in: &dyn Fn(usize) -> bool| {
         let keep: Vec<bool> = (0..count).map(is_in).collect();
-        let rows = filter(all, &keep)?;
+        let rows = all.filter(&BooleanArray::from(keep)).ok()?;
         Some(Message { header: message.header.clone(), payload: Payload::Rows(rows) })
     };
     match (part(&|row| rejected.contains(&row)), part(&|row| !rejected.contains(&row))) {
@@ -80,28 +135,10 @@ pub(super) fn split(message: &Message, rows: &[u64]) -> (Message, Option<Message
     }
 }
 
-fn filter(rows: &Rows, keep: &[bool]) -> Option<Rows> {
-    let batch = filter_record_batch(&rows.batch, &BooleanArray::from(keep.to_vec())).ok()?;
-    let mut runs: Vec<Run> = Vec::new();
-    let mut first_row = 0;
-    for (index, run) in rows.runs.iter().enumerate() {
-        let end = rows.runs.get(index + 1).map_or(keep.len(), |next| next.first_row as usize);
-        let kept = keep[run.first_row as usize..end].iter().filter(|it| **it).count() as u64;
-        if kept > 0 {
-            runs.push(Run { first_row, ..run.clone() });
-            first_row += kept;
-        }
-    }
-    Some(Rows { batch, runs })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{Int64Array, RecordBatch};
-    use arrow::datatypes::{DataType, Field, Schema};
-    use pipeline_sdk::{Header, Lane, Position};
+    use arrow::array::Int64Array;
+    use pipeline_sdk::{Header, Lane, Position, Run};
 
     use super::*;
 

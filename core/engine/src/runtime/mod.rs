@@ -6,6 +6,7 @@
 //! (invariant `contained`).
 
 mod backoff;
+mod batch;
 mod call;
 mod component;
 mod keeper;

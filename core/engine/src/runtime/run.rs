@@ -197,8 +197,10 @@ impl Running {
         &self.shared.store
     }
 
-    /// Stops services that make data, and waits until they have.
+    /// Stops services and sources that make data, and waits until they have.
     pub async fn stop_generators(&self) {
+        let endless = self.pipelines().into_iter().filter(|it| it.graph().source.node.description.generator);
+        stop_pipelines(endless.collect(), Instant::now() + self.drain_timeout()).await;
         let generators = {
             let mut services = self.services.lock();
             std::mem::take(&mut *services)

@@ -311,11 +311,19 @@ impl<'t> Session<'t> {
         let sinks = self.task.pipeline.sinks.len();
         for message in messages {
             let lane = message.header.lane.clone();
-            for index in 1..sinks {
+            let conditional: Vec<usize> = (0..sinks).filter(|index| self.chain.has_condition(*index)).collect();
+            for index in &conditional {
+                for part in self.chain.for_sink(self.task, *index, message.clone()).await? {
+                    self.send(*index, &lane, part).await?;
+                }
+            }
+            let mut rest = (0..sinks).filter(|index| !conditional.contains(index));
+            let last = rest.next_back();
+            for index in rest {
                 self.send(index, &lane, message.clone()).await?;
             }
-            if sinks > 0 {
-                self.send(0, &lane, message).await?;
+            if let Some(index) = last {
+                self.send(index, &lane, message).await?;
             }
         }
         Ok(())
@@ -503,6 +511,7 @@ impl<'t> Session<'t> {
             let _ = done.await;
         }
         let _ = keeper.await;
+        task.close_letters().await;
         let source = reader.await.ok().flatten();
         drop((parts, active));
         tracing::debug!(task = %task.key, waited_ms = begun.elapsed().as_millis() as u64, "session closed");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Position, Result, SOURCE_HOLE, SOURCE_REPLACED};
+use pipeline_sdk::{Checkpoint, Error, Lane, LaneProgress, Message, Position, Result, SOURCE_HOLE, SOURCE_REPLACED, Sink};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ pub(super) struct Task {
     has_trouble: AtomicBool,
     /// When a sink last took something, in milliseconds since the epoch; 0 before that.
     applied_ms: AtomicI64,
+    /// The pipeline's sink of dead letters, once there was one.
+    pub(super) letters: tokio::sync::Mutex<Option<Box<dyn Sink>>>,
 }
 
 pub(super) struct TaskCounters {
@@ -104,7 +106,8 @@ impl Task {
         let live = Mutex::new(Live { since_ms: run.wall_clock_ms(), ..Live::default() });
         let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
         let tenure = Mutex::new(Tenure::new(&stop));
-        Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms }
+        let letters = tokio::sync::Mutex::default();
+        Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms, letters }
     }
 
     /// The one that is, or the last.
@@ -348,12 +351,25 @@ impl Task {
                 queue_bytes: queued.1,
             },
             lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
+            done: done(&live.progress),
             lag_seconds: behind,
             progress_seconds: live.progress_at.map(|at| now.duration_since(at).as_secs_f64()),
             last_applied_ms: Some(self.applied_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0),
             lanes: lanes(&live, now),
         }
     }
+}
+
+/// How much of all lanes was read, where they end and tell.
+fn done(progress: &[LaneProgress]) -> Option<f64> {
+    let mut sum = (0, 0);
+    for lane in progress {
+        let number = |position: &Option<Position>| position.as_ref().and_then(|it| it.number);
+        let (oldest, latest) = (number(&lane.oldest).unwrap_or(0), number(&lane.latest).filter(|_| lane.ends)?);
+        let current = number(&lane.current).unwrap_or(oldest);
+        sum = (sum.0 + (current - oldest).max(0), sum.1 + (latest - oldest).max(0));
+    }
+    (sum.1 > 0).then(|| (sum.0 as f64 / sum.1 as f64).min(1.0))
 }
 
 fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {

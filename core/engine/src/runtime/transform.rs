@@ -6,18 +6,23 @@ use pipeline_sdk::{Error, Kind, Message, Output, Payload, Reaction, Result, Tran
 use super::call::Failure;
 use super::letter::Verdict;
 use super::task::Task;
+use crate::graph::{Node, Step};
 
 pub(super) struct Chain {
     transforms: Vec<Box<dyn Transform>>,
+    /// For each sink the one that says which rows it gets.
+    conditions: Vec<Option<Box<dyn Transform>>>,
     /// With the source's decoder.
     library: Library,
 }
 
 impl Chain {
     pub fn new(task: &Task, source_identity: &str) -> Result<Self> {
-        let transforms = 0..task.pipeline.transforms.len();
+        let make = |node: &Node| task.make_transform(node, source_identity);
+        let (transforms, sinks) = (&task.pipeline.transforms, &task.pipeline.sinks);
         Ok(Self {
-            transforms: transforms.map(|index| task.make_transform(index, source_identity)).collect::<Result<_>>()?,
+            transforms: transforms.iter().map(|step| make(&step.node)).collect::<Result<_>>()?,
+            conditions: sinks.iter().map(|step| step.when.as_ref().map(make).transpose()).collect::<Result<_>>()?,
             library: task.run.plugins.library(Kind::Source, &task.pipeline.source.node.type_name)?,
         })
     }
@@ -33,10 +38,33 @@ impl Chain {
         for index in 0..self.transforms.len() {
             held = self.one(task, index, held).await?;
             let mut out = Output { messages: held };
-            self.transforms[index].barrier(&mut out).map_err(|error| failed(task, index, error))?;
+            unblocked(task, index, || self.transforms[index].barrier(&mut out)).map_err(|error| failed(task, index, error))?;
             held = out.messages;
         }
         Ok(held)
+    }
+
+    pub fn has_condition(&self, sink: usize) -> bool {
+        self.conditions[sink].is_some()
+    }
+
+    /// What a sink gets of a message.
+    pub async fn for_sink(&mut self, task: &Task, sink: usize, message: Message) -> Result<Vec<Message>, Failure> {
+        let Some(condition) = &mut self.conditions[sink] else { return Ok(vec![message]) };
+        let step = &task.pipeline.sinks[sink];
+        let mut out = Output::default();
+        let whole = message.header.clone();
+        let mut parts = decoded(task, &self.library, step, message)?;
+        super::replays::flag_parts(&whole, &mut parts);
+        for part in parts {
+            let kept = (task.verdict(&step.node, &part) == Verdict::Keep).then(|| part.clone());
+            match (condition.apply(part, &mut out), kept) {
+                (Ok(()), _) => {}
+                (Err(error), Some(part)) if error.reaction == Reaction::Rejected => task.keep_letter(&step.node, &part, &error).await?,
+                (Err(error), _) => return Err(Failure::of(error).context(&format!("{}.when", step.node.path))),
+            }
+        }
+        Ok(out.messages)
     }
 
     async fn apply_from(&mut self, task: &Task, first: usize, mut messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
@@ -49,10 +77,11 @@ impl Chain {
     async fn one(&mut self, task: &Task, index: usize, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
         let mut out = Output::default();
         for message in messages {
-            for message in self.decoded(task, index, message)? {
+            for message in decoded(task, &self.library, &task.pipeline.transforms[index], message)? {
                 // Kept only where it may become a dead letter: a message is cheap to clone, but not free.
                 let kept = (task.verdict(&task.pipeline.transforms[index].node, &message) == Verdict::Keep).then(|| message.clone());
-                match (self.transforms[index].apply(message, &mut out), kept) {
+                let applied = unblocked(task, index, || self.transforms[index].apply(message, &mut out));
+                match (applied, kept) {
                     (Ok(()), _) => {}
                     (Err(error), Some(message)) if error.reaction == Reaction::Rejected => {
                         task.keep_letter(&task.pipeline.transforms[index].node, &message, &error).await?;
@@ -63,17 +92,23 @@ impl Chain {
         }
         Ok(out.messages)
     }
+}
 
-    fn decoded(&self, task: &Task, index: usize, message: Message) -> Result<Vec<Message>, Failure> {
-        let decodes = &task.pipeline.transforms[index].decodes;
-        match &message.payload {
-            Payload::Frame(frame) if decodes.contains(&*frame.format) => {
-                let decoded = self.library.decode(&task.pipeline.source.node.type_name, message);
-                decoded.map_err(|error| failed(task, index, error))
-            }
-            _ => Ok(vec![message]),
+fn decoded(task: &Task, library: &Library, step: &Step, message: Message) -> Result<Vec<Message>, Failure> {
+    match &message.payload {
+        Payload::Frame(frame) if step.decodes.contains(&*frame.format) => {
+            let decoded = library.decode(&task.pipeline.source.node.type_name, message);
+            decoded.map_err(|error| Failure::of(error).context(&step.node.path))
         }
+        _ => Ok(vec![message]),
     }
+}
+
+/// Makes a call that may block; other tasks go on meanwhile.
+fn unblocked<T>(task: &Task, index: usize, call: impl FnOnce() -> T) -> T {
+    let is_blocking = task.pipeline.transforms[index].node.description.blocking;
+    let has_others = tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
+    if is_blocking && has_others { tokio::task::block_in_place(call) } else { call() }
 }
 
 fn failed(task: &Task, index: usize, error: Error) -> Failure {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::backoff::Backoff;
+use super::batch::Batcher;
 use super::call::{Failure, call, is_broken};
 use super::keeper::Notice;
 use super::queue::Queue;
@@ -54,6 +55,7 @@ pub(super) struct Worker {
     library: Library,
     ends: WorkerEnds,
     retries: Backoff,
+    batcher: Option<Batcher>,
 }
 
 /// What comes before the writing: takes from the queue, flags, and stores what may be written.
@@ -72,7 +74,8 @@ impl Worker {
         let source = &task.pipeline.source.node;
         let library = task.run.plugins.library(Kind::Source, &source.type_name)?;
         let retries = Backoff::retry(&task.pipeline.settings, task.run.seed());
-        Ok(Self { task, index, lane, identity, library, ends, retries })
+        let batcher = task.pipeline.sinks[index].node.settings.batching.clone().map(Batcher::new);
+        Ok(Self { task, index, lane, identity, library, ends, retries, batcher })
     }
 
     fn step(&self) -> &Step {
@@ -123,10 +126,16 @@ impl Worker {
             let next = match early {
                 Some(next) => next?,
                 None => loop {
-                    match tokio::time::timeout(IDLE_FLUSH_INTERVAL, &mut fed).await {
-                        Ok(next) => break next?,
+                    let idle = tokio::time::Instant::now() + IDLE_FLUSH_INTERVAL;
+                    let due = self.batcher.as_ref().and_then(Batcher::due);
+                    match (tokio::time::timeout_at(due.unwrap_or(idle).min(idle), &mut fed).await, due) {
+                        (Ok(next), _) => break next?,
+                        (Err(_), Some(_)) => {
+                            let held = self.batcher.as_mut().map_or_else(Vec::new, Batcher::take);
+                            self.write(&mut sink, held).await?;
+                        }
                         // A sink may have something of its own to try again.
-                        Err(_) => self.flush(&mut sink).await?,
+                        (Err(_), None) => self.flush(&mut sink).await?,
                     }
                 },
             };
@@ -156,8 +165,16 @@ impl Worker {
         let mut messages = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Item::Message(message) => messages.push(message),
+                Item::Message(message) => match &mut self.batcher {
+                    None => messages.push(message),
+                    Some(batcher) => {
+                        if batcher.add(message) {
+                            messages.extend(batcher.take());
+                        }
+                    }
+                },
                 Item::Barrier { lanes, barrier } => {
+                    messages.extend(self.batcher.as_mut().map_or_else(Vec::new, Batcher::take));
                     self.write(sink, std::mem::take(&mut messages)).await?;
                     self.flush(sink).await?;
                     // The session is over when the keeper is gone.
@@ -173,7 +190,7 @@ impl Worker {
         let settings = self.task.pipeline.settings.clone();
         let mut backoff = Backoff::reconnect(&settings, self.task.run.seed());
         let halt = self.task.tenure().halt;
-        let make = |it: &Self| it.task.make_sink(it.index, it.lane.as_ref(), &it.identity).map_err(Failure::of);
+        let make = |it: &Self| it.task.make_sink(&it.step().node, it.lane.as_ref(), &it.identity).map_err(Failure::of);
         let mut sink = make(self)?;
         loop {
             let error = match call("the sink's connect", settings.call_timeout, sink.connect()).await {

@@ -32,7 +32,7 @@ fn every_example_is_valid_and_can_be_drawn() {
         seen += 1;
         for arguments in [vec!["validate"], vec!["graph"], vec!["graph", "--format", "mermaid"], vec!["graph", "--format", "dot"], vec!["graph", "--format", "json"]] {
             let mut command = Command::new(binary());
-            for name in ["SITE_A", "SITE_B", "SHANGHAI", "BERLIN", "AUSTIN"] {
+            for name in ["SITE", "SITE_A", "SITE_B", "SHANGHAI", "BERLIN", "AUSTIN"] {
                 command.env(name, format!("ws://root:taosdata@{}.example:6041", name.to_lowercase()));
             }
             let output = command.args(&arguments).arg(&path).output().unwrap();
@@ -106,4 +106,70 @@ fn run_example(name: &str, environment: &[(&str, String)], sites: &[&Site], data
     }
     wait(&mut run, &format!("select count(*) from {database}.meters"), sites.len() as i64);
     assert!(run.stop(Duration::from_secs(30)).unwrap().success());
+}
+
+/// An example in a folder of its own, with this content of `data/`, run to its end.
+fn run_in_folder(name: &str, data: &[(&str, String)], environment: &[(&str, String)]) -> (tempfile::TempDir, String) {
+    let work = tempfile::tempdir().unwrap();
+    std::fs::create_dir(work.path().join("data")).unwrap();
+    for (file, content) in data {
+        std::fs::write(work.path().join("data").join(file), content).unwrap();
+    }
+    let file = work.path().join(name);
+    std::fs::copy(folder().join(name), &file).unwrap();
+    let mut run = Process::start_with(&["run", &file.display().to_string()], environment, &work.path().join("run.log")).unwrap();
+    let status = run.wait(Duration::from_secs(120)).unwrap();
+    let output = run.output();
+    assert!(status.success(), "{output}");
+    (work, output)
+}
+
+fn meters(rows: u32) -> String {
+    let row = |n: u32| format!("2026-01-0{}T00:00:{:02}.{:03},{},site {},{}\n", n % 2 + 1, n / 1000 % 60, n % 1000, n % 7, n % 7 % 2, f64::from(n) / 8.0);
+    std::iter::once("ts,device,location,current\n".to_owned()).chain((0..rows).map(row)).collect()
+}
+
+#[test]
+fn the_csv_example_archives_every_row_by_day() {
+    let data = [("meters-1.csv", meters(20_000)), ("meters-2.csv", meters(100) + "2026-01-03T00:00:00.000,1,site 1,\n")];
+    let (work, _) = run_in_folder("csv-to-parquet.toml", &data, &[]);
+    // What was written is read again by the same plugin.
+    let check = work.path().join("check.toml");
+    let text = "[pipeline.check]\nsource = { type = \"files\", path = \"archive/*/*.parquet\" }\nsink = { type = \"files\", path = \"check.csv\" }\n";
+    std::fs::write(&check, text).unwrap();
+    let mut run = Process::start(&["run", &check.display().to_string()], &work.path().join("check.log")).unwrap();
+    assert!(run.wait(Duration::from_secs(60)).unwrap().success(), "{}", run.output());
+    let rows = std::fs::read_to_string(work.path().join("check.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 20_101, "a header and every row but the empty one");
+    let mut days: Vec<_> = std::fs::read_dir(work.path().join("archive")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    days.retain(|name| !name.to_string_lossy().starts_with('.'));
+    days.sort();
+    assert_eq!(days, ["ts=2026-01-01", "ts=2026-01-02"]);
+}
+
+#[test]
+fn the_ndjson_example_routes_filters_and_keeps_what_is_rejected() {
+    let line = |id: u32, level: &str, code: &str| format!("{{\"id\":{id},\"level\":\"{level}\",\"code\":\"{code}\",\"debug\":\"x\"}}\n");
+    let mut events: String = (0..1000).map(|id| line(id, if id % 10 == 0 { "error" } else { "info" }, if id % 4 == 1 { "500" } else { "200" })).collect();
+    events += &line(0, "error", "200");
+    events += &line(5000, "info", "none");
+    let (work, output) = run_in_folder("ndjson-filter.toml", &[("events.ndjson", events)], &[]);
+    let read = |name: &str| std::fs::read_to_string(work.path().join("events").join(name)).unwrap();
+    let (errors, others, rejected) = (read("errors.ndjson"), read("others.csv"), read("rejected.ndjson"));
+    assert_eq!(errors.lines().count(), 350, "{output}");
+    assert_eq!(others.lines().count(), 1 + 650);
+    assert!(!errors.contains("debug") && errors.lines().all(|line| line.contains("\"error\"") || line.contains(":500")), "{errors}");
+    assert_eq!(rejected.lines().count(), 1, "{rejected}");
+    assert!(rejected.contains("5000") && rejected.contains("column `code` cannot become Int64") && rejected.contains("\"_component\":\"select\""), "{rejected}");
+}
+
+#[test]
+fn the_tdengine_example_makes_tables_and_fills_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, _node) = start_node(folder.path(), None).unwrap();
+    run_in_folder("csv-to-tdengine.toml", &[("meters.csv", meters(5_000))], &[("SITE", site.dsn())]);
+    let value = |sql: &str| site.sql(sql)[0][0].clone();
+    assert_eq!(value("select count(*) from power.meters"), 5_000);
+    assert_eq!(value("select count(*) from information_schema.ins_tables where db_name = 'power'"), 7);
+    assert_eq!(value("select count(*) from power.d_3 where location = 'site 1'"), 714);
 }

@@ -276,6 +276,7 @@ impl Source for Log {
             current: Some(Position::from_number(self.at.get(lane).copied().unwrap_or_default())),
             latest: Some(Position::from_number(entries.len() as i64)),
             retention_seconds: Some(3_600),
+            ends: false,
         });
         Ok(progress.collect())
     }

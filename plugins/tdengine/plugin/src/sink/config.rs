@@ -7,7 +7,7 @@ use pipeline_sdk::{ComponentDescription, Context, Error, Kind, Result, Sink, Sin
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::TdengineSink;
+use super::{TdengineSink, Template};
 use crate::client::SocketLimits;
 use crate::dsn::Dsn;
 use crate::names;
@@ -23,6 +23,9 @@ pub struct TdengineConfig {
     /// The database of rows that name none.
     #[serde(default)]
     pub database: Option<String>,
+    /// Where rows go that name no table: those of files, brokers and web hooks.
+    #[serde(default)]
+    pub template: Option<Template>,
     /// Database at the source → database here; others keep their name.
     #[serde(default)]
     pub map: BTreeMap<String, String>,
@@ -115,6 +118,7 @@ impl SinkConfig for TdengineConfig {
         if !(1_000..=1_048_576).contains(&self.statement_bytes_max) {
             wrong.push(Error::fatal("must be from 1000 to 1048576").path("statement-bytes-max"));
         }
+        wrong.extend(self.template.iter().flat_map(Template::lint));
         if let Err(error) = crate::transport::check(&self.dsn) {
             wrong.push(error.path("dsn"));
         }

@@ -18,8 +18,10 @@ mod rows;
 mod shared;
 mod statement;
 mod target;
+mod template;
 
 pub use config::{MissingTable, TdengineConfig};
+pub use template::Template;
 pub(crate) use shared::Shared;
 
 use std::collections::HashMap;
@@ -76,6 +78,12 @@ impl TdengineSink {
         let connection = &link.connection;
         match &message.payload {
             Payload::Frame(frame) => rows::write_frame(target, connection, &message.header, frame).await,
+            Payload::Rows(rows) if rows.runs.iter().all(|run| run.table.is_empty()) => match self.config.template.clone() {
+                Some(template) => template.write(target, connection, &message.header, rows).await,
+                None => Err(Error::rejected("rows of no table, and no `template` says which they belong to")
+                    .code("tdengine.no-table")
+                    .hint("add template = { stable = \"…\", table = \"d_{column}\", tags = [\"column\"] } to the sink")),
+            },
             Payload::Rows(rows) => rows::write_rows(target, connection, &message.header, rows).await,
             Payload::Change(change) => changes::apply(target, connection, &message.header, change).await,
         }

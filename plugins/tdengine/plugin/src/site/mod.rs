@@ -141,6 +141,7 @@ impl Site for TdengineSite {
                 current: None,
                 latest: place(vgroup.end),
                 retention_seconds: found.retention_seconds,
+                ends: false,
             })
             .collect())
     }

@@ -282,6 +282,7 @@ impl Session {
                     current: place(current.min(log.end)),
                     latest: place(log.end),
                     retention_seconds: self.database.retention_seconds,
+                    ends: false,
                 })
             })
             .collect())

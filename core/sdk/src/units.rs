@@ -1,8 +1,10 @@
-//! Durations (`10ms`, `1m 30s`) and byte sizes (`64MiB`) as people write them.
+//! Durations (`10ms`, `1m 30s`), byte sizes (`64MiB`) and types of columns (`double`, `timestamp[ms]`) as people write them.
 //!
 //! What [`format_duration`] and [`format_bytes`] print reads back as the same value.
 
 use std::time::Duration;
+
+use arrow::datatypes::{DataType, TimeUnit};
 
 /// Unit names with their length in nanoseconds, longest first.
 const DURATIONS: [(&str, u64); 7] = [
@@ -59,6 +61,34 @@ pub fn format_bytes(bytes: u64) -> String {
         Some((unit, size)) => format!("{}{unit}", bytes / size),
         None => "0B".into(),
     }
+}
+
+/// Names of types beside Arrow's own.
+const DATA_TYPES: [(&str, DataType); 10] = [
+    ("bool", DataType::Boolean),
+    ("int", DataType::Int64),
+    ("double", DataType::Float64),
+    ("text", DataType::Utf8),
+    ("binary", DataType::Binary),
+    ("date", DataType::Date32),
+    ("timestamp[s]", DataType::Timestamp(TimeUnit::Second, None)),
+    ("timestamp[ms]", DataType::Timestamp(TimeUnit::Millisecond, None)),
+    ("timestamp[us]", DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ("timestamp[ns]", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+];
+
+/// Reads `double`, `timestamp[ms]` or the name of an Arrow type such as `Int16`.
+///
+/// # Errors
+/// What is wrong with the text, without its place.
+pub fn parse_data_type(text: &str) -> Result<DataType, String> {
+    if let Some((_, known)) = DATA_TYPES.iter().find(|(name, _)| *name == text) {
+        return Ok(known.clone());
+    }
+    text.parse().map_err(|_| {
+        let known: Vec<&str> = DATA_TYPES.iter().map(|(name, _)| *name).collect();
+        format!("`{text}` is no type; write one of {}, or an Arrow type such as `Int16`", known.join(", "))
+    })
 }
 
 fn format(mut value: u64, units: &[(&str, u64)], zero: &str) -> String {
@@ -146,6 +176,24 @@ pub mod bytes {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         parse_bytes(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// `#[serde(default, with = "units::optional_bytes", skip_serializing_if = "Option::is_none")]`
+pub mod optional_bytes {
+    use super::*;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.serialize_some(&format_bytes(*value)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse_bytes(&text).map_err(D::Error::custom)).transpose()
     }
 }
 

@@ -1,0 +1,3 @@
+//! The basics as a shared library.
+
+pipeline_sdk::plugin!(pipeline_basics::plugin);
