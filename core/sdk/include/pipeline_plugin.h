@@ -185,7 +185,7 @@ typedef struct pl_source_table {
   pl_future (*connect)(void *instance, pl_slice checkpoint); /* -> bytes: identity or empty */
   pl_future (*next)(void *instance, uint64_t wait_ns);
   pl_future (*commit)(void *instance, pl_slice checkpoint);
-  pl_future (*progress)(void *instance); /* -> bytes: [{"lane", "oldest", "current", "latest", "retention_seconds"?}] */
+  pl_future (*progress)(void *instance); /* -> bytes: [{"lane", "oldest", "current", "latest", "retention_seconds"?, "ends"?}] */
   void (*destroy)(void *instance);
 } pl_source_table;
 

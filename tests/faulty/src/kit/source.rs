@@ -169,6 +169,6 @@ impl Source for Counter {
 
     async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
         let at = |number| Some(Position::from_number(number));
-        Ok(vec![LaneProgress { lane: Lane::new("0"), oldest: at(0), current: at(self.at), latest: at(self.messages), retention_seconds: None }])
+        Ok(vec![LaneProgress { lane: Lane::new("0"), oldest: at(0), current: at(self.at), latest: at(self.messages), retention_seconds: None, ends: true }])
     }
 }
