@@ -21,13 +21,13 @@ PIPELINES = {
     "CSV to Parquet": """
 [pipeline.p]
 source = { type = "files", path = "rows.csv" }
-sink   = { type = "files", path = "out/rows.parquet" }
+sink   = { type = "files", name = "out", path = "out/rows.parquet" }
 """,
     "NDJSON, filter, NDJSON": """
 [pipeline.p]
 source    = { type = "files", path = "rows.ndjson" }
 transform = { type = "where", condition = "current > 12 and state = 'on'" }
-sink      = { type = "files", path = "out/rows.ndjson" }
+sink      = { type = "files", name = "out", path = "out/rows.ndjson" }
 """,
 }
 DUCKDB = {

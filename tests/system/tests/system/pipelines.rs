@@ -135,7 +135,7 @@ fn the_csv_example_archives_every_row_by_day() {
     let (work, _) = run_in_folder("csv-to-parquet.toml", &data, &[]);
     // What was written is read again by the same plugin.
     let check = work.path().join("check.toml");
-    let text = "[pipeline.check]\nsource = { type = \"files\", path = \"archive/*/*.parquet\" }\nsink = { type = \"files\", path = \"check.csv\" }\n";
+    let text = "[pipeline.check]\nsource = { type = \"files\", path = \"archive/*/*.parquet\" }\nsink = { type = \"files\", name = \"check\", path = \"check.csv\" }\n";
     std::fs::write(&check, text).unwrap();
     let mut run = Process::start(&["run", &check.display().to_string()], &work.path().join("check.log")).unwrap();
     assert!(run.wait(Duration::from_secs(60)).unwrap().success(), "{}", run.output());
