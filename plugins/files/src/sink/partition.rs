@@ -86,17 +86,25 @@ impl Key {
             return Err(error.path("partition"));
         };
         let Some(span) = self.span else { return Ok(column.clone()) };
-        let seconds = match column.data_type() {
-            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
-                cast(column, &DataType::Timestamp(TimeUnit::Second, None)).and_then(|it| cast(&it, &DataType::Int64))
-            }
+        let (units_per_second, seconds_per_unit) = match column.data_type() {
+            DataType::Timestamp(TimeUnit::Second, _) => (1, 1),
+            DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => (1_000, 1),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => (1_000_000, 1),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => (1_000_000_000, 1),
+            DataType::Date32 => (1, 86_400),
             other => {
                 let error = Error::rejected(format!("column `{}` is {other}, no time", self.column)).code("files.partition");
                 return Err(error.path("partition").hint("cast it with `select` before"));
             }
         };
-        let seconds = seconds.map_err(|error| Error::rejected(format!("column `{}`: {error}", self.column)))?;
-        let seconds: &Int64Array = seconds.as_primitive::<Int64Type>();
+        let whole_numbers = match column.data_type() {
+            DataType::Date32 => cast(column, &DataType::Int32).and_then(|it| cast(&it, &DataType::Int64)),
+            _ => cast(column, &DataType::Int64),
+        };
+        let whole_numbers = whole_numbers.map_err(|error| Error::rejected(format!("column `{}`: {error}", self.column)))?;
+        // Moments before 1970 are in the second that began before them.
+        let seconds: Int64Array =
+            whole_numbers.as_primitive::<Int64Type>().unary(|value| value.div_euclid(units_per_second) * seconds_per_unit);
         let whole = |seconds: i64| match span {
             Span::Hour => seconds.div_euclid(3_600) * 3_600,
             _ => seconds.div_euclid(86_400) * 86_400,

@@ -45,7 +45,7 @@ impl Reading {
 }
 
 fn lines(range: std::ops::Range<u32>, json: bool) -> String {
-    let line = |n| if json { format!("{{\"n\":{n},\"s\":\"text {n}\"}}\n") } else { format!("{n},\"text, {n}\"\n") };
+    let line = |n| if json { format!("{{\"n\":{n},\"s\":\"text, {n}\"}}\n") } else { format!("{n},\"text, {n}\"\n") };
     range.map(line).collect()
 }
 

@@ -103,8 +103,10 @@ impl TextReader {
         is_cut: bool,
         buffer: Vec<u8>,
     ) -> Result<Option<Self>> {
-        if is_cut {
-            head.truncate(head.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        let whole_lines = head.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        // A last line that is cut off tells nothing; it is an error when it is read.
+        if is_cut || (format == Format::Ndjson && whole_lines > 0) {
+            head.truncate(whole_lines);
         }
         if head.is_empty() {
             return Ok(None);
@@ -261,7 +263,7 @@ impl TextReader {
 
     fn failed(&self, error: &ArrowError) -> Error {
         let from = if self.begun > 0 { format!(" (lines counted from byte {})", self.begun) } else { String::new() };
-        let error = Error::rejected(format!("{}{from}: {error}", self.name)).code("files.content");
+        let error = Error::rejected(format!("{}{from}: {}", self.name, with_lines_from_one(&error.to_string()))).code("files.content");
         error.hint("correct the line, or give a column another type: columns = { name = \"text\" }")
     }
 }
@@ -287,4 +289,15 @@ fn with_types(schema: Schema, config: &FilesSourceConfig, adds: bool) -> Result<
         .map(|field| if field.data_type().is_null() { field.with_data_type(arrow::datatypes::DataType::Utf8) } else { field })
         .collect();
     Ok(Schema::new(fields))
+}
+
+/// Where a value cannot be read, arrow counts lines from zero; where fields are missing, from one.
+fn with_lines_from_one(text: &str) -> String {
+    const BEFORE: &str = " at line ";
+    let Some(at) = text.find(BEFORE).filter(|_| text.contains("while parsing value")).map(|at| at + BEFORE.len()) else { return text.into() };
+    let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
+    match text[at..at + digits].parse::<u64>() {
+        Ok(line) => format!("{}{}{}", &text[..at], line + 1, &text[at + digits..]),
+        Err(_) => text.into(),
+    }
 }

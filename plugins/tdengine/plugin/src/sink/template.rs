@@ -14,7 +14,7 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use pipeline_sdk::{Error, Header, Result, Rows, Run};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tdengine_wire::arrow::column_type_of;
 use tdengine_wire::escape::{identifier, is_usable_name, literal};
 use tdengine_wire::{ColumnType, DataType};
@@ -25,7 +25,7 @@ use crate::errors::wire_error;
 use crate::transport::Connection;
 
 /// Where rows without a table go.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Template {
     /// The super table. Where it is missing it is made with the columns and tags of the first rows.
