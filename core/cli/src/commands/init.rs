@@ -85,8 +85,20 @@ fn find<'a>(plugins: &'a Plugins, kind: Kind, type_name: Option<&str>) -> Result
 
 fn component(header: &str, description: &ComponentDescription) -> String {
     let mut text = format!("\n# {}.\n{header}\ntype = \"{}\"\n", description.summary.trim_end_matches('.'), description.type_name);
-    keys(description).iter().for_each(|key| text += &line(key, &description.kind.to_string()));
+    let keys = keys(description);
+    let must_be_given = |name: &str| keys.iter().any(|it| it.key == name && it.default == "required");
+    for key in &keys {
+        let line = line(key, &description.kind.to_string());
+        // What must be given within a table must be only where that table is.
+        let is_optional = key.key.rsplit_once('.').is_some_and(|(table, _)| !must_be_given(table));
+        text += &if is_optional { indented(&line) } else { line };
+    }
     text
+}
+
+/// Lines as a comment that is no default to spell out.
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("#   {}\n", line.trim_start_matches("# "))).collect()
 }
 
 /// What a key is for, and the key: behind `#` unless it must be given; then from a variable named after it.
