@@ -166,7 +166,7 @@ mod tests {
             (serde_json::json!({}), ""),
             (serde_json::json!({ "lag-seconds": 5.5, "lag-offsets": 7 }), "it is 5.5 s behind (7 entries)"),
             (serde_json::json!({ "lag-seconds": null }), "its lag is not known"),
-            (serde_json::json!({ "progress-seconds": 16.0 }), "has not told for 16 s"),
+            (serde_json::json!({ "progress-seconds": 21.0 }), "has not told for 21 s"),
             (serde_json::json!({ "progress-seconds": null }), "has not told yet"),
             (serde_json::json!({ "queue-messages": 3 }), "3 messages wait for the sink, which took none for 10 s"),
             (serde_json::json!({ "queue-messages": 3, "last-applied": "2026-01-01T00:00:58Z" }), ""),
