@@ -16,6 +16,16 @@ const DIGITS: usize = 8;
 const FIRST_EVENT: i64 = 1_780_272_000_000_000_000;
 const EVENT_STEP: i64 = 1_000_000_000;
 
+/// Rows of a lane in most checks, and in one message of them.
+pub const ROWS: u64 = 60;
+pub const MESSAGE_ROWS: u64 = 7;
+/// `back-pressure`: messages of a MiB, how many between two flushes or barriers, and by how much memory may grow meanwhile, in bytes.
+pub const WIDE_MESSAGES: u64 = 48;
+pub const WIDE_EVERY: u64 = 8;
+pub const GROWTH_MAX: i64 = 24 << 20;
+const WIDE_ROWS: u64 = 1_024;
+const WIDE_TEXT: usize = 1_024;
+
 pub fn token(lane: &str, number: u64) -> String {
     format!("{MARK}{lane}-{number:08}")
 }
@@ -58,10 +68,11 @@ pub fn batch(lane: &str, from: u64, to: u64) -> RecordBatch {
     with_texts(from, to, texts)
 }
 
-/// With texts of about `width` bytes, the token in front.
-pub fn wide_batch(lane: &str, from: u64, to: u64, width: usize) -> RecordBatch {
-    let text = |number| format!("{:x<width$}", token(lane, number));
-    with_texts(from, to, Arc::new(StringArray::from_iter_values((from..to).map(text))))
+/// The message of this index of a lane whose messages are a MiB each: long texts, the token in front.
+pub fn wide_message(lane: &str, index: u64) -> Message {
+    let (from, to) = (index * WIDE_ROWS, (index + 1) * WIDE_ROWS);
+    let text = |number| format!("{:x<WIDE_TEXT$}", token(lane, number));
+    message(lane, to, with_texts(from, to, Arc::new(StringArray::from_iter_values((from..to).map(text)))))
 }
 
 fn with_texts(from: u64, to: u64, texts: ArrayRef) -> RecordBatch {

@@ -5,6 +5,8 @@ mod source;
 mod sink;
 mod transform;
 
+use std::time::Duration;
+
 use pipeline_sdk::Plugin;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,6 +36,9 @@ pub enum Defect {
     /// Ends the process.
     Abort,
 }
+
+/// Of a call that hangs: longer than any check waits.
+pub const SLOW: Duration = Duration::from_secs(3_600);
 
 /// Keeps what is given to it for ever.
 pub fn leak(bytes: usize) {

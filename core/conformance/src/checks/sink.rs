@@ -6,21 +6,12 @@ use pipeline_sdk::{Change, ChangeKind, Frame, Header, Lane, Message, Payload, Po
 use serde_json::Value as Json;
 
 use crate::bench::{Bench, Done, OnSink, failure, is_panic};
-use crate::feed::{self, SchemaStep};
+use crate::feed::{self, GROWTH_MAX, MESSAGE_ROWS, ROWS, SchemaStep, WIDE_EVERY, WIDE_MESSAGES};
 use crate::memory::{Held, resident, shown};
 use crate::observe::{Seen, look};
 use crate::settings::in_folder;
 use crate::{Check, Outcome, child};
 
-/// Rows of a lane in most checks, and in one message of them.
-const ROWS: u64 = 60;
-const MESSAGE_ROWS: u64 = 7;
-/// `back-pressure`: messages of a MiB, flushed every so many.
-const WIDE_MESSAGES: u64 = 48;
-const WIDE_ROWS: u64 = 1_024;
-const WIDE_TEXT: usize = 1_024;
-const WIDE_FLUSH: u64 = 8;
-const GROWTH_MAX: i64 = 24 << 20;
 /// Behind the kill: replayed from here, written up to there before it.
 const FLUSHED: u64 = 28;
 const WRITTEN: u64 = 42;
@@ -193,17 +184,16 @@ fn back_pressure(bench: &Bench) -> Done {
     let mut before = 0;
     let mut most = 0;
     for index in 0..WIDE_MESSAGES {
-        let (from, to) = (index * WIDE_ROWS, (index + 1) * WIDE_ROWS);
-        sink.write(&[feed::message("a", to, feed::wide_batch("a", from, to, WIDE_TEXT))])?;
-        if (index + 1) % WIDE_FLUSH == 0 {
+        sink.write(&[feed::wide_message("a", index)])?;
+        if (index + 1) % WIDE_EVERY == 0 {
             sink.flush()?;
             // The first round warms up.
-            if index + 1 == WIDE_FLUSH { before = resident() } else { most = most.max(resident() - before) }
+            if index + 1 == WIDE_EVERY { before = resident() } else { most = most.max(resident() - before) }
         }
     }
     sink.destroy()?;
     if most > GROWTH_MAX {
-        let reason = format!("memory grew by {} over {WIDE_MESSAGES} messages of a MiB, flushed every {WIDE_FLUSH}", shown(most));
+        let reason = format!("memory grew by {} over {WIDE_MESSAGES} messages of a MiB, flushed every {WIDE_EVERY}", shown(most));
         return Err(Outcome::failed("write", reason));
     }
     Ok(Outcome::passed(format!("memory grew by {} over {WIDE_MESSAGES} MiB", shown(most.max(0)))))

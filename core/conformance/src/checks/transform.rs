@@ -6,17 +6,10 @@ use pipeline_sdk::{Message, Payload, Position, Reaction};
 
 use super::sink::odd_messages;
 use crate::bench::{Bench, Done, apply, barrier, failure, is_panic, texts};
-use crate::feed::{self, SchemaStep};
+use crate::feed::{self, GROWTH_MAX, MESSAGE_ROWS, ROWS, SchemaStep, WIDE_EVERY, WIDE_MESSAGES};
 use crate::memory::{Held, resident, shown};
 use crate::{Check, Outcome};
 
-const ROWS: u64 = 60;
-const MESSAGE_ROWS: u64 = 7;
-const WIDE_MESSAGES: u64 = 48;
-const WIDE_ROWS: u64 = 1_024;
-const WIDE_TEXT: usize = 1_024;
-const WIDE_BARRIER: u64 = 8;
-const GROWTH_MAX: i64 = 24 << 20;
 
 pub fn run(bench: &Bench) -> Done {
     match bench.job.check {
@@ -106,16 +99,15 @@ fn back_pressure(bench: &Bench) -> Done {
     let mut transform = bench.transform(&bench.host("a"))?;
     let (mut before, mut most) = (0, 0);
     for index in 0..WIDE_MESSAGES {
-        let (from, to) = (index * WIDE_ROWS, (index + 1) * WIDE_ROWS);
-        let wide = feed::message("a", to, feed::wide_batch("a", from, to, WIDE_TEXT));
+        let wide = feed::wide_message("a", index);
         drop(apply(&mut *transform, vec![wide]).map_err(|error| failure("apply", &error))?);
-        if (index + 1) % WIDE_BARRIER == 0 {
+        if (index + 1) % WIDE_EVERY == 0 {
             drop(barrier(&mut *transform)?);
-            if index + 1 == WIDE_BARRIER { before = resident() } else { most = most.max(resident() - before) }
+            if index + 1 == WIDE_EVERY { before = resident() } else { most = most.max(resident() - before) }
         }
     }
     if most > GROWTH_MAX {
-        let reason = format!("memory grew by {} over {WIDE_MESSAGES} messages of a MiB, a barrier every {WIDE_BARRIER}", shown(most));
+        let reason = format!("memory grew by {} over {WIDE_MESSAGES} messages of a MiB, a barrier every {WIDE_EVERY}", shown(most));
         return Err(Outcome::failed("apply", reason));
     }
     Ok(Outcome::passed(format!("memory grew by {} over {WIDE_MESSAGES} MiB", shown(most.max(0)))))

@@ -1,15 +1,12 @@
 //! A service that waits to be stopped.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use pipeline_sdk::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Defect, leak};
-
-const SLOW: Duration = Duration::from_secs(3_600);
+use super::{Defect, SLOW, leak};
 
 /// Waits to be stopped.
 #[derive(Deserialize, JsonSchema)]

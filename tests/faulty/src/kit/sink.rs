@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use pipeline_sdk::arrow::array::{Array, AsArray};
 use pipeline_sdk::arrow::datatypes::DataType;
@@ -11,9 +10,7 @@ use pipeline_sdk::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Defect, leak};
-
-const SLOW: Duration = Duration::from_secs(3_600);
+use super::{Defect, SLOW, leak};
 
 /// Writes lines.
 #[derive(Deserialize, JsonSchema)]

@@ -9,11 +9,10 @@ use pipeline_sdk::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Defect, leak};
+use super::{Defect, SLOW, leak};
 
 const MESSAGES: i64 = 20;
 const ROWS: i64 = 10;
-const SLOW: Duration = Duration::from_secs(3_600);
 
 /// Counts.
 #[derive(Deserialize, JsonSchema)]

@@ -1,16 +1,13 @@
 //! A transform that passes on what it gets.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use pipeline_sdk::arrow::datatypes::DataType;
 use pipeline_sdk::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Defect, leak};
-
-const SLOW: Duration = Duration::from_secs(3_600);
+use super::{Defect, SLOW, leak};
 
 /// Passes messages on.
 #[derive(Deserialize, JsonSchema)]
