@@ -308,23 +308,20 @@ impl<'t> Session<'t> {
 
     /// Hands messages to every sink; waits where a queue is full.
     async fn route(&mut self, messages: Vec<Message>) -> Result<(), Failure> {
-        let sinks = self.task.pipeline.sinks.len();
+        let Some(last) = self.task.pipeline.sinks.len().checked_sub(1) else { return Ok(()) };
         for message in messages {
-            let lane = message.header.lane.clone();
-            let conditional: Vec<usize> = (0..sinks).filter(|index| self.chain.has_condition(*index)).collect();
-            for index in &conditional {
-                for part in self.chain.for_sink(self.task, *index, message.clone()).await? {
-                    self.send(*index, &lane, part).await?;
-                }
+            for index in 0..last {
+                self.route_to(index, message.clone()).await?;
             }
-            let mut rest = (0..sinks).filter(|index| !conditional.contains(index));
-            let last = rest.next_back();
-            for index in rest {
-                self.send(index, &lane, message.clone()).await?;
-            }
-            if let Some(index) = last {
-                self.send(index, &lane, message).await?;
-            }
+            self.route_to(last, message).await?;
+        }
+        Ok(())
+    }
+
+    async fn route_to(&mut self, index: usize, message: Message) -> Result<(), Failure> {
+        let lane = message.header.lane.clone();
+        for part in self.chain.for_sink(self.task, index, message).await? {
+            self.send(index, &lane, part).await?;
         }
         Ok(())
     }

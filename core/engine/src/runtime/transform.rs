@@ -1,7 +1,7 @@
 //! The transforms of a task as one chain, with decoders where a transform needs rows.
 
 use pipeline_sdk::abi::import::Library;
-use pipeline_sdk::{Error, Kind, Message, Output, Payload, Reaction, Result, Transform};
+use pipeline_sdk::{Kind, Message, Output, Payload, Reaction, Result, Transform};
 
 use super::call::Failure;
 use super::letter::Verdict;
@@ -38,31 +38,23 @@ impl Chain {
         for index in 0..self.transforms.len() {
             held = self.one(task, index, held).await?;
             let mut out = Output { messages: held };
-            unblocked(task, index, || self.transforms[index].barrier(&mut out)).map_err(|error| failed(task, index, error))?;
+            let node = &task.pipeline.transforms[index].node;
+            unblocked(node, || self.transforms[index].barrier(&mut out)).map_err(|error| Failure::of(error).context(&node.path))?;
             held = out.messages;
         }
         Ok(held)
     }
 
-    pub fn has_condition(&self, sink: usize) -> bool {
-        self.conditions[sink].is_some()
-    }
-
     /// What a sink gets of a message.
     pub async fn for_sink(&mut self, task: &Task, sink: usize, message: Message) -> Result<Vec<Message>, Failure> {
-        let Some(condition) = &mut self.conditions[sink] else { return Ok(vec![message]) };
         let step = &task.pipeline.sinks[sink];
+        let (Some(condition), Some(when)) = (&mut self.conditions[sink], &step.when) else { return Ok(vec![message]) };
         let mut out = Output::default();
         let whole = message.header.clone();
         let mut parts = decoded(task, &self.library, step, message)?;
         super::replays::flag_parts(&whole, &mut parts);
         for part in parts {
-            let kept = (task.verdict(&step.node, &part) == Verdict::Keep).then(|| part.clone());
-            match (condition.apply(part, &mut out), kept) {
-                (Ok(()), _) => {}
-                (Err(error), Some(part)) if error.reaction == Reaction::Rejected => task.keep_letter(&step.node, &part, &error).await?,
-                (Err(error), _) => return Err(Failure::of(error).context(&format!("{}.when", step.node.path))),
-            }
+            applied(task, &step.node, &when.path, part, |part| condition.apply(part, &mut out)).await?;
         }
         Ok(out.messages)
     }
@@ -75,22 +67,33 @@ impl Chain {
     }
 
     async fn one(&mut self, task: &Task, index: usize, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
+        let (step, transform) = (&task.pipeline.transforms[index], &mut self.transforms[index]);
         let mut out = Output::default();
         for message in messages {
-            for message in decoded(task, &self.library, &task.pipeline.transforms[index], message)? {
-                // Kept only where it may become a dead letter: a message is cheap to clone, but not free.
-                let kept = (task.verdict(&task.pipeline.transforms[index].node, &message) == Verdict::Keep).then(|| message.clone());
-                let applied = unblocked(task, index, || self.transforms[index].apply(message, &mut out));
-                match (applied, kept) {
-                    (Ok(()), _) => {}
-                    (Err(error), Some(message)) if error.reaction == Reaction::Rejected => {
-                        task.keep_letter(&task.pipeline.transforms[index].node, &message, &error).await?;
-                    }
-                    (Err(error), _) => return Err(failed(task, index, error)),
-                }
+            for message in decoded(task, &self.library, step, message)? {
+                let apply = |message| unblocked(&step.node, || transform.apply(message, &mut out));
+                applied(task, &step.node, &step.node.path, message, apply).await?;
             }
         }
         Ok(out.messages)
+    }
+}
+
+/// Applies a transform; what it rejects becomes a dead letter where the policy of `node` says so. `path` is where the transform stands.
+async fn applied(
+    task: &Task,
+    node: &Node,
+    path: &str,
+    message: Message,
+    apply: impl FnOnce(Message) -> Result<()>,
+) -> Result<(), Failure> {
+    // Kept only where it may become a dead letter: a message is cheap to clone, but not free.
+    let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
+    match (apply(message), kept) {
+        (Ok(()), _) => Ok(()),
+        (Err(error), Some(message)) if error.reaction == Reaction::Rejected => task.keep_letter(node, &message, &error).await,
+        // A transform has no connection: what it calls one is its own trouble.
+        (Err(error), _) => Err(Failure::of(error).context(path)),
     }
 }
 
@@ -105,13 +108,7 @@ fn decoded(task: &Task, library: &Library, step: &Step, message: Message) -> Res
 }
 
 /// Makes a call that may block; other tasks go on meanwhile.
-fn unblocked<T>(task: &Task, index: usize, call: impl FnOnce() -> T) -> T {
-    let is_blocking = task.pipeline.transforms[index].node.description.blocking;
+fn unblocked<T>(node: &Node, call: impl FnOnce() -> T) -> T {
     let has_others = tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
-    if is_blocking && has_others { tokio::task::block_in_place(call) } else { call() }
-}
-
-fn failed(task: &Task, index: usize, error: Error) -> Failure {
-    // A transform has no connection: what it calls one is its own trouble.
-    Failure::of(error).context(&task.pipeline.transforms[index].node.path)
+    if node.description.blocking && has_others { tokio::task::block_in_place(call) } else { call() }
 }
