@@ -62,6 +62,11 @@ impl CommandError {
         self
     }
 
+    /// What was given on the command line is to blame.
+    pub fn usage(self) -> Self {
+        Self { exit: Exit::BadUsage, ..self }
+    }
+
     /// The message alone.
     pub fn text(&self) -> String {
         match &self.message {

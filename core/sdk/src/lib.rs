@@ -13,6 +13,8 @@ pub mod context;
 pub mod describe;
 pub mod plugin;
 pub mod site;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod units;
 pub mod abi;
 

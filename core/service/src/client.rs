@@ -1,6 +1,7 @@
 //! A client of the admin API, for commands: one connection a request.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +9,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use pipeline_sdk::Error;
+use pipeline_sdk::tls::rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::api::{ApiError, ChooseTasks, ErrorBody, File, PutFile, Service, Task};
 
@@ -19,8 +23,60 @@ use crate::api::{ApiError, ChooseTasks, ErrorBody, File, PutFile, Service, Task}
 #[derive(Clone, Debug)]
 pub enum Address {
     Unix(PathBuf),
-    /// `HOST:PORT`, and the token.
-    Tcp { address: String, token: String },
+    Tcp(TcpAddress),
+}
+
+/// Of a service that listens on TCP.
+#[derive(Clone)]
+pub struct TcpAddress {
+    host: String,
+    port: u16,
+    tls: Option<TlsConnector>,
+    token: String,
+}
+
+impl TcpAddress {
+    /// Reads `HOST:PORT`, or `https://HOST:PORT` for TLS; `ca_file` has signed its certificate, or else one whom this machine trusts.
+    ///
+    /// # Errors
+    /// Fatal: what is wrong with the address or the file.
+    pub fn parse(text: &str, token: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
+        let (is_tls, place) = match text.split_once("://") {
+            Some(("https", place)) => (true, place),
+            Some(("http", place)) => (false, place),
+            Some(_) => return Err(no_address(text)),
+            None => (false, text),
+        };
+        let (host, port) = place.trim_end_matches('/').rsplit_once(':').ok_or_else(|| no_address(text))?;
+        let port = port.parse().map_err(|_| no_address(text))?;
+        if !is_tls && ca_file.is_some() {
+            let error = Error::fatal(format!("`{text}` is not encrypted, and a certificate authority is given"));
+            return Err(error.code("service.address").hint("write `https://HOST:PORT`"));
+        }
+        let tls = is_tls.then(|| pipeline_sdk::tls::client(ca_file).map(TlsConnector::from)).transpose()?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port, tls, token: token.trim().to_owned() })
+    }
+}
+
+fn no_address(text: &str) -> Error {
+    Error::fatal(format!("`{text}` is no address of a service")).code("service.address").hint("write HOST:PORT, or https://HOST:PORT for TLS")
+}
+
+impl fmt::Display for TcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls.is_some() { "https://" } else { "" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl fmt::Debug for TcpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +87,9 @@ pub enum ClientError {
     /// The socket belongs to somebody else.
     #[error("{place} may not be used: {why}")]
     Denied { place: String, why: String },
+    /// It is not trusted, or does not speak TLS.
+    #[error("no TLS with {place}: {why}")]
+    NoTls { place: String, why: String },
     /// The service says no.
     #[error(transparent)]
     Refused(ApiError),
@@ -45,6 +104,7 @@ impl ClientError {
         match self {
             Self::NotRunning { .. } => Some("start it with `pipeline serve --dir DIR`, or say with `--socket` where it listens".into()),
             Self::Denied { .. } => Some("run this as the service's user, or let the service give its group access: `--socket-group`".into()),
+            Self::NoTls { .. } => Some("name the authority that signed its certificate with `--ca-file`, or write HOST:PORT if it has no TLS".into()),
             Self::Refused(error) => error.hint.clone(),
             Self::Broken { .. } => None,
         }
@@ -131,8 +191,11 @@ impl Client {
                     let stream = UnixStream::connect(path_of_socket).await.map_err(|error| self.unreachable(&error))?;
                     self.exchange(stream, method, path, body).await
                 }
-                Address::Tcp { address, .. } => {
-                    let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
+                Address::Tcp(tcp) => {
+                    let stream = TcpStream::connect((tcp.host.as_str(), tcp.port)).await.map_err(|error| self.unreachable(&error))?;
+                    let Some(tls) = &tcp.tls else { return self.exchange(stream, method, path, body).await };
+                    let name = ServerName::try_from(tcp.host.clone()).map_err(|error| self.broken(error))?;
+                    let stream = tls.connect(name, stream).await.map_err(|error| self.no_tls(&error))?;
                     self.exchange(stream, method, path, body).await
                 }
             }
@@ -154,8 +217,8 @@ impl Client {
         // It ends with the request's sender.
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "pipeline");
-        if let Address::Tcp { token, .. } = &self.address {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+        if let Address::Tcp(tcp) = &self.address {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", tcp.token));
         }
         let body = match body {
             Some(body) => {
@@ -180,7 +243,7 @@ impl Client {
     fn place(&self) -> String {
         match &self.address {
             Address::Unix(path) => path.display().to_string(),
-            Address::Tcp { address, .. } => address.clone(),
+            Address::Tcp(tcp) => tcp.to_string(),
         }
     }
 
@@ -190,6 +253,10 @@ impl Client {
             std::io::ErrorKind::PermissionDenied => ClientError::Denied { place, why },
             _ => ClientError::NotRunning { place, why },
         }
+    }
+
+    fn no_tls(&self, error: &std::io::Error) -> ClientError {
+        ClientError::NoTls { place: self.place(), why: error.to_string() }
     }
 
     fn broken(&self, why: impl std::fmt::Display) -> ClientError {

@@ -11,6 +11,7 @@ mod tasks;
 mod removal;
 mod metrics;
 mod openapi;
+mod listen;
 mod server;
 pub mod client;
 pub mod socket;

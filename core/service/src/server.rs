@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -13,11 +12,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use axum::{Json, Router};
 use pipeline_sdk::Error;
+use pipeline_sdk::tls::Identity;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiError, ChooseTasks, DeleteFile, ErrorBody, File, ListTasks, PutFile, Service, Task};
+use crate::listen::TlsListener;
 use crate::openapi;
 use crate::supervisor::Supervisor;
 use crate::tasks::Order;
@@ -40,6 +41,8 @@ pub struct TcpEndpoint {
     pub address: SocketAddr,
     /// What every request must bring, but for `/healthz` and `/readyz`.
     pub token: String,
+    /// What is shown to clients; in the clear where absent.
+    pub tls: Option<Identity>,
 }
 
 /// The API while it is offered.
@@ -70,10 +73,16 @@ impl Server {
             server.address = listener.local_addr().ok();
             let guarded = router.clone().layer(axum::middleware::from_fn_with_state(token, require_token));
             let stopped = server.stop.clone().cancelled_owned();
-            server.parts.spawn(async move {
-                // It never ends by itself.
-                let _ = axum::serve(listener, guarded).with_graceful_shutdown(stopped).await;
-            });
+            // They never end by themselves.
+            match tcp.tls {
+                Some(identity) => {
+                    let listener = TlsListener::new(listener, identity).map_err(failed)?;
+                    server.parts.spawn(async move { drop(axum::serve(listener, guarded).with_graceful_shutdown(stopped).await) });
+                }
+                None => {
+                    server.parts.spawn(async move { drop(axum::serve(listener, guarded).with_graceful_shutdown(stopped).await) });
+                }
+            }
         }
         if let Some(unix) = endpoints.unix {
             let listener = crate::socket::listen(&unix.path, unix.group).await.map_err(|error| {

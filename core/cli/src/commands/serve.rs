@@ -8,6 +8,7 @@ use std::time::Duration;
 use pipeline_engine::config::Redactor;
 use pipeline_engine::host::Plugins;
 use pipeline_engine::runtime::{RunOptions, Share};
+use pipeline_sdk::tls::Identity;
 use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Sharing, Supervisor, TcpEndpoint, UnixEndpoint};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,12 +37,18 @@ pub struct Args {
     /// A group, by name or number, that may use the socket as well
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
-    /// Offer the admin API over TCP as well, for those who bring the token. Without TLS: put a proxy or a tunnel in front
+    /// Offer the admin API over TCP as well, for those who bring the token; unencrypted without `--tls-cert`
     #[arg(long, value_name = "ADDRESS", requires = "token_file")]
     listen: Option<SocketAddr>,
     /// A file with the token that requests over TCP must bring
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<PathBuf>,
+    /// A PEM file with the certificate for `--listen`, and those that signed it after it; read again when it changes
+    #[arg(long, value_name = "FILE", requires_all = ["listen", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// A PEM file with that certificate's key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// The folder for the state of all files, instead of beside each
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
@@ -67,7 +74,8 @@ const EXAMPLES: &str = "Examples:
   pipeline serve --dir /etc/pipeline
   pipeline serve --dir pipelines --socket /run/pipeline/pipeline.sock --socket-group operators
   PIPELINE_SHARE='ws://pipeline:SECRET@berlin:6041' pipeline serve --dir pipelines
-  pipeline serve --dir pipelines --listen 0.0.0.0:8080 --token-file /run/secrets/pipeline-token";
+  pipeline serve --dir pipelines --listen 0.0.0.0:8080 --token-file /run/secrets/pipeline-token \\
+      --tls-cert /etc/pipeline/tls.crt --tls-key /etc/pipeline/tls.key";
 
 impl Args {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
@@ -114,7 +122,11 @@ impl Args {
         let group = self.socket_group.as_deref().map(group_number).transpose()?;
         let unix = Some(UnixEndpoint { path: socket_path(self.socket.as_deref()), group });
         let tcp = match (self.listen, &self.token_file) {
-            (Some(address), Some(file)) => Some(TcpEndpoint { address, token: read_token(file, TOKEN_HINT)? }),
+            (Some(address), Some(file)) => {
+                let identity = self.tls_cert.as_ref().zip(self.tls_key.as_ref()).map(|(certificate, key)| Identity::load(certificate, key));
+                let tls = identity.transpose().map_err(|error| CommandError::from(error).usage())?;
+                Some(TcpEndpoint { address, token: read_token(file, TOKEN_HINT)?, tls })
+            }
             _ => None,
         };
         Ok(Endpoints { unix, tcp })

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use percent_encoding::percent_decode_str;
@@ -24,7 +25,7 @@ pub const PORT_WEB_SOCKET: u16 = 6041;
 /// Port of the native protocol (taosd).
 pub const PORT_NATIVE: u16 = 6030;
 /// Parameters that a DSN may carry.
-const PARAMETERS: [&str; 4] = ["token", "bearer_token", "libraryPath", "configDir"];
+const PARAMETERS: [&str; 5] = ["token", "bearer_token", "caFile", "libraryPath", "configDir"];
 
 /// How a site is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,11 @@ impl Dsn {
     /// A parameter's value; some are secrets too.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(ExposeSecret::expose_secret)
+    }
+
+    /// The authority that signed the certificate of a `wss://` site, where this machine does not know it.
+    pub(crate) fn ca_file(&self) -> Option<&Path> {
+        self.parameter("caFile").map(Path::new)
     }
 
     /// `ws://host:port/PATH`, with the token where there is one: not for people.

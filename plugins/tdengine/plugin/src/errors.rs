@@ -75,6 +75,8 @@ impl From<ClientError> for Error {
                 (reaction, format!("tdengine.0x{code:04X}"))
             }
             ClientError::Unreachable { .. } => (Reaction::Disconnected, "tdengine.unreachable".into()),
+            ClientError::Untrusted { .. } => (Reaction::Disconnected, "tdengine.tls".into()),
+            ClientError::Tls(error) => return error.clone(),
             ClientError::Closed { .. } => (Reaction::Disconnected, "tdengine.closed".into()),
             ClientError::TimedOut { .. } => (Reaction::Disconnected, "tdengine.timeout".into()),
             ClientError::TooLarge { .. } => (Reaction::Fatal, "tdengine.too-large".into()),
@@ -85,6 +87,7 @@ impl From<ClientError> for Error {
         made.hint = match &error {
             ClientError::TooLarge { .. } => Some("raise `message-bytes-max` of the source"),
             ClientError::Unreachable { .. } => Some("check the address, and whether the server runs and lets this machine in"),
+            ClientError::Untrusted { .. } => Some("name the authority that signed its certificate: `wss://HOST:PORT?caFile=FILE`"),
             other => other.code().and_then(hint),
         }
         .map(str::to_owned);

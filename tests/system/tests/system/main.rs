@@ -9,3 +9,4 @@ mod pipelines;
 mod replica_commands;
 mod service;
 mod sharing;
+mod tls;

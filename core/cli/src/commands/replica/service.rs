@@ -8,7 +8,7 @@ use pipeline_engine::host::Plugins;
 use pipeline_engine::runtime::ALL_VALUES;
 use pipeline_replica::{ReplicaFile, kinds, suggestion};
 use pipeline_service::api::{ChooseTasks, File, FileStatus, PutFile, Task, TaskStatus};
-use pipeline_service::client::{Address, Client, ClientError};
+use pipeline_service::client::{Address, Client, ClientError, TcpAddress};
 
 use crate::error::{CommandError, CommandResult};
 use crate::output::Output;
@@ -24,12 +24,15 @@ pub struct ServiceArgs {
     /// The service's socket; `pipeline.sock` in the user's runtime folder where absent
     #[arg(long, value_name = "PATH", env = "PIPELINE_SOCKET")]
     socket: Option<PathBuf>,
-    /// HOST:PORT of a service that listens on TCP, instead of a socket
+    /// HOST:PORT of a service that listens on TCP, instead of a socket; https://HOST:PORT where it has a certificate
     #[arg(long, value_name = "ADDRESS", env = "PIPELINE_ADDRESS", requires = "token_file")]
     address: Option<String>,
     /// A file with the token of a service that listens on TCP
     #[arg(long, value_name = "PATH", env = "PIPELINE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// The certificate authority of that service's certificate, in PEM; those that this machine trusts where absent
+    #[arg(long, value_name = "PATH", env = "PIPELINE_CA_FILE", requires = "address")]
+    ca_file: Option<PathBuf>,
 }
 
 impl ServiceArgs {
@@ -39,7 +42,8 @@ impl ServiceArgs {
         let address = match (&self.address, &self.token_file) {
             (Some(address), Some(file)) => {
                 let token = read_token(file, "it holds the token that the service was started with")?;
-                Address::Tcp { address: address.clone(), token }
+                let address = TcpAddress::parse(address, &token, self.ca_file.as_deref());
+                Address::Tcp(address.map_err(|error| CommandError::from(error).usage())?)
             }
             _ => Address::Unix(socket_path(self.socket.as_deref())),
         };

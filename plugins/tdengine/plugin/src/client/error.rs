@@ -20,6 +20,12 @@ pub enum ClientError {
     },
     #[error("{place} cannot be reached: {why}")]
     Unreachable { place: String, why: String },
+    /// The server is there, but not trusted.
+    #[error("{place} cannot be trusted: {why}")]
+    Untrusted { place: String, why: String },
+    /// TLS cannot be set up here.
+    #[error("{0}")]
+    Tls(pipeline_sdk::Error),
     #[error("{place}: {action}: {why}")]
     Closed { place: String, action: String, why: String },
     #[error("{place}: {action} got no reply within {timeout:?}")]

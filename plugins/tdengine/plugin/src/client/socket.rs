@@ -11,15 +11,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream::SplitSink, stream::SplitStream};
 use parking_lot::Mutex;
+use pipeline_sdk::tls;
 use tdengine_wire::envelope::{Action, BinaryRequest, Reply, request_text};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 use super::error::{ClientError, Result};
-use crate::dsn::Dsn;
+use crate::dsn::{Dsn, Transport};
 use crate::network::ByteStream;
 
 /// Ids of requests start beyond any result id, which the old `fetch_block` reply is matched by (PROTOCOL 2.2).
@@ -144,14 +145,18 @@ impl Socket {
             .max_message_size(Some(limits.message_bytes_max))
             .max_frame_size(Some(limits.message_bytes_max));
         let url = dsn.web_socket_url(path);
+        let connector = match dsn.transport {
+            Transport::WebSocket { tls: true } => Connector::Rustls(tls::client(dsn.ca_file()).map_err(ClientError::Tls)?),
+            _ => Connector::Plain,
+        };
         let opening = async {
             let stream = dsn.network().connect(&dsn.host, dsn.port).await?;
-            tokio_tungstenite::client_async_tls_with_config(url, stream, Some(config), None).await
+            tokio_tungstenite::client_async_tls_with_config(url, stream, Some(config), Some(connector)).await
         };
         let (stream, _) = tokio::time::timeout(limits.connect_timeout, opening)
             .await
             .map_err(|_| ClientError::unreachable(&place, format!("no answer within {:?}", limits.connect_timeout)))?
-            .map_err(|error| ClientError::unreachable(&place, without_url(&error)))?;
+            .map_err(|error| not_opened(&place, &error))?;
         let shared = Arc::new(Shared { waiting: Mutex::default(), next_id: AtomicU64::new(FIRST_REQUEST_ID) });
         let (sink, stream) = stream.split();
         let (outgoing, requests) = mpsc::channel(limits.in_flight + 1);
@@ -326,6 +331,21 @@ fn id_of_text(text: &str) -> Option<u64> {
 fn id_of_binary(bytes: &[u8]) -> Option<u64> {
     let at = if bytes.starts_with(&NEW_STYLE) { 26 } else { 8 };
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn not_opened(place: &str, error: &tungstenite::Error) -> ClientError {
+    let why = without_url(error);
+    let is_untrusted = match error {
+        tungstenite::Error::Io(error) => {
+            let error = error.get_ref().and_then(|error| error.downcast_ref::<tls::rustls::Error>());
+            matches!(error, Some(tls::rustls::Error::InvalidCertificate(_)))
+        }
+        _ => false,
+    };
+    match is_untrusted {
+        true => ClientError::Untrusted { place: place.into(), why },
+        false => ClientError::unreachable(place, why),
+    }
 }
 
 /// Errors of tungstenite name the URL in some cases, and a URL may hold a token.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pipeline_sdk::describe::TELLS_REPLICATED;
-use pipeline_sdk::{Checkpoint, Context, Error, Result, SOURCE_HOLE, SOURCE_REPLACED};
+use pipeline_sdk::{Checkpoint, Context, Error, Reaction, Result, SOURCE_HOLE, SOURCE_REPLACED};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
 use tdengine_wire::escape::{identifier, literal};
 use tokio::time::Instant;
@@ -26,8 +26,11 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
     let limits = config.limits();
     let sql = Connection::open(&config.dsn, None, limits).await?;
     let cluster = metadata::cluster_id(&sql).await?;
+    let replica = context.negotiated(TELLS_REPLICATED);
     let Some(found) = metadata::database(&sql, database).await? else {
-        return Err(Error::fatal(format!("{} has no database `{database}`", config.dsn))
+        // The other direction of a replica may be about to make it.
+        let reaction = if replica { Reaction::Retry } else { Reaction::Fatal };
+        return Err(Error::new(reaction, format!("{} has no database `{database}`", config.dsn))
             .code("tdengine.database")
             .hint("create it, or name another one in `databases`"));
     };
@@ -35,7 +38,6 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
     for stored in from.lanes.values() {
         offset_of(stored, database, found.created)?;
     }
-    let replica = context.negotiated(TELLS_REPLICATED);
     let mut subscribers = vec![(Reader::Main, names::topic(&config.topic_prefix, database), "with meta")];
     if replica && config.follow_schemaless {
         subscribers.push((Reader::Meta, names::meta_topic(&config.topic_prefix, database), "only meta"));

@@ -138,8 +138,7 @@ proptest! {
     #[test]
     fn json_there_and_back(metas in prop::collection::vec(any_meta(), 0..3)) {
         let json = |meta: &Meta| render(meta, Rendering::Exact).ok();
-        let mut rendered: Vec<MetaJson> = metas.iter().filter_map(json).collect();
-        rendered.iter_mut().for_each(without_doubles);
+        let rendered: Vec<MetaJson> = metas.iter().filter_map(json).collect();
         for meta in &rendered {
             prop_assert_eq!(&parse_json(&to_json(meta).unwrap()).unwrap(), &vec![meta.clone()]);
         }
@@ -160,14 +159,6 @@ proptest! {
                 let _ = render(&raw.meta, rendering).and_then(|json| to_json(&json));
             }
         }
-    }
-}
-
-/// serde_json reads some doubles one unit off in the last place (its `float_roundtrip` feature is not on).
-fn without_doubles(meta: &mut MetaJson) {
-    if let MetaJson::CreateChildren(tables) = meta {
-        let tags = tables.iter_mut().flat_map(|table| &mut table.tags);
-        tags.filter(|tag| tag.value.is_f64()).for_each(|tag| tag.value = serde_json::Value::Null);
     }
 }
 

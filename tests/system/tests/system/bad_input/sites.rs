@@ -35,8 +35,21 @@ fn wrong_password() {
 fn unknown_database() {
     let two = Two::new();
     let text = replica("a-to-b", &two.a.dsn(), &two.b.dsn(), "", "", "").replace("[\"power\"]", "[\"pwoer\"]");
-    let place = format!("pipeline.a-to-b.source: {} has no database `pwoer`", two.a.dsn().replace("root:taosdata@", ""));
-    refused_then_replicated(&two, &text, 1, &[&place, "create it, or name another one in `databases`"]);
+    let missing = format!("pipeline.a-to-b.source: {} has no database `pwoer`", two.a.dsn().replace("root:taosdata@", ""));
+    let hint = "create it, or name another one in `databases`";
+    two.scene.write("wrong.toml", &text.replace("transform = { type = \"loop-mark\" }\n", ""));
+    two.scene.pipeline(&["run", "wrong.toml"]).expect(1, &[&missing, hint]);
+
+    // The other direction of a replica may be about to make it: it is waited for.
+    two.scene.write("wrong.toml", &text);
+    let mut run = two.scene.start(&["run", "wrong.toml"], "wrong.log");
+    run.wait_for(&missing, SOON).unwrap();
+    run.wait_for(hint, SOON).unwrap();
+    two.a.sql("create database pwoer vgroups 1");
+    two.a.sql("create table pwoer.t (ts timestamp, v int)");
+    two.a.sql(&format!("insert into pwoer.t values ({T0}, 1)"));
+    wait_for_rows(&two.b, "pwoer.t", 1, || run.output());
+    assert!(run.stop(SOON).unwrap().success());
 
     // At the sink it is made, unless that is switched off.
     two.b.sql("drop database power");

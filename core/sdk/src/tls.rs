@@ -1,0 +1,113 @@
+//! TLS as every component sets it up: whom a client trusts, what a listener shows. Certificates and keys are PEM files.
+//!
+//! TLS 1.2 and 1.3 with `ring` as cryptography, named here, so that no program and no other plugin has to install one.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::{Error, Result};
+
+pub use rustls;
+
+/// For connections to servers whose certificate one of `ca_file` has signed, or where it is absent one that this machine trusts.
+///
+/// # Errors
+/// Fatal: the file cannot be read or holds no certificate, or this machine trusts nobody.
+pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(file) => {
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(|error| unusable(file, &error))?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            if roots.add_parsable_certificates(found.certs).0 == 0 {
+                let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
+                return Err(Error::fatal(format!("this machine knows no certificate authority{why}"))
+                    .code("tls.authorities")
+                    .hint("install the package ca-certificates, or name the file of the authority that signed the server's certificate"));
+            }
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|error| broken(&error))?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// What a listener shows to its clients: a certificate, those that signed it after it, and its key.
+///
+/// The files are looked at again when somebody connects, so that a certificate can be renewed under a running process.
+#[derive(Debug)]
+pub struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+    loaded: Mutex<(Age, Arc<ServerConfig>)>,
+}
+
+/// When the two files were changed last, as far as the system tells.
+type Age = [Option<SystemTime>; 2];
+
+impl Identity {
+    /// # Errors
+    /// Fatal: a file cannot be read, holds nothing of the kind, or the key is another certificate's.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self> {
+        let loaded = (age(certificate, key), server(certificate, key)?);
+        Ok(Self { certificate: certificate.into(), key: key.into(), loaded: Mutex::new(loaded) })
+    }
+
+    /// For the next connection. Files that changed and cannot be used are left until they change again.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        let now = age(&self.certificate, &self.key);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.0 != now {
+            loaded.0 = now;
+            match server(&self.certificate, &self.key) {
+                Ok(config) => loaded.1 = config,
+                Err(error) => tracing::warn!(%error, "the renewed certificate is not used"),
+            }
+        }
+        loaded.1.clone()
+    }
+}
+
+fn age(certificate: &Path, key: &Path) -> Age {
+    [certificate, key].map(|file| file.metadata().and_then(|it| it.modified()).ok())
+}
+
+fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>> {
+    let chain = certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|error| broken(&error))?;
+    let config = builder.with_no_client_auth().with_single_cert(chain, private).map_err(|error| unusable(certificate, &error))?;
+    Ok(Arc::new(config))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
+    match read {
+        Ok(found) if found.is_empty() => Err(unusable(file, &"it holds no certificate")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unusable(file, &error)),
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn unusable(file: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::fatal(format!("{} cannot be used for TLS: {why}", file.display()))
+        .code("tls.file")
+        .hint("a PEM file is wanted: `-----BEGIN CERTIFICATE-----` or `-----BEGIN PRIVATE KEY-----`")
+}
+
+fn broken(error: &rustls::Error) -> Error {
+    Error::fatal(format!("TLS cannot be set up: {error}")).code("tls.set-up")
+}
