@@ -3,6 +3,8 @@
 //! Across the boundary a site is one asynchronous call with a method name and JSON both ways, so that methods can be added
 //! without a new table.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +110,12 @@ pub trait Site: Send {
         Err(Error::fatal("this plugin's sites have nothing that services could share tasks by").code("site.hold"))
     }
 
+    /// Small texts by name that the members of a group leave for each other, whether or not they take part by [`Site::hold`]. Writes
+    /// `notes`, then returns all that there are; the newest of a name counts. Names have 512 bytes at most, texts 64.
+    async fn notes(&mut self, _group: &str, _notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        Err(Error::fatal("this plugin's sites keep nothing that services could leave for each other").code("site.notes"))
+    }
+
     /// Dispatch by name, as the boundary calls it.
     async fn call(&mut self, method: &str, args: serde_json::Value) -> Result<serde_json::Value> {
         #[derive(Deserialize)]
@@ -126,6 +134,8 @@ pub trait Site: Send {
             group: String,
             #[serde(default)]
             range: Option<(i64, i64)>,
+            #[serde(default)]
+            notes: BTreeMap<String, String>,
         }
         let args: Args = serde_json::from_value(args)
             .map_err(|error| Error::fatal(format!("site call {method}: {error}")))?;
@@ -139,6 +149,7 @@ pub trait Site: Send {
             "plan" => serde_json::to_value(self.plan(&args.databases).await?),
             "review" => serde_json::to_value(self.review(&args.source, &args.sink).await?),
             "forget" => serde_json::to_value(self.forget(&args.database, &args.pipelines).await?),
+            "notes" => serde_json::to_value(self.notes(&args.group, args.notes).await?),
             "hold" => serde_json::to_value(self.hold(&args.group).await?),
             _ => return Err(Error::fatal(format!("this plugin's site does not know `{method}`"))),
         };

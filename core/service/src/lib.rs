@@ -5,6 +5,7 @@
 
 pub mod api;
 mod folder;
+mod orders;
 mod sharing;
 mod supervisor;
 mod tasks;
@@ -17,6 +18,7 @@ pub mod client;
 pub mod socket;
 mod token;
 
+pub use orders::Orders;
 pub use sharing::Sharing;
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};
 pub use supervisor::{OWN_FOLDER, Options, Supervisor};

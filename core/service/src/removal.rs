@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline_engine::graph::{Graph, facet};
-use pipeline_engine::runtime::{ALL_VALUES, Running};
+use pipeline_engine::runtime::{ALL_VALUES, Running, TaskName};
 use pipeline_engine::state::{self, TaskKey};
 use pipeline_replica::within;
 
 use crate::api::{ApiError, Task};
+use crate::orders::Wanted;
 use crate::supervisor::Supervisor;
 use crate::tasks::{removed, unknown};
 
@@ -26,6 +27,7 @@ impl Supervisor {
     /// There is no such file, tasks of it run, or a source cannot be cleared: then it is as it was.
     pub async fn delete(self: &Arc<Self>, id: &str, force: bool) -> Result<(), ApiError> {
         self.folder()?;
+        let mut turn = self.turn().await;
         let _deciding = self.decide().await;
         let file = self.managed_file(id)?;
         let change = file.change.lock().await;
@@ -33,6 +35,7 @@ impl Supervisor {
             let live = file.live.lock();
             (live.running.clone(), live.applied.clone())
         };
+        let tasks = running.as_ref().map(|running| running.tasks());
         let (wanted, stored) = (file.live.lock().wanted.clone(), graph.clone());
         if let (Some(running), Some(graph)) = (running, graph) {
             let goes_on = running.status().pipelines.into_iter().find(|it| !it.state.is_over());
@@ -55,6 +58,10 @@ impl Supervisor {
                 tracing::warn!(file = id, %error, "what its pipelines left at a source stays there");
             }
         }
+        if let (Some(turn), Some(tasks)) = (&mut turn, &tasks) {
+            let told: Vec<(&str, TaskName)> = tasks.iter().map(|task| (id, task.clone())).collect();
+            turn.tell(Wanted::Forgotten, &told).await?;
+        }
         remove_existing(&file.path)?;
         if let Some(graph) = stored.or(wanted) {
             remove_state(&graph.state)?;
@@ -70,6 +77,7 @@ impl Supervisor {
     /// An unknown file or value, or a task that runs: nothing is changed. A source that cannot be reached.
     pub async fn remove_tasks(&self, id: &str, values: &[String]) -> Result<Vec<Task>, ApiError> {
         let file = self.managed_file(id)?;
+        let mut turn = self.turn().await;
         let _change = file.change.lock().await;
         let (running, graph, ends) = {
             let live = file.live.lock();
@@ -89,6 +97,11 @@ impl Supervisor {
         }
         check_over(&running, &keys)?;
         self.forget_at_sources(&graph, &keys).await?;
+        if let Some(turn) = &mut turn {
+            let name = |key: &TaskKey| TaskName { pipeline: key.pipeline.clone(), value: key.task.clone() };
+            let told: Vec<(&str, TaskName)> = keys.iter().map(|key| (id, name(key))).collect();
+            turn.tell(Wanted::Forgotten, &told).await?;
+        }
         running.forget_tasks(&keys).await?;
         Ok(keys.iter().map(|key| removed(id, &ends, &key.pipeline, &key.task, self.now_ms())).collect())
     }

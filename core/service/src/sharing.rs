@@ -15,6 +15,8 @@ use pipeline_sdk::{Error, Result};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::orders::Orders;
+
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// One question. The first ever makes a database at the site, which takes a server half a minute.
@@ -22,11 +24,22 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// What this service shares by.
 pub struct Sharing {
-    site: SiteGraph,
-    group: String,
-    plugins: Arc<Plugins>,
-    redactor: Arc<Redactor>,
+    place: Arc<SharedPlace>,
     share: Arc<Share>,
+}
+
+/// The site, and the name of those who share.
+pub(crate) struct SharedPlace {
+    pub group: String,
+    site: SiteGraph,
+    plugins: Arc<Plugins>,
+    pub redactor: Arc<Redactor>,
+}
+
+impl SharedPlace {
+    pub fn open(&self) -> Result<OpenSite> {
+        pipeline_replica::open(&self.site, &self.plugins, &self.redactor)
+    }
 }
 
 impl Sharing {
@@ -45,9 +58,9 @@ impl Sharing {
         let replica = &kind.replica;
         let config = serde_json::json!({ &replica.address_key: address });
         let site = SiteGraph { name: "of the shared tasks".into(), type_name: replica.site.clone(), plugin: String::new(), config };
-        let sharing = Self { site, group: group.to_owned(), plugins, redactor: Arc::new(redactor), share: Share::new(Terms::default()) };
-        sharing.open().map_err(|error| error.hint("--share takes an address as the `sites` of a replica do"))?;
-        Ok(sharing)
+        let place = Arc::new(SharedPlace { group: group.to_owned(), site, plugins, redactor: Arc::new(redactor) });
+        place.open().map_err(|error| error.hint("--share takes an address as the `sites` of a replica do"))?;
+        Ok(Self { place, share: Share::new(Terms::default()) })
     }
 
     /// For the runs that share.
@@ -55,8 +68,9 @@ impl Sharing {
         self.share.clone()
     }
 
-    fn open(&self) -> Result<OpenSite> {
-        pipeline_replica::open(&self.site, &self.plugins, &self.redactor)
+    /// What operators want, for the supervisor of the same service.
+    pub fn orders(&self) -> Arc<Orders> {
+        Arc::new(Orders::new(self.place.clone()))
     }
 
     /// Asks until told to stop; then leaves.
@@ -70,7 +84,7 @@ impl Sharing {
                 Ok(()) => trouble.clear(),
                 Err(error) => {
                     site = None;
-                    let error = self.redactor.redact(&error.to_string());
+                    let error = self.place.redactor.redact(&error.to_string());
                     if error != trouble {
                         tracing::warn!(error, "the site that tasks are shared by does not answer as it should");
                     }
@@ -79,7 +93,7 @@ impl Sharing {
             }
             let now_held = self.share.held();
             if now_held != held {
-                tracing::info!(group = self.group, lanes = ?now_held, "lanes of this service");
+                tracing::info!(group = self.place.group, lanes = ?now_held, "lanes of this service");
                 held = now_held;
             }
             tokio::select! {
@@ -92,9 +106,9 @@ impl Sharing {
     async fn ask(&self, site: &mut Option<OpenSite>, asked: Instant) -> Result<()> {
         let open = match site.take() {
             Some(open) => site.insert(open),
-            None => site.insert(self.open()?),
+            None => site.insert(self.place.open()?),
         };
-        let holding = within(LIMIT, &open.name, open.site.hold(&self.group)).await?;
+        let holding = within(LIMIT, &open.name, open.site.hold(&self.place.group)).await?;
         self.share.told(holding, asked);
         Ok(())
     }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiError, FileStatus};
 use crate::folder::{self, Fingerprint};
+use crate::orders::{Orders, Turn};
 use crate::tasks::Ends;
 
 /// Beside the state folders: the lock, and what the service needs for itself.
@@ -41,6 +42,8 @@ pub struct Options {
     pub environment: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
     /// Made anew for every run.
     pub run: Arc<dyn Fn() -> RunOptions + Send + Sync>,
+    /// Where other services that share the tasks are told what operators want; absent where there are none.
+    pub orders: Option<Arc<Orders>>,
     /// Told the secrets of every file before anything of it is done.
     pub learn: Arc<dyn Fn(&Redactor) + Send + Sync>,
 }
@@ -115,6 +118,18 @@ impl Supervisor {
         let managed = Managed { id: id.clone(), path: path.to_owned(), live: Mutex::new(live), change: Default::default() };
         self.files.lock().insert(id, Arc::new(managed));
         self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    pub fn orders(&self) -> Option<Arc<Orders>> {
+        self.options.orders.clone()
+    }
+
+    /// Where other services share the tasks: nobody else gives orders meanwhile. Taken before the change of a file.
+    pub(crate) async fn turn(&self) -> Option<Turn<'_>> {
+        match &self.options.orders {
+            Some(orders) => Some(orders.turn().await),
+            None => None,
+        }
     }
 
     /// Whether the files that were there at the start have been looked at and begun.

@@ -10,6 +10,7 @@ use pipeline_engine::runtime::{ALL_VALUES, Running, TaskName};
 use tokio::task::JoinSet;
 
 use crate::api::{ApiError, ChooseTasks, Lane, Task, TaskStatus};
+use crate::orders::Wanted;
 use crate::supervisor::{Managed, Supervisor};
 
 /// What is asked of tasks.
@@ -85,7 +86,7 @@ impl Supervisor {
     /// Carries out an order. The tasks that it changed, as they are then.
     ///
     /// # Errors
-    /// An unknown file or value: nothing is changed.
+    /// An unknown file or value, or other services that share the tasks cannot be told: nothing is changed.
     pub async fn order(self: &Arc<Self>, order: Order, chosen: &ChooseTasks) -> Result<Vec<Task>, ApiError> {
         let files = match &chosen.file {
             Some(id) => vec![self.managed_file(id)?],
@@ -108,13 +109,30 @@ impl Supervisor {
                 return Err(unknown("task for", value, values));
             }
         }
-        let mut changes = JoinSet::new();
-        for (index, (file, running)) in orders.into_iter().enumerate() {
+        let orders = orders.into_iter().map(|(file, running)| {
             let mut tasks: Vec<TaskName> = running.tasks().into_iter().filter(|it| is_meant(it, order, chosen)).collect();
             if order == Order::Restart && chosen.values.is_none() {
                 let stopped = stopped(&running);
                 tasks.retain(|task| !stopped.contains(task));
             }
+            (file, running, tasks)
+        });
+        let orders: Vec<_> = orders.collect();
+        let mut turn = self.turn().await;
+        let wanted = match order {
+            Order::Stop => Some(Wanted::Stopped),
+            Order::Start => Some(Wanted::Started),
+            Order::Restart => None,
+        };
+        if let (Some(turn), Some(wanted)) = (&mut turn, wanted) {
+            let mut told = Vec::new();
+            for (file, _, tasks) in &orders {
+                told.extend(tasks.iter().map(|task| (file.id.as_str(), task.clone())));
+            }
+            turn.tell(wanted, &told).await?;
+        }
+        let mut changes = JoinSet::new();
+        for (index, (file, running, tasks)) in orders.into_iter().enumerate() {
             changes.spawn(async move {
                 let changed = {
                     let _change = file.change.lock().await;
@@ -134,7 +152,7 @@ impl Supervisor {
 }
 
 /// What an operator stopped: a restart of everything leaves it so.
-fn stopped(running: &Running) -> Vec<TaskName> {
+pub(crate) fn stopped(running: &Running) -> Vec<TaskName> {
     let stopped = running.status().pipelines.into_iter().filter(|it| it.state == TaskState::Stopped);
     stopped.map(|it| TaskName { pipeline: it.pipeline, value: it.task }).collect()
 }

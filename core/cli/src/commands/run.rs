@@ -183,6 +183,7 @@ async fn offer(socket: &Path, files: &[PathBuf], runs: &[Run], plugins: &Arc<Plu
         socket: Some(socket.to_owned()),
         environment: Arc::new(|name| std::env::var(name).ok()),
         run: Arc::new(|| RunOptions::new(seed(), Arc::new(wall_clock_ms))),
+        orders: None,
         learn: Arc::new(|_| {}),
     };
     let supervisor = Supervisor::new(options, plugins.clone())?;

@@ -104,6 +104,7 @@ impl Args {
                 options.share = share.clone();
                 options
             }),
+            orders: sharing.as_ref().map(Sharing::orders),
             learn: Arc::new(move |redactor| learn.learn(redactor)),
         };
         let supervisor = Supervisor::new(options, plugins)?;
@@ -161,6 +162,9 @@ async fn serve(
     output.line(&format!("serving {} at {socket}{address}", args.dir.display()));
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     tokio::spawn(supervisor.clone().watch(args.watch_interval, stop.clone()));
+    if let Some(orders) = supervisor.orders() {
+        tokio::spawn(supervisor.clone().follow(orders, stop.clone()));
+    }
     tokio::spawn(look_when_told(supervisor.clone(), stop.clone()));
     tokio::spawn(feed_watchdog(stop.clone()));
     signals.next().await;

@@ -3,6 +3,7 @@
 //! An imported component whose call was dropped before it was ready is abandoned: it answers only that, and is leaked
 //! rather than destroyed under a call in flight.
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -495,5 +496,9 @@ impl Site for ImportedSite {
 
     async fn hold(&mut self, group: &str) -> Result<crate::site::Holding> {
         self.ask("hold", serde_json::json!({ "group": group })).await
+    }
+
+    async fn notes(&mut self, group: &str, notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        self.ask("notes", serde_json::json!({ "group": group, "notes": notes })).await
     }
 }

@@ -1,5 +1,6 @@
 //! The site facet against embedded nodes: what a plan tells, and that forgetting takes what is ours and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,4 +212,24 @@ async fn lanes_of_a_lost_consumer_come_to_the_next_one() {
         }
     }
     assert_eq!(rows, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_reach_every_member_of_a_group_and_the_newest_counts() {
+    let scene = Scene::start(&[]).await;
+    let (mut one, mut other) = (scene.site(), scene.site());
+    let notes = |of: &[(&str, &str)]| of.iter().map(|(name, note)| (name.to_string(), note.to_string())).collect::<BTreeMap<_, _>>();
+    let many: BTreeMap<String, String> = (0..1_200).map(|it| (format!("task {it}"), "stopped".to_owned())).collect();
+    assert_eq!(one.notes("g", many.clone()).await.unwrap(), many);
+    assert_eq!(other.notes("g", BTreeMap::new()).await.unwrap(), many);
+    assert_eq!(other.notes("another group", BTreeMap::new()).await.unwrap(), BTreeMap::new());
+    let quoted = r#"["it's","a\"b","涛"]"#;
+    let changed = notes(&[("task 7", "started"), (quoted, "")]);
+    other.notes("g", changed.clone()).await.unwrap();
+    let expected: BTreeMap<String, String> = many.into_iter().chain(changed).collect();
+    assert_eq!(one.notes("g", BTreeMap::new()).await.unwrap(), expected);
+    // One that comes later, or again, reads all of it.
+    assert_eq!(scene.site().notes("g", BTreeMap::new()).await.unwrap(), expected);
+    let error = one.notes("g", notes(&[("x", &"y".repeat(65))])).await.unwrap_err();
+    assert!(error.message.contains("64 of text at most"), "{error}");
 }

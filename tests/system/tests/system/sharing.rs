@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pipeline_tests::{Api, Process, Scene, Site, drop_topics, messages_at, pipelines};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SERVICES: usize = 3;
 const DATABASES: [&str; 4] = ["shared_0", "shared_5", "shared_3", "shared_6"];
@@ -233,6 +233,7 @@ fn three_services_share_the_tasks() {
             assert!(pair[0].2 <= pair[1].1, "{task} was in two services: {had:?}");
         }
     }
+    orders_reach_all(&services, &a, &b);
     for index in 0..SERVICES {
         assert!(!services.log(index).contains("taosdata"), "a password is in the log of service {index}");
         let status = services.running[index].take().unwrap().stop(Duration::from_secs(60)).unwrap();
@@ -301,5 +302,36 @@ fn settled(services: &Services, a: &Site, b: &Site, written: &BTreeMap<String, i
     for site in [a, b] {
         let looped = messages_at(site, DATABASES[0], Duration::from_secs(2)).unwrap();
         assert!(looped.is_empty(), "{} sends while nobody writes: {looped:?}", site.address);
+    }
+}
+
+/// What one service is told to stop and start stops and starts wherever it is.
+fn orders_reach_all(services: &Services, a: &Site, b: &Site) {
+    let database = DATABASES[0];
+    let is_stopped = |task: &Value| task["status"] == "stopped";
+    let order = |index: usize, order: &str| {
+        let (status, answer) = services.api(index).ask("POST", &format!("/api/v1/tasks/{order}"), json!({ "file": database }));
+        assert_eq!(status, 200, "{answer}");
+    };
+    let all_tell = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        for index in 0..SERVICES {
+            let path = format!("/api/v1/tasks?file={database}");
+            services.api(index).until(&path, what, |tasks| tasks.as_array().unwrap().iter().all(is_so));
+        }
+    };
+    order(0, "stop");
+    all_tell("stopped in every service", &is_stopped);
+    let count = || b.sql(&format!("select count(*) from {database}.a"))[0][0].as_i64().unwrap();
+    let before = count();
+    a.sql(&format!("insert into {database}.a values (now, -1)"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(count(), before, "nobody replicates what is stopped");
+    order(1, "start");
+    all_tell("started in every service", &|task| !is_stopped(task));
+    let deadline = Instant::now() + MOVE_LIMIT;
+    while count() != before + 1 {
+        let logs = || (0..SERVICES).map(|index| services.log(index)).collect::<Vec<_>>().join("\n----\n");
+        assert!(Instant::now() < deadline, "what was started does not go on:\n{}", logs());
+        std::thread::sleep(Duration::from_millis(200));
     }
 }

@@ -127,13 +127,7 @@ impl Locks {
 async fn prepare(dsn: &Dsn) -> Result<BTreeMap<i32, String>> {
     // Making a vgroup takes a server seconds.
     let connection = Connection::open(dsn, None, SocketLimits::default()).await?;
-    if metadata::database(&connection, LOCK_DATABASE).await?.is_none() {
-        let sql = format!("create database if not exists {LOCK_DATABASE} vgroups {LANES} buffer 3 pages 64 wal_retention_period 60");
-        if let Err(error) = connection.exec(&sql).await {
-            let hint = format!("or make it by hand with fewer vgroups: `create database {LOCK_DATABASE} vgroups 2`");
-            return Err(Error::retry(format!("the database `{LOCK_DATABASE}` cannot be made: {error}")).hint(hint));
-        }
-    }
+    make_database(&connection).await?;
     let vgroups = metadata::vgroups(&connection, LOCK_DATABASE).await?;
     let mut made = 0;
     let tables = loop {
@@ -153,6 +147,19 @@ async fn prepare(dsn: &Dsn) -> Result<BTreeMap<i32, String>> {
     };
     connection.exec(&format!("create topic if not exists {LOCK_DATABASE} as database {LOCK_DATABASE}")).await?;
     Ok(tables)
+}
+
+/// Makes the database where it is missing.
+pub(super) async fn make_database(connection: &Connection) -> Result<()> {
+    if metadata::database(connection, LOCK_DATABASE).await?.is_some() {
+        return Ok(());
+    }
+    let sql = format!("create database if not exists {LOCK_DATABASE} vgroups {LANES} buffer 3 pages 64 wal_retention_period 60");
+    let made = connection.exec(&sql).await.map(drop);
+    made.map_err(|error| {
+        let hint = format!("or make it by hand with fewer vgroups: `create database {LOCK_DATABASE} vgroups 2`");
+        Error::retry(format!("the database `{LOCK_DATABASE}` cannot be made: {error}")).hint(hint)
+    })
 }
 
 /// The first table of each vgroup.

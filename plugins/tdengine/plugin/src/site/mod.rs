@@ -3,6 +3,7 @@
 mod digest;
 mod forget;
 mod locks;
+mod notes;
 mod plan;
 mod review;
 
@@ -47,7 +48,7 @@ impl SiteConfig for TdengineSiteConfig {
     }
 
     fn build(self, _: Context) -> Result<Box<dyn Site>> {
-        Ok(Box::new(TdengineSite { config: self, connection: None, observers: BTreeMap::new(), locks: None }))
+        Ok(Box::new(TdengineSite { config: self, connection: None, observers: BTreeMap::new(), locks: None, notes: None }))
     }
 }
 
@@ -57,6 +58,7 @@ struct TdengineSite {
     /// Consumers that only look at lanes, by database.
     observers: BTreeMap<String, Consumer>,
     locks: Option<locks::Locks>,
+    notes: Option<notes::Notes>,
 }
 
 impl TdengineSite {
@@ -177,5 +179,18 @@ impl Site for TdengineSite {
         let holding = locks.hold().await?;
         self.locks = Some(locks);
         Ok(holding)
+    }
+
+    async fn notes(&mut self, group: &str, written: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        let known = self.notes.take().filter(|notes| notes.group == group);
+        let connection = self.connection().await?;
+        let mut notes = match known {
+            Some(notes) => notes,
+            None => notes::Notes::open(connection, group).await?,
+        };
+        notes.write(connection, &written).await?;
+        let all = notes.read(connection).await?;
+        self.notes = Some(notes);
+        Ok(all)
     }
 }

@@ -1,0 +1,145 @@
+//! What operators want of tasks, where several services share them: told to one, it is done by all.
+//!
+//! An order is a note at the site that tasks are shared by, kept there beside nothing else; every service looks at the notes and does
+//! what its own tasks do not do yet. A task that nobody gave an order for is as each service's own state says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline_engine::runtime::{Running, TaskName};
+use pipeline_replica::{OpenSite, within};
+use pipeline_sdk::Result;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
+
+use crate::sharing::SharedPlace;
+use crate::supervisor::{Managed, Supervisor};
+use crate::tasks::stopped;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// One call; the first ever makes a database at the site.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// What a note says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Stopped,
+    Started,
+    /// The task is gone: nothing is wanted of another one of its name.
+    Forgotten,
+}
+
+impl Wanted {
+    const fn note(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Started => "started",
+            Self::Forgotten => "",
+        }
+    }
+}
+
+/// The notes of a group.
+pub struct Orders {
+    place: Arc<SharedPlace>,
+    /// Taken for as long as an order is told and done here, so that an older look does not undo it.
+    site: Mutex<Option<OpenSite>>,
+}
+
+/// Orders while nobody else reads or gives any.
+pub(crate) struct Turn<'a> {
+    place: &'a SharedPlace,
+    site: MutexGuard<'a, Option<OpenSite>>,
+}
+
+impl Orders {
+    pub(crate) fn new(place: Arc<SharedPlace>) -> Self {
+        Self { place, site: Mutex::default() }
+    }
+
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        Turn { place: &self.place, site: self.site.lock().await }
+    }
+}
+
+impl Turn<'_> {
+    /// Leaves an order for tasks, each with its file, for all services.
+    pub async fn tell(&mut self, wanted: Wanted, tasks: &[(&str, TaskName)]) -> Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let notes = tasks.iter().map(|(file, task)| (name(file, task), wanted.note().to_owned()));
+        self.notes(notes.collect()).await.map(drop)
+    }
+
+    async fn notes(&mut self, notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+        let mut open = match self.site.take() {
+            Some(open) => open,
+            None => self.place.open()?,
+        };
+        // After an error the next call opens it anew.
+        let all = within(LIMIT, &open.name, open.site.notes(&self.place.group, notes)).await?;
+        *self.site = Some(open);
+        Ok(all)
+    }
+}
+
+fn name(file: &str, task: &TaskName) -> String {
+    serde_json::json!([file, task.pipeline, task.value]).to_string()
+}
+
+impl Supervisor {
+    /// Does what operators told other services, until told to stop.
+    pub async fn follow(self: Arc<Self>, orders: Arc<Orders>, stop: CancellationToken) {
+        let mut trouble = String::new();
+        loop {
+            let followed = async {
+                let mut turn = orders.turn().await;
+                let notes = turn.notes(BTreeMap::new()).await?;
+                for file in self.managed() {
+                    obey(&file, &notes).await?;
+                }
+                Ok::<_, pipeline_sdk::Error>(())
+            };
+            let error = followed.await.err().map(|error| orders.place.redactor.redact(&error.to_string())).unwrap_or_default();
+            if !error.is_empty() && error != trouble {
+                tracing::warn!(error, "what operators told other services is not known");
+            }
+            trouble = error;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+}
+
+/// Brings the tasks of a file to what the notes say of them.
+async fn obey(file: &Managed, notes: &BTreeMap<String, String>) -> Result<()> {
+    let Some(running) = file.live.lock().running.clone() else { return Ok(()) };
+    let (to_stop, to_start) = differing(&file.id, &running, notes);
+    if to_stop.is_empty() && to_start.is_empty() {
+        return Ok(());
+    }
+    let _change = file.change.lock().await;
+    tracing::info!(file = file.id, stop = ?to_stop, start = ?to_start, "as an operator told another service");
+    running.stop_tasks(&to_stop).await?;
+    running.start_tasks(&to_start).await?;
+    Ok(())
+}
+
+fn differing(file: &str, running: &Running, notes: &BTreeMap<String, String>) -> (Vec<TaskName>, Vec<TaskName>) {
+    let stopped = stopped(running);
+    let wanted = |task: &TaskName| notes.get(&name(file, task)).map(String::as_str);
+    let (mut to_stop, mut to_start) = (Vec::new(), Vec::new());
+    for task in running.tasks() {
+        match (wanted(&task), stopped.contains(&task)) {
+            (Some("stopped"), false) => to_stop.push(task),
+            (Some("started"), true) => to_start.push(task),
+            _ => {}
+        }
+    }
+    (to_stop, to_start)
+}
