@@ -26,12 +26,11 @@ pub struct Menu {
     pub rounds_max: usize,
     pub operations_max: usize,
     pub faults_max: usize,
-    /// Whether tags are renamed and dropped. Off: where the lane of a child's creation is behind the one that brings the new
-    /// name, the child comes without that tag's value (open, see the changelog).
+    /// Whether tags are renamed and dropped, by the site that made their super table.
     pub renames_tags: bool,
     /// Whether both sites set columns, each its own, of one row.
     pub both_amend: bool,
-    /// Whether both sites add tags to one super table in one round. Off until that was run over many seeds.
+    /// Whether both sites add tags to one super table in one round.
     pub both_add_tags: bool,
 }
 
