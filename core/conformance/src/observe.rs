@@ -7,7 +7,7 @@ use pipeline_sdk::Checkpoint;
 
 use crate::Outcome;
 use crate::bench::{Bench, texts};
-use crate::settings::{Observe, in_folder};
+use crate::settings::{Observe, in_folder, text_in_folder};
 
 /// What a sink left, part by part: within a part the order counts.
 pub struct Seen {
@@ -34,7 +34,7 @@ impl Seen {
 /// The place that the configuration names is not readable.
 pub fn look(bench: &Bench) -> Result<Seen, Outcome> {
     let work = bench.job.work();
-    let shown = |text: &str| text.replace("{folder}", &work.to_string_lossy());
+    let shown = |text: &str| text_in_folder(text, &work);
     match &bench.job.setup.kit.observe {
         None => Ok(Seen { parts: files(&work), place: "the check's folder".into() }),
         Some(Observe::Files(path)) => {

@@ -2,7 +2,8 @@
 //!
 //! A table of components has `[source.TYPE]`, `[transform.TYPE]`, `[sink.TYPE]`, `[service.TYPE]` with the component's own keys, and
 //! beside them `[kit.KIND.TYPE]` with what the kit has to know. `{folder}` in a string stands for the folder of the check, which is
-//! also where relative paths lead, and `{here}` for the folder of the file.
+//! also where relative paths lead, `{name}` for a name that no other check has (of a topic, say), and `{here}` for the folder of the
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -144,9 +145,17 @@ impl Setup {
     }
 }
 
-/// With `{folder}` replaced.
+/// With `{folder}` and `{name}` replaced.
 pub fn in_folder(config: &Json, folder: &Path) -> Json {
-    replaced(config, &|text| text.replace("{folder}", &folder.to_string_lossy()))
+    replaced(config, &|text| text_in_folder(text, folder))
+}
+
+pub fn text_in_folder(text: &str, folder: &Path) -> String {
+    let folder = folder.to_string_lossy();
+    // The folder's own name is random: its letters and digits are one as well.
+    let name = || folder.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    let text = text.replace("{folder}", &folder);
+    if text.contains("{name}") { text.replace("{name}", &name()) } else { text }
 }
 
 fn replaced(json: &Json, with: &dyn Fn(&str) -> String) -> Json {
@@ -218,9 +227,10 @@ mod tests {
         // What a sink writes goes into the check's folder, not beside the file.
         assert_eq!(config(pipeline, Kind::Sink, Json::Null).config, Some(json!({ "path": "rows.csv" })));
 
-        let table = "[sink.it]\npath = \"{folder}/{here}\"\n[kit.sink.it]\nobserve = { files = \"out\" }\nskip = { order = \"why\" }\n";
+        let table = "[sink.it]\npath = \"{folder}/{here}\"\ntopic = \"x-{name}\"\n[kit.sink.it]\nobserve = { files = \"out\" }\nskip = { order = \"why\" }\n";
         let setup = config(table, Kind::Sink, Json::Null);
         assert!(setup.config_in(Path::new("/check")).unwrap()["path"].as_str().unwrap().starts_with("/check//"));
+        assert_eq!(setup.config_in(Path::new("/a/.tmpB1")).unwrap()["topic"], "x-atmpB1");
         assert!(matches!(setup.kit.observe, Some(Observe::Files(_))) && setup.kit.skip["order"] == "why");
 
         let schema = |rule: Json| json!({ "required": ["key"], "properties": { "key": rule, "other": { "default": 1 } } });

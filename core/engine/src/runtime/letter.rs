@@ -93,7 +93,9 @@ impl Task {
     }
 
     /// Writes and flushes; what was written before is not written again when the connection is lost.
-    async fn write_letter(&self, node: &Node, letter: Message) -> Result<(), Failure> {
+    async fn write_letter(&self, node: &Node, mut letter: Message) -> Result<(), Failure> {
+        // Several letters may be of one position: none of them is its end, by which a sink could tell that the others are there already.
+        letter.header.ends_position = false;
         let limit = self.pipeline.settings.call_timeout;
         let mut letters = self.letters.lock().await;
         let mut sink = match letters.take() {

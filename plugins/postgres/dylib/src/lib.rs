@@ -1,0 +1,3 @@
+//! PostgreSQL as a sink, as a shared library.
+
+pipeline_sdk::plugin!(pipeline_postgres::plugin);
