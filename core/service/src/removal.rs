@@ -38,9 +38,9 @@ impl Supervisor {
         let tasks = running.as_ref().map(|running| running.tasks());
         let (wanted, stored) = (file.live.lock().wanted.clone(), graph.clone());
         if let (Some(running), Some(graph)) = (running, graph) {
-            let goes_on = running.status().pipelines.into_iter().find(|it| !it.state.is_over());
-            if let Some(task) = goes_on.filter(|_| !force) {
-                return Err(ApiError::conflict(format!("`{}` of `{id}` still runs for `{}`", task.pipeline, task.task))
+            let goes_on = running.states().into_iter().find(|(_, state, _)| !state.is_over());
+            if let Some((task, ..)) = goes_on.filter(|_| !force) {
+                return Err(ApiError::conflict(format!("`{}` of `{id}` still runs for `{}`", task.pipeline, task.value))
                     .hint("stop it first, or say that it is to be stopped (`--force`)"));
             }
             let keys = running.keys()?;
@@ -123,10 +123,10 @@ impl Supervisor {
 
 fn check_over(running: &Running, keys: &[TaskKey]) -> Result<(), ApiError> {
     let is_meant = |pipeline: &str, value: &str| keys.iter().any(|key| key.pipeline == pipeline && key.task == value);
-    let goes_on = running.status().pipelines.into_iter().find(|it| is_meant(&it.pipeline, &it.task) && !it.state.is_over());
+    let goes_on = running.states().into_iter().find(|(task, state, _)| is_meant(&task.pipeline, &task.value) && !state.is_over());
     match goes_on {
-        Some(task) => {
-            Err(ApiError::conflict(format!("`{}` still runs for `{}`", task.pipeline, task.task)).hint("stop it first"))
+        Some((task, ..)) => {
+            Err(ApiError::conflict(format!("`{}` still runs for `{}`", task.pipeline, task.value)).hint("stop it first"))
         }
         None => Ok(()),
     }

@@ -49,9 +49,9 @@ pub(crate) fn timestamp(ms: i64) -> String {
 
 /// Since when all tasks have been stopped by an operator; `None` where one is not, or there is none.
 pub(crate) fn all_stopped_since(running: &Running) -> Option<i64> {
-    let tasks = running.status().pipelines;
-    let is_stopped = |it: &PipelineStatus| it.state == TaskState::Stopped;
-    tasks.iter().all(is_stopped).then(|| tasks.iter().map(|it| it.since_ms).max()).flatten()
+    let states = running.states();
+    let is_stopped = |(_, state, _): &(TaskName, TaskState, i64)| *state == TaskState::Stopped;
+    states.iter().all(is_stopped).then(|| states.iter().map(|(.., since_ms)| *since_ms).max()).flatten()
 }
 
 /// 404, with what was perhaps meant.
@@ -153,8 +153,8 @@ impl Supervisor {
 
 /// What an operator stopped: a restart of everything leaves it so.
 pub(crate) fn stopped(running: &Running) -> Vec<TaskName> {
-    let stopped = running.status().pipelines.into_iter().filter(|it| it.state == TaskState::Stopped);
-    stopped.map(|it| TaskName { pipeline: it.pipeline, value: it.task }).collect()
+    let stopped = running.states().into_iter().filter(|(_, state, _)| *state == TaskState::Stopped);
+    stopped.map(|(task, ..)| task).collect()
 }
 
 fn is_meant(task: &TaskName, order: Order, chosen: &ChooseTasks) -> bool {

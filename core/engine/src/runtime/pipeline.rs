@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::call::call;
+use super::orders::TaskName;
 use super::run::Shared;
 use super::task::{Control, Task};
 use crate::config::units::parse_duration;
@@ -123,6 +124,18 @@ impl Pipeline {
             tasks.push(PipelineStatus { pipeline, task: ALL_VALUES.into(), state, ..PipelineStatus::default() });
         }
         tasks
+    }
+
+    /// State of every task, and since when (milliseconds since the epoch); also of the looking for more (since 0) where that is all there
+    /// is, or it does not go on.
+    pub fn states(&self) -> Vec<(TaskName, TaskState, i64)> {
+        let pipeline = self.graph().name.clone();
+        let named = |value: &str| TaskName { pipeline: pipeline.clone(), value: value.to_owned() };
+        let tasks = self.tasks();
+        let states = tasks.iter().map(|task| (task, task.state())).map(|(task, (state, since_ms))| (named(&task.value), state, since_ms));
+        let looking = self.looking.lock().state.clone();
+        let looking = looking.filter(|state| tasks.is_empty() || matches!(state, TaskState::Failed(_) | TaskState::Stopped));
+        states.chain(looking.map(|state| (named(ALL_VALUES), state, 0))).collect()
     }
 
     pub fn is_starting(&self) -> bool {

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::orders::TaskName;
 use super::pipeline::Pipeline;
 use super::service::Started;
 use super::share::Share;
@@ -179,6 +180,11 @@ impl Running {
         incidents.drain(..incidents.len().saturating_sub(INCIDENTS_SHOWN));
         let services = self.services.lock().iter().map(|service| service.status(&self.shared)).collect();
         RunStatus { pipelines, services, incidents }
+    }
+
+    /// State of every task, and of the looking for more where that is done, and since when: a status without counts and lanes.
+    pub fn states(&self) -> Vec<(TaskName, TaskState, i64)> {
+        self.pipelines().iter().flat_map(|it| it.states()).collect()
     }
 
     pub(super) fn pipelines(&self) -> Vec<Arc<Pipeline>> {

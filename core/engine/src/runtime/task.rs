@@ -205,6 +205,16 @@ impl Task {
         live.state = TaskState::Stopped;
     }
 
+    /// The state, and since when, in milliseconds since the epoch.
+    pub fn state(&self) -> (TaskState, i64) {
+        let live = self.live.lock();
+        let state = match (&live.state, &live.trouble) {
+            (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
+            (state, _) => state.clone(),
+        };
+        (state, live.since_ms)
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.live.lock().state == TaskState::Stopped
     }
@@ -313,6 +323,7 @@ impl Task {
     }
 
     pub fn status(&self) -> PipelineStatus {
+        let (state, since_ms) = self.state();
         let live = self.live.lock();
         let (now, counters) = (Instant::now(), &self.counters);
         let mut queued = (0, 0);
@@ -321,17 +332,13 @@ impl Task {
             queued = (queued.0 + held.messages, queued.1 + held.bytes);
         }
         let of_plugins = |name| self.run.registry.sum_of_task(name, &self.key.pipeline, &self.value);
-        let state = match (&live.state, &live.trouble) {
-            (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
-            (state, _) => state.clone(),
-        };
         let lags: Vec<i64> = live.progress.iter().filter_map(LaneProgress::lag).collect();
         let behind = live.clocks.values().map(|clock| clock.behind(now).as_secs_f64()).reduce(f64::max);
         PipelineStatus {
             pipeline: self.key.pipeline.clone(),
             task: self.value.clone(),
             state,
-            since_ms: live.since_ms,
+            since_ms,
             counts: Counts {
                 messages_read: counters.messages_read.get(),
                 rows_read: counters.rows_read.get(),
