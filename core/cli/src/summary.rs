@@ -109,6 +109,7 @@ mod tests {
             generator: true,
             state: TaskState::Stopped,
             rows_written: rows,
+            process_restarts: 0,
         };
         let site = |name: &str, rows| SiteContent { site: name.into(), tables: 2, rows };
         let database = DatabaseComparison {

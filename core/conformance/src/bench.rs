@@ -1,15 +1,19 @@
 //! A component on the bench: made, called with a limit on every call, and destroyed, with errors turned into outcomes.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, StringArray};
-use pipeline_sdk::abi::import::Library;
+use pipeline_engine::config::IsolationLimits;
+use pipeline_engine::host::process::{Launch, Process};
+use pipeline_sdk::abi::import::{HostParts, Library};
 use pipeline_sdk::context::Place;
-use pipeline_sdk::{Checkpoint, ComponentDescription, Error, Kind, LaneProgress, Message, Output, Payload, Polled, Sink, Source, Transform};
+use pipeline_sdk::{Checkpoint, ComponentDescription, Error, Kind, LaneProgress, Message, Output, Payload, Polled, Service, Sink, Source, Transform};
 use serde_json::Value as Json;
 
 use crate::job::Job;
+use crate::memory::count_beside;
 use crate::state::KitHost;
 use crate::Outcome;
 
@@ -30,6 +34,8 @@ pub struct Bench {
     pub library: Library,
     pub description: ComponentDescription,
     pub log: Arc<Mutex<Vec<String>>>,
+    /// Where the component is made, if not here.
+    process: Option<Arc<Process>>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -38,7 +44,58 @@ pub type Done = Result<Outcome, Outcome>;
 impl Bench {
     pub fn new(job: Job, library: Library, description: ComponentDescription) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { job, library, description, log: Arc::default(), runtime })
+        Ok(Self { job, library, description, log: Arc::default(), process: None, runtime })
+    }
+
+    /// The same with the component in a process of its own, which opens `file`.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn isolated(self, launch: &Launch, file: &Path) -> Result<Self, Error> {
+        let (limits, log) = (IsolationLimits::default(), self.host("start").parts().log);
+        let started = self.runtime.block_on(Process::start(launch, file, &self.job.component, &limits, log))?;
+        count_beside(started.id());
+        Ok(Self { process: Some(started), ..self })
+    }
+
+    pub fn is_isolated(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn make_source(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Source>, Error> {
+        self.make_source_of(&self.job.component, config, parts)
+    }
+
+    fn make_source_of(&self, component: &str, config: &Json, parts: HostParts) -> Result<Box<dyn Source>, Error> {
+        let place = self.place("");
+        match &self.process {
+            Some(process) => self.runtime.block_on(process.source(component, config, &place, parts)),
+            None => self.library.source(component, config, &place, parts),
+        }
+    }
+
+    pub fn make_transform(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Transform>, Error> {
+        let (component, place) = (&self.job.component, self.place(""));
+        match &self.process {
+            Some(process) => self.runtime.block_on(process.transform(component, config, &place, parts, self.limit())),
+            None => self.library.transform(component, config, &place, parts),
+        }
+    }
+
+    pub fn make_sink(&self, config: &Json, lane: &str, parts: HostParts) -> Result<Box<dyn Sink>, Error> {
+        let (component, place) = (&self.job.component, self.place(lane));
+        match &self.process {
+            Some(process) => self.runtime.block_on(process.sink(component, config, &place, parts)),
+            None => self.library.sink(component, config, &place, parts),
+        }
+    }
+
+    pub fn make_service(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Service>, Error> {
+        let (component, place) = (&self.job.component, self.place(""));
+        match &self.process {
+            Some(process) => self.runtime.block_on(process.service(component, config, &place, parts)),
+            None => self.library.service(component, config, &place, parts),
+        }
     }
 
     /// The component's configuration in this check.
@@ -69,18 +126,18 @@ impl Bench {
     }
 
     pub fn source_with(&self, config: &Json, host: Arc<KitHost>) -> Result<OnSource<'_>, Outcome> {
-        let made = self.library.source(&self.job.component, config, &self.place(""), host.parts());
+        let made = self.make_source(config, host.parts());
         Ok(OnSource { bench: self, source: made.map_err(|error| failure("create", &error))? })
     }
 
     /// Any source of the library, to look at what a sink wrote.
     pub fn source_of(&self, component: &str, config: &Json, name: &str) -> Result<OnSource<'_>, Outcome> {
-        let made = self.library.source(component, config, &self.place(""), self.host(name).parts());
+        let made = self.make_source_of(component, config, self.host(name).parts());
         Ok(OnSource { bench: self, source: made.map_err(|error| failure("create of the observing source", &error))? })
     }
 
     pub fn transform(&self, host: &Arc<KitHost>) -> Result<Box<dyn Transform>, Outcome> {
-        let made = self.library.transform(&self.job.component, &self.config()?, &self.place(""), host.parts());
+        let made = self.make_transform(&self.config()?, host.parts());
         made.map_err(|error| failure("create", &error))
     }
 
@@ -89,7 +146,7 @@ impl Bench {
     }
 
     pub fn sink_with(&self, config: &Json, lane: &str, host: &Arc<KitHost>) -> Result<OnSink<'_>, Outcome> {
-        let made = self.library.sink(&self.job.component, config, &self.place(lane), host.parts());
+        let made = self.make_sink(config, lane, host.parts());
         Ok(OnSink { bench: self, sink: made.map_err(|error| failure("create", &error))? })
     }
 

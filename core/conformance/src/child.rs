@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use pipeline_engine::host::process::Launch;
 use pipeline_engine::host::{LoadOptions, LoadedPlugin};
 use pipeline_sdk::Error;
 
@@ -15,11 +16,11 @@ use crate::{Outcome, checks};
 /// Longer than a parent waits for anything.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
-/// Runs the job in this folder.
+/// Runs the job in this folder; `launch` is for components that are to run in processes of their own.
 ///
 /// # Errors
 /// The folder is not one that a parent made, or cannot be written.
-pub fn run(folder: &Path) -> std::io::Result<()> {
+pub fn run(folder: &Path, launch: &Launch) -> std::io::Result<()> {
     match serde_json::from_slice(&std::fs::read(Job::task_file(folder))?)? {
         Task::Describe(library) => {
             let described: Described = open(&library).map(|plugin| plugin.description);
@@ -27,7 +28,7 @@ pub fn run(folder: &Path) -> std::io::Result<()> {
         }
         Task::Check(job) => {
             std::env::set_current_dir(job.work())?;
-            let outcome = outcome(&job);
+            let outcome = outcome(&job, launch);
             job.write_outcome(&outcome)
         }
     }
@@ -37,7 +38,7 @@ fn open(library: &Path) -> Result<LoadedPlugin, Error> {
     LoadedPlugin::open(library, &LoadOptions { accept_stale: true, ..LoadOptions::default() })
 }
 
-fn outcome(job: &Job) -> Outcome {
+fn outcome(job: &Job, launch: &Launch) -> Outcome {
     let plugin = match open(&job.library) {
         Ok(plugin) => plugin,
         Err(error) => return Outcome::failed("load", error.to_string()),
@@ -49,6 +50,13 @@ fn outcome(job: &Job) -> Outcome {
     let bench = match Bench::new(job.clone(), plugin.library(), description) {
         Ok(bench) => bench,
         Err(error) => return Outcome::failed("start", error.to_string()),
+    };
+    let bench = match job.is_isolated {
+        false => bench,
+        true => match plugin.file().and_then(|file| bench.isolated(launch, file)) {
+            Ok(bench) => bench,
+            Err(error) => return Outcome::failed("start of the component's process", error.to_string()),
+        },
     };
     let mut outcome = checks::run(&bench, &plugin.description).unwrap_or_else(|early| early);
     if outcome.verdict == crate::Verdict::Failed {

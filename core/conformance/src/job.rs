@@ -33,6 +33,8 @@ pub struct Job {
     pub is_after_kill: bool,
     /// How long one call may take.
     pub call_timeout: Duration,
+    /// Whether the component is in a process of its own, beside the check's.
+    pub is_isolated: bool,
 }
 
 impl Job {

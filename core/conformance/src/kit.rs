@@ -1,12 +1,12 @@
 //! The parent's side: starts a child for every check, waits for it with a limit, kills it where the check wants that.
 
 use std::collections::VecDeque;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use pipeline_engine::host::process::shown_exit;
 use pipeline_sdk::{ComponentDescription, Error, Kind, PluginDescription};
 
 use crate::job::{Described, Job, Task};
@@ -34,6 +34,8 @@ pub struct Kit {
     pub call_timeout: Duration,
     /// How long a check may take.
     pub check_timeout: Duration,
+    /// Components run as with `isolation = "process"`.
+    pub is_isolated: bool,
 }
 
 impl Kit {
@@ -93,6 +95,7 @@ impl Kit {
                     folder: PathBuf::new(),
                     is_after_kill: false,
                     call_timeout: self.call_timeout,
+                    is_isolated: self.is_isolated,
                 }),
             };
             let seconds = begin.elapsed().as_secs_f64();
@@ -138,7 +141,7 @@ impl Kit {
                 let limit = self.check_timeout.as_secs_f64();
                 Outcome::failed("process", format!("did not end within {limit} s: a call blocks its thread, or all of them together are too slow"))
             }
-            (None, Ended::Itself(status)) => Outcome::failed("process", format!("the library ended the process: {}", shown(*status))),
+            (None, Ended::Itself(status)) => Outcome::failed("process", format!("the library ended the process: {}", shown_exit(*status))),
             (None, Ended::Killed) => Outcome::failed("kit", "the second phase asked for a kill as well"),
         };
         if outcome.verdict == crate::Verdict::Failed && outcome.log.is_empty() {
@@ -155,7 +158,7 @@ impl Kit {
         let answer = std::fs::read(Job::outcome_file(folder.path())).ok().and_then(|bytes| serde_json::from_slice::<Described>(&bytes).ok());
         answer.unwrap_or_else(|| {
             let how = match ended {
-                Ended::Itself(status) => format!("loading it ended the process: {}", shown(status)),
+                Ended::Itself(status) => format!("loading it ended the process: {}", shown_exit(status)),
                 _ => format!("loading it did not end within {} s", self.check_timeout.as_secs_f64()),
             };
             Err(Error::fatal(format!("{}: {how}; {}", library.display(), tail(&folder.path().join("notes/stderr")).join(" "))))
@@ -209,21 +212,6 @@ fn folder() -> std::io::Result<tempfile::TempDir> {
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {
     Error::fatal(format!("{what}: {error}"))
-}
-
-fn shown(status: ExitStatus) -> String {
-    let name = |signal| match signal {
-        4 => " (illegal instruction)",
-        6 => " (abort)",
-        7 => " (bus error)",
-        9 => " (killed: out of memory?)",
-        11 => " (memory fault)",
-        _ => "",
-    };
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("signal {signal}{}", name(signal)),
-        (None, code) => format!("exit code {}", code.unwrap_or_default()),
-    }
 }
 
 fn tail(path: &Path) -> Vec<String> {

@@ -50,6 +50,7 @@ fn measure(options: &Options) -> Result<Report> {
     let mut report = Report::default();
     if options.wants(Figure::Boundary) {
         boundary::measure(options, &plugins, &mut report)?;
+        boundary::measure_isolated(options, &plugins, &mut report)?;
     }
     if options.wants(Figure::Node) {
         node::measure(options, folder.path(), &mut report)?;

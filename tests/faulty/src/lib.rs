@@ -5,7 +5,7 @@ mod kit;
 use std::time::Duration;
 
 use pipeline_sdk::{
-    ComponentDescription, Connected, Context, Kind, Message, Output, Plugin, Result, Sink, SinkConfig, Transform,
+    ComponentDescription, Connected, Context, Error, Kind, Message, Output, Plugin, Result, Sink, SinkConfig, Transform,
     TransformConfig, async_trait,
 };
 use schemars::JsonSchema;
@@ -16,6 +16,8 @@ use serde::Deserialize;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Faulty {
     does: Fault,
+    /// Misbehaves only where this file is missing, and makes it before.
+    once: Option<std::path::PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -28,10 +30,45 @@ enum Fault {
     Block,
     /// Gives the thread back and never ends.
     Hang,
+    /// Keeps the thread, and a processor.
+    Spin,
+    /// Ends the process.
+    Abort,
+    /// Ends the process as a memory fault does.
+    Crash,
+    /// Cannot be made.
+    Refuse,
 }
 
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
+
+impl Faulty {
+    /// Does what it was told to, but for what a kind does in its own way.
+    fn begun(&self) -> Fault {
+        if let Some(path) = &self.once {
+            if path.exists() {
+                return Fault::Nothing;
+            }
+            std::fs::write(path, "").expect("a folder that can be written to");
+        }
+        match self.does {
+            Fault::Panic => panic!("as told"),
+            Fault::Block => std::thread::sleep(FOR_EVER),
+            Fault::Spin => loop {
+                std::hint::spin_loop();
+            },
+            Fault::Abort => std::process::abort(),
+            // The first signal only takes Rust's own handler away.
+            Fault::Crash => loop {
+                let kill = std::process::Command::new("kill").args(["-SEGV", &std::process::id().to_string()]).status();
+                kill.expect("every system has `kill`");
+            },
+            Fault::Nothing | Fault::Hang | Fault::Refuse => {}
+        }
+        self.does
+    }
+}
 
 impl TransformConfig for Faulty {
     fn describe() -> ComponentDescription {
@@ -39,16 +76,17 @@ impl TransformConfig for Faulty {
     }
 
     fn build(self, _: Context) -> Result<Box<dyn Transform>> {
-        Ok(Box::new(self))
+        match self.does {
+            Fault::Refuse => Err(Error::fatal("refused as told").path("does").hint("let it do something else")),
+            _ => Ok(Box::new(self)),
+        }
     }
 }
 
 impl Transform for Faulty {
     fn apply(&mut self, message: Message, out: &mut Output) -> Result<()> {
-        match self.does {
-            Fault::Panic => panic!("as told"),
-            Fault::Block | Fault::Hang => std::thread::sleep(FOR_EVER),
-            Fault::Nothing => {}
+        if let Fault::Hang = self.begun() {
+            std::thread::sleep(FOR_EVER);
         }
         out.push(message);
         Ok(())
@@ -72,11 +110,8 @@ impl Sink for Faulty {
     }
 
     async fn write(&mut self, _: &Message) -> Result<()> {
-        match self.does {
-            Fault::Panic => panic!("as told"),
-            Fault::Block => std::thread::sleep(FOR_EVER),
-            Fault::Hang => std::future::pending::<()>().await,
-            Fault::Nothing => {}
+        if let Fault::Hang = self.begun() {
+            std::future::pending::<()>().await;
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ pub struct Pair {
     /// Of its own nodes; empty on a real pair.
     nodes: Vec<Option<Process>>,
     run: Option<Process>,
+    /// The pipelines' text.
+    text: String,
 }
 
 /// Two symmetric pipelines between two sites, for one database.
@@ -58,7 +60,8 @@ impl Pair {
     }
 
     fn of(a: Site, b: Site, nodes: Vec<Option<Process>>, folder: tempfile::TempDir, name: &str) -> Self {
-        Self { a, b, database: name.to_owned(), folder, nodes, run: None }
+        let text = pipelines(&a, &b, name);
+        Self { a, b, database: name.to_owned(), folder, nodes, run: None, text }
     }
 
     pub fn file(&self) -> PathBuf {
@@ -69,9 +72,14 @@ impl Pair {
         std::fs::read_to_string(self.folder.path().join("run.log")).unwrap_or_default()
     }
 
+    /// Changes the pipelines before they are started again.
+    pub fn edit(&mut self, edit: impl Fn(&str) -> String) {
+        self.text = edit(&self.text);
+    }
+
     /// Starts `pipeline run`.
     pub fn start(&mut self) -> Result<()> {
-        std::fs::write(self.file(), pipelines(&self.a, &self.b, &self.database))?;
+        std::fs::write(self.file(), &self.text)?;
         let file = self.file().display().to_string();
         let before = self.log().len();
         self.run = Some(Process::start(&["run", &file], &self.folder.path().join("run.log"))?);

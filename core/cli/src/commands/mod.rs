@@ -10,6 +10,7 @@ mod schema;
 mod node;
 mod replica;
 mod completions;
+mod component;
 
 use clap::Subcommand;
 
@@ -31,6 +32,8 @@ pub enum Command {
     #[command(subcommand)]
     Replica(replica::Replica),
     Completions(completions::Args),
+    #[command(name = component::VERB, hide = true)]
+    Component(component::Args),
 }
 
 impl Command {
@@ -55,6 +58,7 @@ impl Command {
             Self::Node(args) => args.run(host, output),
             Self::Replica(command) => command.run(host, output),
             Self::Completions(args) => args.run(output),
+            Self::Component(args) => args.run(),
         }
     }
 }

@@ -13,6 +13,7 @@ use pipeline_replica::{Comparison, compare};
 use pipeline_service::{Endpoints, Options, Server, Supervisor, UnixEndpoint};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::component;
 use crate::error::{CommandError, CommandResult};
 use crate::host::{HostArgs, build_graphs, load_files};
 use crate::output::{Output, is_terminal};
@@ -97,7 +98,7 @@ impl Args {
 pub fn services(graph: Graph, plugins: Arc<Plugins>, output: &Output) -> CommandResult {
     block_on(async {
         let mut signals = Signals::new()?;
-        let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+        let mut options = run_options();
         options.store = Some(Store::in_memory());
         let running = Engine::start(graph.clone(), plugins, options).await?;
         output.error("hint", "Ctrl-C ends it");
@@ -126,7 +127,7 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
     let begin = Instant::now();
     let mut runs = Vec::new();
     for graph in graphs {
-        let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+        let mut options = run_options();
         options.accept_new_sources = args.accept_new_sources;
         let started = tokio::select! {
             started = Engine::start(graph.clone(), plugins.clone(), options) => started.map_err(CommandError::from),
@@ -182,7 +183,7 @@ async fn offer(socket: &Path, files: &[PathBuf], runs: &[Run], plugins: &Arc<Plu
         version: env!("CARGO_PKG_VERSION").into(),
         socket: Some(socket.to_owned()),
         environment: Arc::new(|name| std::env::var(name).ok()),
-        run: Arc::new(|| RunOptions::new(seed(), Arc::new(wall_clock_ms))),
+        run: Arc::new(run_options),
         orders: None,
         learn: Arc::new(|_| {}),
     };
@@ -373,12 +374,19 @@ impl Signals {
     }
 }
 
-pub(super) fn wall_clock_ms() -> i64 {
+/// Of a run that is this process's alone.
+pub(super) fn run_options() -> RunOptions {
+    let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+    options.launch = Some(component::launch());
+    options
+}
+
+fn wall_clock_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Another one for each run.
-pub(super) fn seed() -> u64 {
+fn seed() -> u64 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     nanos ^ u64::from(std::process::id()).rotate_left(32)
 }

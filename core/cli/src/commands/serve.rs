@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use pipeline_engine::config::Redactor;
 use pipeline_engine::host::Plugins;
-use pipeline_engine::runtime::{RunOptions, Share};
+use pipeline_engine::runtime::Share;
 use pipeline_sdk::tls::Identity;
 use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Sharing, Supervisor, TcpEndpoint, UnixEndpoint};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::run::{Signals, block_on, duration, seed, wall_clock_ms};
+use super::run::{Signals, block_on, duration, run_options};
 use crate::error::{CommandError, CommandResult};
 use crate::host::HostArgs;
 use crate::output::Output;
@@ -99,7 +99,7 @@ impl Args {
             socket: endpoints.unix.as_ref().map(|it| it.path.clone()),
             environment: Arc::new(|name| std::env::var(name).ok()),
             run: Arc::new(move || {
-                let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+                let mut options = run_options();
                 options.accept_new_sources = accept_new_sources;
                 options.share = share.clone();
                 options

@@ -64,6 +64,10 @@ fn every_snippet_is_what_is_written_or_runs() {
                 let arguments = ["--config", file.to_str().unwrap(), "--only", "description"];
                 assert_eq!(kit(&folder.path().join("first/libpipeline_plugin_first.so"), &arguments).0, Some(0));
             }
+            ("toml", "isolated.toml") => {
+                std::fs::write(folder.path().join("first/isolated.toml"), text).unwrap();
+                type_in(&folder.path().join("first"), &without_missing("pipeline run --plugin-path . isolated.toml"));
+            }
             ("c", _) => {
                 let file = std::fs::read_to_string(folder.path().join("first/first.c")).unwrap();
                 assert!(file.contains(text.trim_end()), "this is not in what `plugin new` writes:\n{text}");

@@ -123,12 +123,12 @@ fn lint(bench: &Bench, config: &Json) -> Result<Vec<Error>, Outcome> {
 
 /// Makes and destroys a component; its error, if it has one.
 fn create(bench: &Bench, config: &Json) -> Result<Option<Error>, Outcome> {
-    let (library, name, parts, place) = (&bench.library, &bench.job.component, bench.host("create").parts(), bench.place("a"));
+    let parts = bench.host("create").parts();
     let error = match bench.job.kind {
-        Kind::Source => library.source(name, config, &place, parts).map(|made| bench.destroy(made)),
-        Kind::Transform => library.transform(name, config, &place, parts).map(|made| bench.destroy(made)),
-        Kind::Sink => library.sink(name, config, &place, parts).map(|made| bench.destroy(made)),
-        Kind::Service => library.service(name, config, &place, parts).map(|made| bench.destroy(made)),
+        Kind::Source => bench.make_source(config, parts).map(|made| bench.destroy(made)),
+        Kind::Transform => bench.make_transform(config, parts).map(|made| bench.destroy(made)),
+        Kind::Sink => bench.make_sink(config, "a", parts).map(|made| bench.destroy(made)),
+        Kind::Service => bench.make_service(config, parts).map(|made| bench.destroy(made)),
         Kind::Site => return Ok(None),
     };
     match error {

@@ -14,6 +14,9 @@ use crate::bench::{Bench, Done};
 use crate::{Check, Outcome};
 
 pub fn run(bench: &Bench, plugin: &PluginDescription) -> Done {
+    if bench.is_isolated() && matches!(bench.job.check, Check::AbiOlder | Check::AbiNewer) {
+        return Ok(Outcome::not_applicable("the boundary's versions are between the library and its process: checked without isolation"));
+    }
     match bench.job.check {
         Check::Description => return common::description(bench, plugin),
         Check::BadConfig => return common::bad_config(bench),

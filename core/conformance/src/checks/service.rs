@@ -35,7 +35,7 @@ struct Running {
 }
 
 fn start(bench: &Bench, host: &std::sync::Arc<crate::state::KitHost>) -> Result<Running, Outcome> {
-    let service = bench.library.service(&bench.job.component, &bench.config()?, &bench.place(""), host.parts());
+    let service = bench.make_service(&bench.config()?, host.parts());
     let service = service.map_err(|error| failure("create", &error))?;
     let ((ready, told), (stopper, stop)) = (Ready::channel(), Stop::channel());
     Ok(Running { ended: bench.spawn(service.run(ready, stop)), stopper, told })
@@ -95,7 +95,7 @@ fn cancel(bench: &Bench) -> Done {
     // Before it is ready, and before it runs.
     let running = start(bench, &bench.host("early"))?;
     running.stop(bench)?;
-    let service = bench.library.service(&bench.job.component, &bench.config()?, &bench.place(""), bench.host("made").parts());
+    let service = bench.make_service(&bench.config()?, bench.host("made").parts());
     bench.destroy(service.map_err(|error| failure("create", &error))?)?;
     Ok(Outcome::passed("stopped before it was ready, destroyed before it ran"))
 }

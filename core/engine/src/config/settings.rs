@@ -102,6 +102,8 @@ pub enum Isolation {
     /// In this process: panics and errors are contained, aborts are not.
     #[default]
     None,
+    /// In a process of its own: whatever it does there costs a restart of that process and nothing else.
+    Process,
 }
 
 /// How old data may get while nothing happens.
@@ -243,11 +245,38 @@ pub struct EngineSettings {
     #[serde(with = "units::optional_duration", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "duration"))]
     pub run_for: Option<Duration>,
+    /// Limits of components with `isolation = "process"`. How long their calls may take is their pipelines' `call-timeout`.
+    pub isolation: IsolationLimits,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(30), ready_timeout: Duration::from_secs(30), run_for: None }
+        let half_a_minute = Duration::from_secs(30);
+        Self { drain_timeout: half_a_minute, ready_timeout: half_a_minute, run_for: None, isolation: IsolationLimits::default() }
+    }
+}
+
+/// Limits of a component's process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct IsolationLimits {
+    /// How long a process may take to start and load its library; then it is killed and tried again.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub start_timeout: Duration,
+    /// How long an instance may take to be destroyed, and a process to end; then it is killed.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub stop_timeout: Duration,
+    /// The largest message that goes to or comes from a process. A larger one is rejected.
+    #[serde(with = "units::bytes")]
+    #[schemars(with = "String", extend("format" = "bytes"))]
+    pub frame_bytes_max: u64,
+}
+
+impl Default for IsolationLimits {
+    fn default() -> Self {
+        Self { start_timeout: Duration::from_secs(30), stop_timeout: Duration::from_secs(5), frame_bytes_max: 256 << 20 }
     }
 }
 

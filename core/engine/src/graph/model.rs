@@ -8,7 +8,7 @@ use pipeline_sdk::{Capability, ComponentDescription, Kind};
 use serde::Serialize;
 
 use crate::config::value::Span;
-use crate::config::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin, Redactor};
+use crate::config::{ComponentSettings, EngineSettings, Isolation, PipelineSettings, PluginPin, Redactor};
 
 /// By convention the source's key for how often to look for new values; 0 is never.
 pub const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
@@ -188,6 +188,11 @@ impl Step {
 }
 
 impl Node {
+    /// Whether it runs in a process of its own.
+    pub fn is_isolated(&self) -> bool {
+        self.settings.isolation == Isolation::Process
+    }
+
     /// Whether a component made of `other` is like one made of this, leaving keys of its configuration aside.
     pub fn does_the_same(&self, other: &Self, beside: &[&str]) -> bool {
         let config = |node: &Self| -> BTreeMap<String, serde_json::Value> {

@@ -23,6 +23,8 @@ const ELF_MACHINES: [(&str, u16); 4] = [("x86_64", 62), ("aarch64", 183), ("risc
 pub(super) struct Opened {
     pub library: Library,
     pub sha256: String,
+    /// The file that was opened: the copy, where there is one.
+    pub file: PathBuf,
 }
 
 /// Opens a library, from a copy under its hash where a folder for copies is given.
@@ -46,7 +48,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened> {
         // An absolute path: dlopen would look a bare name up in the system's folders.
         None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
     };
-    Ok(Opened { library: root_of(&opened)?, sha256 })
+    Ok(Opened { library: root_of(&opened)?, sha256, file: opened })
 }
 
 fn check_machine(bytes: &[u8]) -> Result<()> {
@@ -108,7 +110,8 @@ fn copy(bytes: &[u8], sha256: &str, path: &Path, folder: &Path) -> Result<PathBu
     Ok(target)
 }
 
-fn root_of(path: &Path) -> Result<Library> {
+/// Opens a file that was checked before.
+pub(super) fn root_of(path: &Path) -> Result<Library> {
     // SAFETY: opening a library runs its initialisers: a plugin is code that the user chose to run in this process.
     let library = unsafe { unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL | RTLD_NODELETE) };
     let library = library.map_err(|error| {

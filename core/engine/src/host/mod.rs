@@ -5,6 +5,7 @@
 //! the simulation runs without a dlopen. What could not be loaded is kept, with what to do about it.
 
 mod library;
+pub mod process;
 mod search;
 mod stale;
 #[cfg(test)]
@@ -30,6 +31,8 @@ pub struct LoadedPlugin {
     /// SHA-256 of the file, hexadecimal; empty where the plugin is linked in.
     pub sha256: String,
     library: Library,
+    /// The file that was opened.
+    file: Option<PathBuf>,
 }
 
 impl LoadedPlugin {
@@ -45,6 +48,19 @@ impl LoadedPlugin {
 
     pub fn library(&self) -> Library {
         self.library
+    }
+
+    /// The library file that a process of one of its components opens.
+    ///
+    /// # Errors
+    /// The plugin is linked into this program.
+    pub fn file(&self) -> Result<&Path> {
+        let linked = || {
+            Error::fatal(format!("plugin `{}` is linked into this program: it has no process of its own", self.description.name))
+                .code(process::START)
+                .hint("leave `isolation` out, or use the plugin's library")
+        };
+        self.file.as_deref().ok_or_else(linked)
     }
 }
 
@@ -104,7 +120,7 @@ impl Plugins {
         for root in roots {
             // SAFETY: a root table that the `root!` macro made is static and keeps to the boundary's rules.
             let library = unsafe { Library::new(root) }?;
-            plugins.add(library, None, String::new())?;
+            plugins.add(library, None)?;
         }
         Ok(plugins)
     }
@@ -119,10 +135,10 @@ impl Plugins {
             .code("plugin.pin")
             .hint(format!("put the pinned library in its place, or change `[plugin.{name}]` in the file")));
         }
-        self.add(opened.library, Some(path.to_owned()), opened.sha256)
+        self.add(opened.library, Some((path, opened)))
     }
 
-    fn add(&mut self, library: Library, path: Option<PathBuf>, sha256: String) -> Result<()> {
+    fn add(&mut self, library: Library, opened: Option<(&Path, library::Opened)>) -> Result<()> {
         let description = library.describe()?;
         if let Some(other) = self.plugins.iter().find(|other| other.description.name == description.name) {
             return Err(Error::fatal(format!("plugin `{}` is already loaded{}", description.name, from(other)))
@@ -145,7 +161,9 @@ impl Plugins {
                     .hint("the plugin must call it otherwise"));
             }
         }
-        self.plugins.push(LoadedPlugin { description, path, sha256, library });
+        let path = opened.as_ref().map(|(path, _)| (*path).to_owned());
+        let (sha256, file) = opened.map_or((String::new(), None), |(_, opened)| (opened.sha256, Some(opened.file)));
+        self.plugins.push(LoadedPlugin { description, path, sha256, library, file });
         Ok(())
     }
 
@@ -174,7 +192,15 @@ impl Plugins {
     /// # Errors
     /// No plugin has it: names where libraries were looked for and what could not be loaded.
     pub fn library(&self, kind: Kind, type_name: &str) -> Result<Library> {
-        let owner = self.owner(kind, type_name).ok_or_else(|| {
+        Ok(self.plugin(kind, type_name)?.library)
+    }
+
+    /// The plugin that has a component.
+    ///
+    /// # Errors
+    /// As of [`Plugins::library`].
+    pub fn plugin(&self, kind: Kind, type_name: &str) -> Result<&LoadedPlugin> {
+        self.owner(kind, type_name).ok_or_else(|| {
             let broken: Vec<String> =
                 self.problems.iter().map(|it| format!("{}: {}", it.path.display(), it.error)).collect();
             let searched: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
@@ -183,8 +209,7 @@ impl Plugins {
                 false => format!("no usable plugin has a {kind} `{type_name}`; not loaded: {}", broken.join("; ")),
             };
             Error::fatal(message).code("plugin.missing").hint("build the plugins with `cargo build`, or give --plugin-path")
-        })?;
-        Ok(owner.library)
+        })
     }
 }
 

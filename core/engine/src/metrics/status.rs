@@ -72,6 +72,8 @@ pub struct Counts {
     pub replicated_rows: u64,
     /// Rows that a sink left out because their table or column is gone at the target.
     pub rows_left_out: u64,
+    /// How often the process of an isolated component was started again.
+    pub process_restarts: u64,
     /// Messages and bytes between source and sinks now.
     pub queue_messages: u64,
     pub queue_bytes: u64,
@@ -129,6 +131,8 @@ pub struct ServiceStatus {
     pub state: TaskState,
     /// What the service says it wrote (`rows_written`): generators do.
     pub rows_written: u64,
+    /// How often its own process was started again.
+    pub process_restarts: u64,
 }
 
 /// A whole run.

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use pipeline_sdk::{Error, Reaction, Result};
 
+use crate::host::process::ENDED;
+
 /// Code of the error that an overdue call leaves.
 pub(super) const HANG: &str = "engine.hang";
 /// Code of the error that a panic of a component leaves.
 pub(super) const PANIC: &str = "boundary.panic";
 /// Codes of errors after which an instance cannot be called again.
-const BROKEN: [&str; 3] = [HANG, PANIC, "boundary.abandoned"];
+const BROKEN: [&str; 4] = [HANG, PANIC, "boundary.abandoned", ENDED];
 
 /// Runs a call to its end, or abandons it when it is overdue: the boundary then leaks it and its instance.
 pub(super) async fn call<T>(what: &str, limit: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {

@@ -10,6 +10,7 @@ use pipeline_sdk::{Incident, Lane, Result, Service, Sink, Source, Transform};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
+use super::isolation::Origin;
 use super::run::Shared;
 use super::task::Task;
 use crate::config::Redactor;
@@ -144,34 +145,77 @@ impl Task {
         }
     }
 
-    pub(super) fn make_source(&self) -> Result<Box<dyn Source>> {
+    /// Place and host of a component, and where it is made.
+    async fn prepared(&self, node: &Node, lane: Option<&Lane>, identity: Option<&str>) -> Result<(Place, HostParts, Origin)> {
+        let place = self.place(node, lane, identity);
+        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
+        let origin = self.origin(node, &parts).await?;
+        Ok((place, parts, origin))
+    }
+
+    pub(super) async fn make_source(&self) -> Result<Box<dyn Source>> {
         let node = &self.pipeline.source.node;
-        let place = self.place(node, None, None);
-        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
-        let library = self.run.plugins.library(node.kind, &node.type_name)?;
-        library.source(&node.type_name, &source_config(node, &self.value), &place, parts).map_err(|it| it.context(&node.path))
+        let made = async {
+            let config = source_config(node, &self.value);
+            let (place, parts, origin) = self.prepared(node, None, None).await?;
+            match origin {
+                Origin::Here(library) => library.source(&node.type_name, &config, &place, parts),
+                Origin::Process(process) => process.source(&node.type_name, &config, &place, parts).await,
+            }
+        };
+        made.await.map_err(|it| it.context(&node.path))
     }
 
-    pub(super) fn make_transform(&self, node: &Node, source_identity: &str) -> Result<Box<dyn Transform>> {
-        let place = self.place(node, None, Some(source_identity));
-        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
-        let library = self.run.plugins.library(node.kind, &node.type_name)?;
-        library.transform(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
+    pub(super) async fn make_transform(&self, node: &Node, source_identity: &str) -> Result<Box<dyn Transform>> {
+        let made = async {
+            let (place, parts, origin) = self.prepared(node, None, Some(source_identity)).await?;
+            let limit = self.pipeline.settings.call_timeout;
+            match origin {
+                Origin::Here(library) => library.transform(&node.type_name, &node.config, &place, parts),
+                Origin::Process(process) => process.transform(&node.type_name, &node.config, &place, parts, limit).await,
+            }
+        };
+        made.await.map_err(|it| it.context(&node.path))
     }
 
-    pub(super) fn make_sink(&self, node: &Node, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
-        let place = self.place(node, lane, Some(source_identity));
-        let parts = parts(&self.run, &place, &node.type_name, &self.tenure().halt);
-        let library = self.run.plugins.library(node.kind, &node.type_name)?;
-        library.sink(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
+    pub(super) async fn make_sink(&self, node: &Node, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
+        let made = async {
+            let (place, parts, origin) = self.prepared(node, lane, Some(source_identity)).await?;
+            match origin {
+                Origin::Here(library) => library.sink(&node.type_name, &node.config, &place, parts),
+                Origin::Process(process) => process.sink(&node.type_name, &node.config, &place, parts).await,
+            }
+        };
+        made.await.map_err(|it| it.context(&node.path))
+    }
+
+    /// Host of a component for what needs no instance.
+    pub(super) fn parts(&self, node: &Node) -> HostParts {
+        parts(&self.run, &self.place(node, None, None), &node.type_name, &self.tenure().halt)
     }
 }
 
-pub(super) fn make_service(run: &Shared, node: &Node, stop: &CancellationToken) -> Result<Box<dyn Service>> {
+pub(super) async fn make_service(run: &Shared, node: &Node, stop: &CancellationToken) -> Result<Box<dyn Service>> {
     let place = Place { component: node.name.clone(), negotiated: node.negotiated.clone(), ..Place::default() };
-    let library = run.plugins.library(node.kind, &node.type_name)?;
     let parts = parts(run, &place, &node.type_name, stop);
-    library.service(&node.type_name, &node.config, &place, parts).map_err(|it| it.context(&node.path))
+    let made = async {
+        if node.is_isolated() {
+            return run.start_process(node, &parts).await?.service(&node.type_name, &node.config, &place, parts).await;
+        }
+        let library = run.plugins.library(node.kind, &node.type_name)?;
+        library.service(&node.type_name, &node.config, &place, parts)
+    };
+    made.await.map_err(|it| it.context(&node.path))
+}
+
+/// What a source finds to make tasks of.
+pub(super) async fn discover(run: &Shared, pipeline: &str, node: &Node, stop: &CancellationToken) -> Result<Vec<String>> {
+    if node.is_isolated() {
+        let place = Place { pipeline: pipeline.to_owned(), component: node.name.clone(), ..Place::default() };
+        let process = run.start_process(node, &parts(run, &place, &node.type_name, stop)).await?;
+        return process.discover(&node.type_name, &node.config).await;
+    }
+    run.plugins.library(node.kind, &node.type_name)?.discover(&node.type_name, &node.config).await
 }
 
 /// The source's configuration for one task: the task key holds that value alone.

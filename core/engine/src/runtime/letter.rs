@@ -101,7 +101,7 @@ impl Task {
         let mut sink = match letters.take() {
             Some(sink) => sink,
             None => {
-                let mut sink = self.make_sink(node, None, "").map_err(Failure::of)?;
+                let mut sink = self.make_sink(node, None, "").await.map_err(Failure::of)?;
                 call("the dead letters' connect", limit, sink.connect()).await.map_err(Failure::of)?;
                 sink
             }

@@ -9,6 +9,7 @@ mod backoff;
 mod batch;
 mod call;
 mod component;
+mod isolation;
 mod keeper;
 mod letter;
 mod orders;

@@ -154,6 +154,7 @@ impl Running {
         let _order = self.orders.lock().await;
         self.shared.learn(&graph.redactor);
         *self.engine.lock() = graph.engine.clone();
+        *self.shared.isolation.write() = graph.engine.isolation.clone();
         let mut reloaded = Reloaded::default();
         let mut known: BTreeMap<String, Arc<Pipeline>> =
             self.pipelines().into_iter().map(|it| (it.graph().name.clone(), it)).collect();

@@ -312,8 +312,7 @@ impl Pipeline {
 
     async fn discover(&self, graph: &PipelineGraph) -> Result<Vec<String>> {
         let node = &graph.source.node;
-        let library = self.run.plugins.library(node.kind, &node.type_name)?;
-        let found = library.discover(&node.type_name, &node.config);
+        let found = super::component::discover(&self.run, &graph.name, node, &self.stop);
         call("the source's discovery", graph.settings.call_timeout, found).await.map_err(|it| it.context(&node.path))
     }
 

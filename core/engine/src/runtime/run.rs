@@ -17,9 +17,10 @@ use super::pipeline::Pipeline;
 use super::service::Started;
 use super::share::Share;
 use super::task::Control;
-use crate::config::{EngineSettings, Redactor};
+use crate::config::{EngineSettings, IsolationLimits, Redactor};
 use crate::graph::Graph;
 use crate::host::Plugins;
+use crate::host::process::Launch;
 use crate::metrics::{PipelineStatus, Registry, RunStatus, TaskState};
 use crate::state::Store;
 
@@ -39,12 +40,14 @@ pub struct RunOptions {
     pub clock: Clock,
     /// Where several processes share the tasks: which of them are this one's.
     pub share: Option<Arc<Share>>,
+    /// How processes of components are started; none are where absent.
+    pub launch: Option<Launch>,
 }
 
 impl RunOptions {
     /// `seed` should differ from run to run, but for tests.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        Self { accept_new_sources: false, store: None, seed, clock, share: None }
+        Self { accept_new_sources: false, store: None, seed, clock, share: None, launch: None }
     }
 }
 
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     pub stop: CancellationToken,
     /// Of the file as it is now and as it was: what was started with an old secret may still tell it.
     redactor: RwLock<Arc<Redactor>>,
+    /// Of the file as it is now.
+    pub isolation: RwLock<IsolationLimits>,
     seeds: AtomicU64,
 }
 
@@ -107,6 +112,7 @@ impl Engine {
             options,
             stop: CancellationToken::new(),
             redactor: RwLock::new(Arc::new(graph.redactor.clone())),
+            isolation: RwLock::new(graph.engine.isolation.clone()),
             seeds: AtomicU64::new(0),
         });
         let mut services = Vec::new();
@@ -138,7 +144,7 @@ pub(super) async fn start_services(shared: &Arc<Shared>, graph: &Graph, services
         let begun = services.len();
         for node in graph.services.iter().filter(|node| node.description.generator == is_generator) {
             if services[..begun].iter().all(|it| it.node.name != node.name) {
-                services.push(Started::new(shared, node)?);
+                services.push(Started::new(shared, node).await?);
             }
         }
         for service in &mut services[begun..] {

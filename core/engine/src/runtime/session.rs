@@ -139,7 +139,11 @@ async fn look_before(task: &Task, source: &mut Box<dyn Source>) -> Result<(), Fa
 impl<'t> Session<'t> {
     /// Runs until the task is stopped, the source is done or something fails. `source` is left where it can be connected again.
     pub async fn run(task: &'t Arc<Task>, source: &mut Option<Box<dyn Source>>, control: &mut mpsc::Receiver<Control>) -> End {
-        let mut connecting = match source.take().map_or_else(|| task.make_source(), Ok) {
+        let made = match source.take() {
+            Some(source) => Ok(source),
+            None => task.make_source().await,
+        };
+        let mut connecting = match made {
             Ok(source) => source,
             Err(error) => return End::Failed(Failure::of(error)),
         };
@@ -158,7 +162,7 @@ impl<'t> Session<'t> {
         if let Err(failure) = look_before(task, &mut connecting).await {
             return End::Failed(failure.context(&task.pipeline.source.node.path));
         }
-        let mut session = match Self::begin(task, connecting, identity, checkpoint) {
+        let mut session = match Self::begin(task, connecting, identity, checkpoint).await {
             Ok(session) => session,
             Err(failure) => return End::Failed(failure),
         };
@@ -168,9 +172,9 @@ impl<'t> Session<'t> {
         end
     }
 
-    fn begin(task: &'t Arc<Task>, source: Box<dyn Source>, identity: String, checkpoint: Checkpoint) -> Result<Self, Failure> {
+    async fn begin(task: &'t Arc<Task>, source: Box<dyn Source>, identity: String, checkpoint: Checkpoint) -> Result<Self, Failure> {
         task.note_connected(&checkpoint);
-        let chain = Chain::new(task, &identity).map_err(Failure::of)?;
+        let chain = Chain::new(task, &identity).await.map_err(Failure::of)?;
         let events = Arc::new(Queue::new(&task.pipeline.source.node.settings.buffer));
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
         let (notices, noticed) = mpsc::channel(NOTICES_MAX);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Failure;
+use super::isolation::{Processes, RESTARTS};
 use super::queue::Queue;
 use super::run::Shared;
 use super::tenure::Tenure;
@@ -45,6 +46,7 @@ pub(super) struct Task {
     applied_ms: AtomicI64,
     /// The pipeline's sink of dead letters, once there was one.
     pub(super) letters: tokio::sync::Mutex<Option<Box<dyn Sink>>>,
+    pub(super) processes: Processes,
 }
 
 pub(super) struct TaskCounters {
@@ -107,7 +109,8 @@ impl Task {
         let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
         let tenure = Mutex::new(Tenure::new(&stop));
         let letters = tokio::sync::Mutex::default();
-        Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms, letters }
+        let processes = Processes::default();
+        Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms, letters, processes }
     }
 
     /// The one that is, or the last.
@@ -231,6 +234,7 @@ impl Task {
         match error.code.as_str() {
             super::call::HANG => self.note_incident("hang", error),
             super::call::PANIC => self.note_incident("panic", error),
+            crate::host::process::ENDED => self.note_incident("process-ended", error),
             _ => {}
         }
         self.set_state(TaskState::Reconnecting(reason));
@@ -354,6 +358,7 @@ impl Task {
                 loops_suppressed: of_plugins("loops_suppressed"),
                 replicated_rows: of_plugins("replicated_rows"),
                 rows_left_out: of_plugins("rows_left_out"),
+                process_restarts: of_plugins(RESTARTS),
                 queue_messages: queued.0,
                 queue_bytes: queued.1,
             },

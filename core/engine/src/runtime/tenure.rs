@@ -69,7 +69,12 @@ pub(super) fn not_ours() -> Failure {
 
 impl Task {
     /// Runs until it is over for good.
-    pub async fn supervise(self: Arc<Self>, mut control: mpsc::Receiver<Control>) {
+    pub async fn supervise(self: Arc<Self>, control: mpsc::Receiver<Control>) {
+        self.clone().live(control).await;
+        self.processes.end().await;
+    }
+
+    async fn live(self: Arc<Self>, mut control: mpsc::Receiver<Control>) {
         match self.run.store.desired(&self.key) {
             Ok(None) => {}
             Ok(Some(_)) => return self.set_state(TaskState::Stopped),

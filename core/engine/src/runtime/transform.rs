@@ -1,9 +1,9 @@
 //! The transforms of a task as one chain, with decoders where a transform needs rows.
 
-use pipeline_sdk::abi::import::Library;
-use pipeline_sdk::{Kind, Message, Output, Payload, Reaction, Result, Transform};
+use pipeline_sdk::{Message, Output, Payload, Reaction, Result, Transform};
 
 use super::call::Failure;
+use super::isolation::Decoder;
 use super::letter::Verdict;
 use super::task::Task;
 use crate::graph::{Node, Step};
@@ -12,19 +12,22 @@ pub(super) struct Chain {
     transforms: Vec<Box<dyn Transform>>,
     /// For each sink the one that says which rows it gets.
     conditions: Vec<Option<Box<dyn Transform>>>,
-    /// With the source's decoder.
-    library: Library,
+    decoder: Decoder,
 }
 
 impl Chain {
-    pub fn new(task: &Task, source_identity: &str) -> Result<Self> {
-        let make = |node: &Node| task.make_transform(node, source_identity);
-        let (transforms, sinks) = (&task.pipeline.transforms, &task.pipeline.sinks);
-        Ok(Self {
-            transforms: transforms.iter().map(|step| make(&step.node)).collect::<Result<_>>()?,
-            conditions: sinks.iter().map(|step| step.when.as_ref().map(make).transpose()).collect::<Result<_>>()?,
-            library: task.run.plugins.library(Kind::Source, &task.pipeline.source.node.type_name)?,
-        })
+    pub async fn new(task: &Task, source_identity: &str) -> Result<Self> {
+        let (mut transforms, mut conditions) = (Vec::new(), Vec::new());
+        for step in &task.pipeline.transforms {
+            transforms.push(task.make_transform(&step.node, source_identity).await?);
+        }
+        for step in &task.pipeline.sinks {
+            conditions.push(match &step.when {
+                Some(node) => Some(task.make_transform(node, source_identity).await?),
+                None => None,
+            });
+        }
+        Ok(Self { transforms, conditions, decoder: Decoder::new(task)? })
     }
 
     /// What comes out of the chain for a message: any number of messages.
@@ -51,7 +54,7 @@ impl Chain {
         let (Some(condition), Some(when)) = (&mut self.conditions[sink], &step.when) else { return Ok(vec![message]) };
         let mut out = Output::default();
         let whole = message.header.clone();
-        let mut parts = decoded(task, &self.library, step, message)?;
+        let mut parts = decoded(task, &mut self.decoder, step, message).await?;
         super::replays::flag_parts(&whole, &mut parts);
         for part in parts {
             applied(task, &step.node, &when.path, part, |part| condition.apply(part, &mut out)).await?;
@@ -70,7 +73,7 @@ impl Chain {
         let (step, transform) = (&task.pipeline.transforms[index], &mut self.transforms[index]);
         let mut out = Output::default();
         for message in messages {
-            for message in decoded(task, &self.library, step, message)? {
+            for message in decoded(task, &mut self.decoder, step, message).await? {
                 let apply = |message| unblocked(&step.node, || transform.apply(message, &mut out));
                 applied(task, &step.node, &step.node.path, message, apply).await?;
             }
@@ -97,10 +100,10 @@ async fn applied(
     }
 }
 
-fn decoded(task: &Task, library: &Library, step: &Step, message: Message) -> Result<Vec<Message>, Failure> {
+async fn decoded(task: &Task, decoder: &mut Decoder, step: &Step, message: Message) -> Result<Vec<Message>, Failure> {
     match &message.payload {
         Payload::Frame(frame) if step.decodes.contains(&*frame.format) => {
-            let decoded = library.decode(&task.pipeline.source.node.type_name, message);
+            let decoded = decoder.decode(task, message).await;
             decoded.map_err(|error| Failure::of(error).context(&step.node.path))
         }
         _ => Ok(vec![message]),
@@ -108,7 +111,7 @@ fn decoded(task: &Task, library: &Library, step: &Step, message: Message) -> Res
 }
 
 /// Makes a call that may block; other tasks go on meanwhile.
-fn unblocked<T>(node: &Node, call: impl FnOnce() -> T) -> T {
+pub(super) fn unblocked<T>(node: &Node, call: impl FnOnce() -> T) -> T {
     let has_others = tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
-    if node.description.blocking && has_others { tokio::task::block_in_place(call) } else { call() }
+    if (node.description.blocking || node.is_isolated()) && has_others { tokio::task::block_in_place(call) } else { call() }
 }

@@ -6,15 +6,15 @@
 
 use std::sync::Arc;
 
-use pipeline_sdk::abi::import::Library;
 use pipeline_sdk::describe::COMPARES_REPLAYS;
-use pipeline_sdk::{Checkpoint, Error, Kind, Lane, Message, Payload, Position, Reaction, Sink};
+use pipeline_sdk::{Checkpoint, Error, Lane, Message, Payload, Position, Reaction, Sink};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::backoff::Backoff;
 use super::batch::Batcher;
 use super::call::{Failure, call, is_broken};
+use super::isolation::Decoder;
 use super::keeper::Notice;
 use super::queue::Queue;
 use super::replays::{self, Replays};
@@ -52,7 +52,7 @@ pub(super) struct Worker {
     lane: Option<Lane>,
     /// The source's.
     identity: String,
-    library: Library,
+    decoder: Decoder,
     ends: WorkerEnds,
     retries: Backoff,
     batcher: Option<Batcher>,
@@ -71,11 +71,10 @@ const IDLE_FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(
 
 impl Worker {
     pub fn new(task: Arc<Task>, index: usize, lane: Option<Lane>, identity: String, ends: WorkerEnds) -> pipeline_sdk::Result<Self> {
-        let source = &task.pipeline.source.node;
-        let library = task.run.plugins.library(Kind::Source, &source.type_name)?;
+        let decoder = Decoder::new(&task)?;
         let retries = Backoff::retry(&task.pipeline.settings, task.run.seed());
         let batcher = task.pipeline.sinks[index].node.settings.batching.clone().map(Batcher::new);
-        Ok(Self { task, index, lane, identity, library, ends, retries, batcher })
+        Ok(Self { task, index, lane, identity, decoder, ends, retries, batcher })
     }
 
     fn step(&self) -> &Step {
@@ -190,8 +189,7 @@ impl Worker {
         let settings = self.task.pipeline.settings.clone();
         let mut backoff = Backoff::reconnect(&settings, self.task.run.seed());
         let halt = self.task.tenure().halt;
-        let make = |it: &Self| it.task.make_sink(&it.step().node, it.lane.as_ref(), &it.identity).map_err(Failure::of);
-        let mut sink = make(self)?;
+        let mut sink = self.make().await?;
         loop {
             let error = match call("the sink's connect", settings.call_timeout, sink.connect()).await {
                 Ok(connected) => {
@@ -206,7 +204,7 @@ impl Worker {
                 return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
             };
             if is_broken(&error) {
-                sink = make(self)?;
+                sink = self.make().await?;
             }
             self.task.note_trouble(&error);
             tokio::select! {
@@ -217,6 +215,11 @@ impl Worker {
                 () = halt.cancelled() => return Err(Failure::Lost(error)),
             }
         }
+    }
+
+    async fn make(&self) -> Result<Box<dyn Sink>, Failure> {
+        let made = self.task.make_sink(&self.step().node, self.lane.as_ref(), &self.identity);
+        made.await.map_err(Failure::of)
     }
 
     async fn flush(&mut self, sink: &mut Box<dyn Sink>) -> Result<(), Failure> {
@@ -238,18 +241,18 @@ impl Worker {
             return Ok(());
         }
         if !self.step().decodes.is_empty() {
-            messages = self.decoded(messages)?;
+            messages = self.decoded(messages).await?;
         }
         self.write_in_order(sink, &messages).await
     }
 
-    fn decoded(&self, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
+    async fn decoded(&mut self, messages: Vec<Message>) -> Result<Vec<Message>, Failure> {
         let mut out = Vec::with_capacity(messages.len());
         for message in messages {
             match &message.payload {
                 Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
                     let whole = message.header.clone();
-                    let mut decoded = self.decode(message).map_err(Failure::of)?;
+                    let mut decoded = self.decoder.decode(&self.task, message).await.map_err(Failure::of)?;
                     replays::flag_parts(&whole, &mut decoded);
                     out.extend(decoded);
                 }
@@ -257,10 +260,6 @@ impl Worker {
             }
         }
         Ok(out)
-    }
-
-    fn decode(&self, frame: Message) -> pipeline_sdk::Result<Vec<Message>> {
-        self.library.decode(&self.task.pipeline.source.node.type_name, frame)
     }
 
     async fn write_in_order(&mut self, sink: &mut Box<dyn Sink>, messages: &[Message]) -> Result<(), Failure> {
@@ -293,7 +292,8 @@ impl Worker {
 
     /// What the policy says of a message that can never be written: done with when it returns `Ok`.
     async fn rejected(&mut self, sink: &mut Box<dyn Sink>, message: &Message, error: Error) -> Result<(), Failure> {
-        let node = &self.step().node;
+        let task = self.task.clone();
+        let node = &task.pipeline.sinks[self.index].node;
         match self.task.verdict(node, message) {
             super::letter::Verdict::Stop => Err(Failure::Policy(error)),
             super::letter::Verdict::Retry => match self.wait_to_retry(error).await {
@@ -304,7 +304,7 @@ impl Worker {
             super::letter::Verdict::Keep => {
                 // Only rows can be told apart: a frame is decoded first, and each of its parts tried alone.
                 if let Payload::Frame(_) = &message.payload
-                    && let Ok(mut parts) = self.decode(message.clone())
+                    && let Ok(mut parts) = self.decoder.decode(&self.task, message.clone()).await
                     && !parts.iter().any(|part| matches!(part.payload, Payload::Frame(_)))
                 {
                     replays::flag_parts(&message.header, &mut parts);

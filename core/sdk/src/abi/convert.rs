@@ -445,7 +445,7 @@ fn arrow_error(error: arrow::error::ArrowError) -> Error {
 
 /// A change as it crosses: everything but the opaque form.
 #[derive(Serialize, Deserialize)]
-struct ChangeText {
+pub struct ChangeText {
     kind: ChangeKind,
     #[serde(default)]
     identity: String,
@@ -460,7 +460,7 @@ struct ChangeText {
 }
 
 impl ChangeText {
-    fn of(change: &Change) -> Self {
+    pub fn of(change: &Change) -> Self {
         Self {
             kind: change.kind,
             identity: change.identity.clone(),
@@ -471,7 +471,7 @@ impl ChangeText {
         }
     }
 
-    fn into_change(self, raw: Option<Opaque>) -> Change {
+    pub fn into_change(self, raw: Option<Opaque>) -> Change {
         Change {
             kind: self.kind,
             identity: self.identity,

@@ -4,6 +4,7 @@ mod bad_input;
 mod command_line;
 mod dlopen;
 mod hard_cases;
+mod isolation;
 mod kills;
 mod pipelines;
 mod replica_commands;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pipeline_conformance::{Check, Finding, Kit, Report, Setups, Verdict, child};
 use pipeline_engine::config::units::parse_duration;
 
+use crate::commands::component::launch;
 use crate::error::{CommandError, CommandResult};
 use crate::output::{Output, fit, is_terminal, table, table_text};
 
@@ -37,12 +38,24 @@ pub struct Args {
     /// How long a check may take
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     check_timeout: Duration,
+    /// Run components as a file with this `isolation` does
+    #[arg(long, value_enum, default_value_t)]
+    isolation: Isolation,
     /// Print JSON
     #[arg(long)]
     json: bool,
     /// List the checks and what each shows
     #[arg(long)]
     checks: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Isolation {
+    /// In the process of the check
+    #[default]
+    None,
+    /// In a process of their own
+    Process,
 }
 
 /// One check, in a process of its own
@@ -53,7 +66,7 @@ pub struct ChildArgs {
 
 impl ChildArgs {
     pub fn run(self) -> CommandResult {
-        child::run(&self.folder).map_err(|error| CommandError::failed(format!("{}: {error}", self.folder.display())))
+        child::run(&self.folder, &launch()).map_err(|error| CommandError::failed(format!("{}: {error}", self.folder.display())))
     }
 }
 
@@ -80,6 +93,7 @@ impl Args {
             components: self.component,
             call_timeout: self.call_timeout,
             check_timeout: self.check_timeout,
+            is_isolated: self.isolation == Isolation::Process,
         };
         let tell = |finding: &Finding| {
             if is_terminal() {

@@ -154,7 +154,7 @@ mod tests {
             for counter in [
                 "messages-read", "rows-read", "bytes-read", "messages-written", "rows-written", "bytes-written",
                 "batches-written", "retries", "reconnects", "errors", "dead-letters", "loops-suppressed",
-                "replicated-rows", "rows-left-out", "queue-messages", "queue-bytes",
+                "replicated-rows", "rows-left-out", "process-restarts", "queue-messages", "queue-bytes",
             ] {
                 task[counter] = 0.into();
             }
