@@ -77,7 +77,7 @@ impl Setups {
         let failed = |message: String| SetupError { file: path.to_owned(), message };
         let text = std::fs::read_to_string(path).map_err(|error| failed(format!("cannot read the file: {error}")))?;
         let table: toml::Table = toml::from_str(&text).map_err(|error| failed(error.to_string()))?;
-        let here = std::path::absolute(path.parent().unwrap_or(Path::new(""))).map_err(|error| failed(error.to_string()))?;
+        let here = std::path::absolute(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))).map_err(|error| failed(error.to_string()))?;
         let is_typed = |table: &toml::Value| table.as_table().is_some_and(|all| all.values().any(|one| one.get("type").is_some()));
         if table.contains_key("pipeline") || table.contains_key("replica") || table.get("service").is_some_and(is_typed) {
             return self.take_pipelines(&File::load(path, environment).map_err(|report| failed(report.to_string()))?);

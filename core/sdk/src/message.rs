@@ -157,18 +157,30 @@ impl Rows {
         Self { batch, runs: vec![Run::default()] }
     }
 
+    /// Each run with its rows. They are within the batch, whatever a sender wrote into its runs.
+    pub fn ranges(&self) -> impl Iterator<Item = (&Run, std::ops::Range<usize>)> {
+        let count = self.batch.num_rows();
+        let first = move |run: &Run| usize::try_from(run.first_row).unwrap_or(count).min(count);
+        self.runs.iter().enumerate().map(move |(index, run)| {
+            let end = self.runs.get(index + 1).map_or(count, first);
+            (run, first(run).min(end)..end)
+        })
+    }
+
     /// Those rows that `keep` is true for, with their tables.
     ///
     /// # Errors
     /// `keep` has another length than the batch.
     pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
+        if keep.len() != self.batch.num_rows() {
+            let text = format!("{} rows are filtered by {} values", self.batch.num_rows(), keep.len());
+            return Err(ArrowError::InvalidArgumentError(text));
+        }
         let batch = filter_record_batch(&self.batch, keep)?;
         let mut runs: Vec<Run> = Vec::new();
         let mut first_row = 0;
-        for (index, run) in self.runs.iter().enumerate() {
-            let end = self.runs.get(index + 1).map_or(keep.len(), |next| next.first_row as usize);
-            let start = (run.first_row as usize).min(end);
-            let kept = keep.slice(start, end - start).true_count() as u64;
+        for (run, rows) in self.ranges() {
+            let kept = keep.slice(rows.start, rows.len()).true_count() as u64;
             if kept > 0 {
                 runs.push(Run { first_row, ..run.clone() });
                 first_row += kept;

@@ -128,10 +128,9 @@ impl Dedupe {
         let Some((_, converter)) = &self.converter else { return Err(Error::fatal("the converter was made above")) };
         let keys = converter.convert_columns(&columns).map_err(|error| Error::rejected(format!("no key of a row: {error}")))?;
         let mut keep = Vec::with_capacity(keys.num_rows());
-        for (index, run) in rows.runs.iter().enumerate() {
-            let end = rows.runs.get(index + 1).map_or(keys.num_rows(), |next| next.first_row as usize);
+        for (run, range) in rows.ranges() {
             let seed = xxh3_64(format!("{}\0{}", run.namespace, run.table).as_bytes());
-            for row in run.first_row as usize..end {
+            for row in range {
                 let key = xxh3_128_with_seed(keys.row(row).data(), seed);
                 keep.push(self.window.add(key, now, self.config.keys_max as usize));
             }

@@ -58,7 +58,7 @@ fn samples() -> Vec<Message> {
     let texts = |values: Vec<&str>| -> ArrayRef { Arc::new(values.into_iter().collect::<DictionaryArray<Int32Type>>()) };
     let numbers = |values: std::ops::Range<i64>| -> ArrayRef { Arc::new(Int64Array::from_iter_values(values)) };
     let none = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &RecordBatchOptions::new().with_row_count(Some(5))).unwrap();
-    let field = Field::new("v", arrow::datatypes::DataType::Int32, false).with_metadata([("k".to_owned(), "v".to_owned())].into());
+    let field = Field::new("v", arrow::datatypes::DataType::Int32, false).with_metadata([("k".to_owned(), "v".to_owned())]);
     let marked = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::new(Int32Array::from(vec![1; 20_000]))]).unwrap();
     let mut replicated = message(Payload::Frame(Frame { format: "f".into(), data: vec![7; 70_000].into(), namespace: "n".into(), rows: 3, tables: 2 }));
     replicated.header.mark = Mark::Replicated { site: Some("cluster".into()) };
