@@ -1,8 +1,9 @@
 //! `pipeline replica` as an operator uses it: two embedded nodes, one service, every verb from `start` to `remove`, and what goes wrong.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipeline_tests::{Outcome, Process, Scene, Site};
+use pipeline_tests::{Outcome, Process, Scene, Site, binary};
 use serde_json::Value;
 
 /// Until something that takes a moment is so, on a loaded machine.
@@ -113,6 +114,25 @@ fn check_columns(stage: &Stage, verb: &[&str], expect: &[&str]) {
     assert_eq!(keys, expect, "{json}");
 }
 
+/// A person's terminal gets colours, and a pager for what does not fit; nobody else does.
+fn on_a_terminal(stage: &Stage) {
+    const GREEN: &str = "\u{1b}[38;5;10m";
+    let paged = stage.scene.path("paged").display().to_string();
+    let shown = |rows: u32| {
+        let command = format!("stty cols 200 rows {rows}; PAGER='tee {paged}' exec {} replica status", binary().display());
+        let outcome = stage.scene.end_of(Command::new("script").args(["-qec", &command, "typescript"])).unwrap();
+        assert_eq!(outcome.exit, Some(0), "{}", outcome.stdout);
+        outcome.stdout
+    };
+    let all = shown(40);
+    assert!(all.contains(GREEN) && all.contains("running") && stage.scene.read("paged").is_empty(), "{all:?}");
+    assert!(shown(3).contains("running"));
+    let through = stage.scene.read("paged");
+    assert_eq!(through.lines().count(), 4, "the head and a row a task: {through:?}");
+    assert!(through.contains(GREEN), "{through:?}");
+    assert!(!stage.ok(&["status"]).stdout.contains('\u{1b}'));
+}
+
 #[test]
 fn an_operator_goes_from_start_to_remove() {
     let mut stage = Stage::new();
@@ -147,6 +167,7 @@ fn an_operator_goes_from_start_to_remove() {
     stage.ok(&["stop", &id, "water"]);
     stage.wait_for(&id, &["power: running", "water: stopped"]);
     stage.run(&["ready", &id]).expect(1, &["1 of 2 tasks"]);
+    on_a_terminal(&stage);
 
     // What was stopped stays so, and what was read is where it was.
     stage.service.take().unwrap().kill().unwrap();
