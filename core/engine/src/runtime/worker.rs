@@ -278,6 +278,7 @@ impl Worker {
             let Some((message, behind)) = rest.split_first() else { return Err(Failure::of(error)) };
             match error.reaction {
                 _ if is_broken(&error) => return Err(Failure::of(error)),
+                Reaction::Retry if error.code == crate::buffer::FULL => self.wait_for_room(error).await?,
                 Reaction::Retry => self.wait_to_retry(error).await?,
                 Reaction::Rejected => {
                     Box::pin(self.rejected(sink, message, error)).await?;
@@ -320,6 +321,19 @@ impl Worker {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    /// A full buffer is no failure: it takes as long as its reader does. The session may end meanwhile: nothing was acknowledged.
+    async fn wait_for_room(&mut self, error: Error) -> Result<(), Failure> {
+        /// How soon room is seen.
+        const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
+        self.task.note_full(&error);
+        let cut = self.task.tenure().cut;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_INTERVAL) => Ok(()),
+            () = self.ends.queue.closed() => Err(Failure::Lost(error)),
+            () = cut.cancelled() => Err(super::tenure::not_ours()),
         }
     }
 
