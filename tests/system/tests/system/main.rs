@@ -11,4 +11,5 @@ mod pipelines;
 mod replica_commands;
 mod service;
 mod sharing;
+mod shipped;
 mod tls;
