@@ -10,7 +10,7 @@ mod ready;
 mod remove;
 mod restart;
 mod rows;
-pub(super) mod service;
+mod service;
 mod sites;
 mod start;
 mod status;

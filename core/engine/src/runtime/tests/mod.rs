@@ -1,6 +1,5 @@
 //! The runtime against fake components in paused time.
 
-mod buffer;
 mod faults;
 mod flow;
 mod orders;
