@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use pipeline_engine::config::Report;
+use pipeline_engine::config::{Place, Report};
 
 use crate::output::Output;
 
@@ -49,10 +49,11 @@ impl CommandError {
 
     /// Files that are wrong.
     pub fn reports(reports: Vec<Report>) -> Self {
-        let is_found = reports.iter().any(|report| report.places().iter().any(|place| place.line.is_some()));
-        let hint = match is_found {
-            true => "`pipeline plugin describe TYPE` lists the keys of a component",
-            false => "paths are relative to where the command runs; `pipeline validate FILE` checks a file",
+        let has = |what: &dyn Fn(&Place<'_>) -> bool| reports.iter().any(|report| report.places().iter().any(what));
+        let hint = match (has(&|place| place.line.is_some()), has(&|place| is_of_component(place.path))) {
+            (true, true) => "`pipeline plugin describe TYPE` lists the keys of a component",
+            (true, false) => "`pipeline validate FILE` checks a file without running it",
+            (false, _) => "paths are relative to where the command runs; `pipeline validate FILE` checks a file",
         };
         Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint.to_owned()) }
     }
@@ -89,6 +90,16 @@ impl CommandError {
             output.error("hint", hint);
         }
         ExitCode::from(self.exit as u8)
+    }
+}
+
+/// Whether a path leads into the table of a component.
+fn is_of_component(path: &str) -> bool {
+    let mut steps = path.split('.');
+    match (steps.next(), steps.next(), steps.next()) {
+        (Some("service" | "replica"), Some(_), Some(_)) => true,
+        (Some("pipeline"), Some(_), Some(step)) => ["source", "transform", "sink", "dead-letter"].iter().any(|kind| step.starts_with(kind)),
+        _ => false,
     }
 }
 

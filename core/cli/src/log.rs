@@ -26,9 +26,8 @@ enum Format {
     Json,
 }
 
-/// Starts logging, and sends panics the same way. Where a table shows what happens, lines that say the same are left out.
-pub fn start(args: &LogArgs, shows_table: bool, output: &Output) {
-    let default = if shows_table { "warn" } else { "info" };
+/// Starts logging, and sends panics the same way. `default` is what is logged where the user does not say.
+pub fn start(args: &LogArgs, default: &str, output: &Output) {
     let wanted = args.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(wanted).unwrap_or_else(|error| {
         output.error("warning", &format!("--log {wanted}: {error}; logging at `{default}`"));

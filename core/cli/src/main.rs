@@ -41,7 +41,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configu
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = output::Output::new();
-    log::start(&cli.log, cli.command.shows_table(), &output);
+    log::start(&cli.log, cli.command.logged(), &output);
     match cli.command.run(&cli.host, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.print(&output),

@@ -88,6 +88,11 @@ fn render_as(rows: &[Row], name_length: usize, gap: u16, number: fn(u64) -> Stri
             text.push_str(&format!("\n{} {}", bar(done), task_name(&row.status)));
         }
     }
+    for row in rows.iter().filter(|row| row.status.counts.buffer_rows > 0 || row.status.counts.buffer_rows_dropped > 0) {
+        let counts = &row.status.counts;
+        let dropped = if counts.buffer_rows_dropped > 0 { format!(", {} dropped", number(counts.buffer_rows_dropped)) } else { String::new() };
+        text.push_str(&format!("\n{}: {} rows ({}) in disk buffers{dropped}", task_name(&row.status), number(counts.buffer_rows), bytes(counts.buffer_bytes)));
+    }
     for row in rows {
         if let Some(reason) = row.status.state.reason() {
             text.push_str(&format!("\n{}: {reason}", task_name(&row.status)));
@@ -127,6 +132,9 @@ pub fn log(rows: &[Row]) {
             reconnects = status.counts.reconnects,
             loops_suppressed = status.counts.loops_suppressed,
             dead_letters = status.counts.dead_letters,
+            buffer_rows = status.counts.buffer_rows,
+            buffer_bytes = status.counts.buffer_bytes,
+            buffer_rows_dropped = status.counts.buffer_rows_dropped,
             "status"
         );
     }

@@ -309,6 +309,17 @@ impl OnSink<'_> {
         self.bench.within("write", limit, self.sink.write_many(messages))
     }
 
+    /// What a message comes to, tried again where the sink asks for that, as the engine does.
+    pub fn try_write_one(&mut self, message: &Message) -> Result<Result<(), Error>, Outcome> {
+        for _ in 1..RETRIES_MAX {
+            match self.try_write(std::slice::from_ref(message))?.1 {
+                Err(error) if error.reaction == pipeline_sdk::Reaction::Retry => std::thread::sleep(WAIT),
+                other => return Ok(other),
+            }
+        }
+        Ok(self.try_write(std::slice::from_ref(message))?.1)
+    }
+
     pub fn write(&mut self, messages: &[Message]) -> Result<(), Outcome> {
         let mut left = messages;
         for _ in 0..RETRIES_MAX {

@@ -58,6 +58,9 @@ fn outcome(job: &Job, launch: &Launch) -> Outcome {
             Err(error) => return Outcome::failed("start of the component's process", error.to_string()),
         },
     };
+    if job.setup.kit.plain {
+        crate::feed::plain();
+    }
     let mut outcome = checks::run(&bench, &plugin.description).unwrap_or_else(|early| early);
     if outcome.verdict == crate::Verdict::Failed {
         outcome.log = bench.log.lock().expect("no panic under this lock").clone();

@@ -1,6 +1,7 @@
 //! Rows to feed a transform or a sink: each carries a token by which it is found again, whatever the sink makes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
@@ -47,11 +48,22 @@ pub fn tokens(text: &[u8], lane: &str) -> Vec<u64> {
     found
 }
 
+/// Whether rows name no table: this process runs one check.
+static PLAIN: AtomicBool = AtomicBool::new(false);
+
+/// From now on rows are of no table in particular.
+pub fn plain() {
+    PLAIN.store(true, Ordering::Relaxed);
+}
+
 /// A message of a lane; its position is the number behind its last row.
 pub fn message(lane: &str, end: u64, batch: RecordBatch) -> Message {
     let mut header = Header::new(Lane::new(lane), Position::from_number(end as i64));
     header.sequence = end;
-    let run = Run { first_row: 0, namespace: "kit".into(), table: "rows".into(), ..Run::default() };
+    let run = match PLAIN.load(Ordering::Relaxed) {
+        true => Run::default(),
+        false => Run { first_row: 0, namespace: "kit".into(), table: "rows".into(), ..Run::default() },
+    };
     Message { header, payload: Payload::Rows(Rows { batch, runs: vec![run] }) }
 }
 

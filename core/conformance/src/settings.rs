@@ -31,6 +31,9 @@ pub struct Setup {
 pub struct KitKeys {
     /// Of a sink: where what it wrote is found again. Without it, the files in the check's folder.
     pub observe: Option<Observe>,
+    /// Rows are of no table in particular, as those of files and brokers are.
+    #[serde(default)]
+    pub plain: bool,
     /// Keys that lead to another end that does not answer.
     pub unreachable: Option<Json>,
     /// Further configurations that must be refused.

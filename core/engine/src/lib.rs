@@ -1,6 +1,8 @@
 //! The engine: TOML to a checked graph to running tasks. It knows no database, no file format, no broker.
 
 pub mod config;
+pub mod buffer;
+pub mod cases;
 pub mod graph;
 pub mod host;
 pub mod state;

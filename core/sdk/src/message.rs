@@ -250,3 +250,23 @@ pub struct Frame {
     /// Tables in the frame, counted with repetition.
     pub tables: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_within_the_batch_whatever_the_runs_say() {
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(Int64Array::from_iter_values(0..5)) as ArrayRef)]).unwrap();
+        let rows = |first: &[u64]| Rows { batch: batch.clone(), runs: first.iter().map(|first_row| Run { first_row: *first_row, ..Run::default() }).collect() };
+        let ranges = |first: &[u64]| rows(first).ranges().map(|(_, range)| (range.start, range.end)).collect::<Vec<_>>();
+        assert_eq!(ranges(&[0, 2]), [(0, 2), (2, 5)]);
+        assert_eq!(ranges(&[0, 9, u64::MAX]), [(0, 5), (5, 5), (5, 5)]);
+        assert_eq!(ranges(&[3, 1]), [(1, 1), (1, 5)]);
+        let keep = |count: usize| BooleanArray::from(vec![true; count]);
+        assert_eq!(rows(&[0, 9]).filter(&keep(5)).unwrap().runs.len(), 1);
+        assert!(rows(&[0]).filter(&keep(4)).is_err() && rows(&[0]).filter(&keep(6)).is_err());
+    }
+}

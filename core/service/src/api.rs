@@ -1,6 +1,7 @@
 //! What the admin API says and takes: one set of types for server, client and the OpenAPI document.
 
 use pipeline_engine::metrics::Counts;
+pub use pipeline_engine::runtime::{Seen, SeenColumn, SeenKind, TapQuery};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -247,7 +248,11 @@ impl From<pipeline_sdk::Error> for ApiError {
     fn from(error: pipeline_sdk::Error) -> Self {
         let hint = error.hint.clone();
         let code = if error.code.is_empty() { "internal" } else { &error.code };
-        let status = if error.code == "engine.running" { 409 } else { 500 };
+        let status = match code {
+            "engine.running" | "tap.many" => 409,
+            "tap.unknown" => 404,
+            _ => 500,
+        };
         Self { hint, ..Self::new(status, code, pipeline_sdk::Error { hint: None, ..error.clone() }.to_string()) }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, header};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pipeline_sdk::Error;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::api::{ApiError, ChooseTasks, ErrorBody, File, PutFile, Service, Task};
+use crate::api::{ApiError, ChooseTasks, ErrorBody, File, PutFile, Seen, Service, TapQuery, Task};
 
 /// Where a service listens.
 #[derive(Clone, Debug)]
@@ -179,30 +180,66 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Looks into a pipeline until `on_seen` says that it is enough, or the run ends.
+    ///
+    /// # Errors
+    /// As of every request; a connection that is lost meanwhile is one.
+    pub async fn tap(&self, query: &TapQuery, mut on_seen: impl FnMut(Seen) -> bool) -> Result<(), ClientError> {
+        let mut path = format!("/api/v1/tap?pipeline={}&component={}", encoded(&query.pipeline), encoded(&query.component));
+        if let Some(file) = &query.file {
+            path.push_str(&format!("&file={}", encoded(file)));
+        }
+        for (name, value) in [("sample", query.sample), ("rows", query.rows)] {
+            path.extend(value.map(|value| format!("&{name}={value}")));
+        }
+        let response = match tokio::time::timeout(self.limit, self.request(Method::GET, &path, None::<&()>)).await {
+            Ok(response) => response?,
+            Err(_) => return Err(self.broken(format!("nothing came within {} s", self.limit.as_secs()))),
+        };
+        if !response.status().is_success() {
+            return self.whole(response).await.map(drop);
+        }
+        let (mut body, mut held) = (response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error))?;
+            held.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = held.drain(..=end).collect();
+                if !on_seen(serde_json::from_slice(&line).map_err(|error| self.broken(error))?) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T, ClientError> {
         let bytes = self.send(method, path, body).await?;
         serde_json::from_slice(&bytes).map_err(|error| self.broken(error))
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Bytes, ClientError> {
-        let exchange = async {
-            match &self.address {
-                Address::Unix(path_of_socket) => {
-                    let stream = UnixStream::connect(path_of_socket).await.map_err(|error| self.unreachable(&error))?;
-                    self.exchange(stream, method, path, body).await
-                }
-                Address::Tcp(tcp) => {
-                    let stream = TcpStream::connect((tcp.host.as_str(), tcp.port)).await.map_err(|error| self.unreachable(&error))?;
-                    let Some(tls) = &tcp.tls else { return self.exchange(stream, method, path, body).await };
-                    let name = ServerName::try_from(tcp.host.clone()).map_err(|error| self.broken(error))?;
-                    let stream = tls.connect(name, stream).await.map_err(|error| self.no_tls(&error))?;
-                    self.exchange(stream, method, path, body).await
-                }
-            }
-        };
+        let exchange = async { self.whole(self.request(method, path, body).await?).await };
         match tokio::time::timeout(self.limit, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(self.broken(format!("nothing came within {} s", self.limit.as_secs()))),
+        }
+    }
+
+    /// The head of the answer.
+    async fn request(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Response<Incoming>, ClientError> {
+        match &self.address {
+            Address::Unix(path_of_socket) => {
+                let stream = UnixStream::connect(path_of_socket).await.map_err(|error| self.unreachable(&error))?;
+                self.exchange(stream, method, path, body).await
+            }
+            Address::Tcp(tcp) => {
+                let stream = TcpStream::connect((tcp.host.as_str(), tcp.port)).await.map_err(|error| self.unreachable(&error))?;
+                let Some(tls) = &tcp.tls else { return self.exchange(stream, method, path, body).await };
+                let name = ServerName::try_from(tcp.host.clone()).map_err(|error| self.broken(error))?;
+                let stream = tls.connect(name, stream).await.map_err(|error| self.no_tls(&error))?;
+                self.exchange(stream, method, path, body).await
+            }
         }
     }
 
@@ -212,7 +249,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<Bytes, ClientError> {
+    ) -> Result<Response<Incoming>, ClientError> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         // It ends with the request's sender.
         tokio::spawn(connection);
@@ -228,7 +265,11 @@ impl Client {
             None => Vec::new(),
         };
         let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.broken(error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.broken(error))?;
+        sender.send_request(request).await.map_err(|error| self.broken(error))
+    }
+
+    /// The whole answer; an error where it is none of success.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| self.broken(error))?.to_bytes();
         if status.is_success() {

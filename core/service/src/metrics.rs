@@ -88,6 +88,8 @@ fn add_task(page: &mut Page, file: &str, task: &PipelineStatus) {
     gauge("pipeline_task_up", f64::from(u8::from(task.state == TaskState::Running)));
     gauge("pipeline_queue_messages", task.counts.queue_messages as f64);
     gauge("pipeline_queue_bytes", task.counts.queue_bytes as f64);
+    gauge("pipeline_buffer_rows", task.counts.buffer_rows as f64);
+    gauge("pipeline_buffer_bytes", task.counts.buffer_bytes as f64);
     if let Some(seconds) = task.lag_seconds {
         gauge("pipeline_lag_seconds", seconds);
     }

@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
-use crate::api::{ChooseTasks, ErrorBody, File, PutFile, Service, Task};
+use crate::api::{ChooseTasks, ErrorBody, File, PutFile, Seen, Service, Task};
 
 /// OpenAPI 3.1.
 pub fn document() -> Json {
@@ -71,6 +71,17 @@ fn paths(generator: &mut SchemaGenerator) -> Json {
         "/api/v1/tasks/start": order(generator, "Starts tasks that are over; answers those that it started", &tasks),
         "/api/v1/tasks/restart": order(generator, "Restarts tasks; they go on from their checkpoints", &tasks),
         "/api/v1/tasks/remove": order(generator, "Forgets tasks that are over, here and at their sources; `file` and `values` are needed", &tasks),
+        "/api/v1/tap": { "get": {
+            "summary": "Messages that leave a source or transform or reach a sink, as they pass: a line of JSON each, until the client ends it. No pipeline waits for it: what does not fit its buffer is counted in `dropped`",
+            "parameters": [
+                query("file", "string", "where several files have the pipeline"),
+                query("pipeline", "string", "needed"),
+                query("component", "string", "needed: a source, transform or sink of it by name, or `dead-letter`"),
+                query("sample", "integer", "one of so many messages"),
+                query("rows", "integer", "rows of a message that are shown"),
+            ],
+            "responses": tap_responses(generator),
+        } },
         "/api/v1/reload": { "post": {
             "summary": "Looks at the folder now and applies what differs",
             "responses": responses(generator, "200", &files, &["409"]),
@@ -99,6 +110,13 @@ fn responses(generator: &mut SchemaGenerator, status: &str, answer: &Json, error
     let error = schema::<ErrorBody>(generator);
     let errors = errors.iter().map(|status| ((*status).to_owned(), json!({ "description": meaning(status), "content": content(&error) })));
     Json::Object([(status.to_owned(), done)].into_iter().chain(errors).collect())
+}
+
+fn tap_responses(generator: &mut SchemaGenerator) -> Json {
+    let seen = schema::<Seen>(generator);
+    let mut all = responses(generator, "200", &seen, &["400", "404", "409"]);
+    all["200"]["content"] = json!({ "application/x-ndjson": { "schema": seen } });
+    all
 }
 
 fn put_responses(generator: &mut SchemaGenerator, file: &Json) -> Json {

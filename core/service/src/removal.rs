@@ -17,7 +17,7 @@ use crate::tasks::{removed, unknown};
 /// A call that removes what reading a database left: it waits for consumers that are on their way out.
 const FORGET_LIMIT: Duration = Duration::from_secs(120);
 /// What a state folder holds that is ours, beside the store's files.
-const STATE_FOLDERS: [&str; 1] = ["plugins"];
+const STATE_FOLDERS: [&str; 2] = ["plugins", pipeline_engine::buffer::FOLDER];
 
 impl Supervisor {
     /// Removes a file with its state and with what its pipelines left at their sources. With `force` also while tasks run, and though a
@@ -143,7 +143,9 @@ fn remove_existing(path: &Path) -> Result<(), ApiError> {
 
 /// Removes what is ours in a state folder, and the folder where nothing else is in it.
 fn remove_state(folder: &Path) -> Result<(), ApiError> {
-    state::FILES.iter().try_for_each(|name| remove_existing(&folder.join(name)))?;
+    // A run that was killed leaves its socket.
+    let files = state::FILES.iter().chain(std::iter::once(&crate::socket::RUN_FILE));
+    files.into_iter().try_for_each(|name| remove_existing(&folder.join(name)))?;
     for name in STATE_FOLDERS {
         // Copies of libraries: what stays takes room only.
         let _ = std::fs::remove_dir_all(folder.join(name));

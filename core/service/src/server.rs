@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{ApiError, ChooseTasks, DeleteFile, ErrorBody, File, ListTasks, PutFile, Service, Task};
+use crate::api::{ApiError, ChooseTasks, DeleteFile, ErrorBody, File, ListTasks, PutFile, Service, TapQuery, Task};
 use crate::listen::TlsListener;
 use crate::openapi;
 use crate::supervisor::Supervisor;
@@ -143,6 +143,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Supervisor>>)> {
         ("/api/v1/tasks/start", post(async |app: App, body: Body<ChooseTasks>| order(app, Order::Start, body.0).await)),
         ("/api/v1/tasks/restart", post(async |app: App, body: Body<ChooseTasks>| order(app, Order::Restart, body.0).await)),
         ("/api/v1/tasks/remove", post(remove)),
+        ("/api/v1/tap", get(tap)),
         ("/api/v1/reload", post(reload)),
     ]
 }
@@ -200,6 +201,17 @@ async fn remove(State(app): App, Body(chosen): Body<ChooseTasks>) -> Answer<Vec<
     };
     let done = tokio::spawn(async move { app.remove_tasks(&file, &values).await });
     done.await.map_err(|error| ApiError::internal(error.to_string()))?.map(Json)
+}
+
+/// A line of JSON for every message, until the client or the run ends.
+async fn tap(State(app): App, Ask(query): Ask<TapQuery>) -> Result<Response, ApiError> {
+    let lines = futures_util::stream::unfold(app.tap(&query)?, async |mut tap| {
+        let seen = tap.next().await?;
+        let mut line = serde_json::to_vec(&seen).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(line), tap))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], axum::body::Body::from_stream(lines)).into_response())
 }
 
 async fn reload(State(app): App) -> Answer<Vec<File>> {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 const FILE: &str = "pipeline.sock";
+/// The socket of a run of one file, in its state folder.
+pub const RUN_FILE: &str = "run.sock";
 /// Of the socket: for its owner, or for its owner and a group.
 const MODE_OWNER: u32 = 0o600;
 const MODE_GROUP: u32 = 0o660;

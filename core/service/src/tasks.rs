@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pipeline_engine::config::problem::closest;
 use pipeline_engine::graph::{Graph, Node, PipelineGraph};
 use pipeline_engine::metrics::{LaneStatus, PipelineStatus, TaskState};
-use pipeline_engine::runtime::{ALL_VALUES, Running, TaskName};
+use pipeline_engine::runtime::{ALL_VALUES, Running, Tap, TapQuery, TaskName};
 use tokio::task::JoinSet;
 
 use crate::api::{ApiError, ChooseTasks, Lane, Task, TaskStatus};
@@ -81,6 +81,30 @@ impl Supervisor {
             None => self.managed(),
         };
         Ok(files.iter().flat_map(|file| file.tasks()).collect())
+    }
+
+    /// Looks into a pipeline.
+    ///
+    /// # Errors
+    /// There is no such file, pipeline or component, several files have the pipeline, or there are too many taps.
+    pub fn tap(&self, query: &TapQuery) -> Result<Tap, ApiError> {
+        let files = match &query.file {
+            Some(id) => vec![self.managed_file(id)?],
+            None => self.managed(),
+        };
+        let runs: Vec<(Arc<Managed>, Arc<Running>)> = files.into_iter().filter_map(|it| Some((it.clone(), it.live.lock().running.clone()?))).collect();
+        let has = |running: &Running| running.tasks().iter().any(|task| task.pipeline == query.pipeline);
+        match runs.iter().filter(|(_, running)| has(running)).collect::<Vec<_>>()[..] {
+            [(_, running)] => Ok(running.tap(query)?),
+            [] => {
+                let known: Vec<TaskName> = runs.iter().flat_map(|(_, running)| running.tasks()).collect();
+                Err(unknown("pipeline", &query.pipeline, known.iter().map(|task| task.pipeline.as_str())))
+            }
+            ref several => {
+                let ids: Vec<&str> = several.iter().map(|(file, _)| file.id.as_str()).collect();
+                Err(ApiError::bad_request(format!("several files have a pipeline `{}`", query.pipeline)).hint(format!("name one of the files: {}", ids.join(", "))))
+            }
+        }
     }
 
     /// Carries out an order. The tasks that it changed, as they are then.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema};
 use pipeline_sdk::{
@@ -142,7 +142,8 @@ impl Select {
     fn cast(&self, name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         let options = CastOptions { safe: self.config.on_cast_error == OnCastError::Null, ..CastOptions::default() };
         cast_with_options(array, to, &options).map_err(|error| {
-            let error = Error::rejected(format!("column `{name}` cannot become {to}: {error}")).code("select.cast");
+            let mut error = Error::rejected(format!("column `{name}` cannot become {to}: {error}")).code("select.cast");
+            error.rows = misfits(array, to);
             error.hint("`on-cast-error = \"null\"` puts NULL where a value does not fit")
         })
     }
@@ -152,6 +153,12 @@ impl Select {
 /// The text names no type.
 fn data_type(text: &str) -> Result<DataType> {
     pipeline_sdk::units::parse_data_type(text).map_err(Error::fatal)
+}
+
+/// Rows whose value does not fit; none where that cannot be told, which stands for all of them.
+fn misfits(array: &ArrayRef, to: &DataType) -> Vec<u64> {
+    let Ok(fitting) = cast_with_options(array, to, &CastOptions { safe: true, ..CastOptions::default() }) else { return Vec::new() };
+    (0..array.len()).filter(|row| fitting.is_null(*row) && !array.is_null(*row)).map(|row| row as u64).collect()
 }
 
 #[cfg(test)]
@@ -193,6 +200,8 @@ mod tests {
         check(json!({ "columns": ["b", "z"], "on-missing": "skip" }), "b:Utf8");
         let nulls = apply(json!({ "cast": { "b": "int" }, "on-cast-error": "null" })).unwrap();
         assert_eq!(nulls.column(1).null_count(), 1);
+        let misfits = apply(json!({ "cast": { "b": "int" } })).unwrap_err().rows;
+        assert_eq!(misfits.len(), 1, "the one row, and no other: {misfits:?}");
     }
 
     #[test]

@@ -4,7 +4,9 @@ mod init;
 mod run;
 mod serve;
 mod validate;
+mod test;
 mod graph;
+mod tap;
 mod plugin;
 mod schema;
 mod node;
@@ -24,7 +26,9 @@ pub enum Command {
     Run(run::Args),
     Serve(serve::Args),
     Validate(validate::Args),
+    Test(test::Args),
     Graph(graph::Args),
+    Tap(tap::Args),
     #[command(subcommand)]
     Plugin(plugin::Plugin),
     Schema(schema::Args),
@@ -37,12 +41,14 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether what is printed is read as a table, so that only warnings are to be logged.
-    pub fn shows_table(&self) -> bool {
+    /// What is logged where the user does not say: where a table shows what happens, lines that say the same are left out; in a test
+    /// nothing, as what a pipeline rejects is expected there.
+    pub fn logged(&self) -> &'static str {
         match self {
-            Self::Run(args) => args.shows_table(),
-            Self::Replica(_) => true,
-            _ => false,
+            Self::Run(args) if args.shows_table() => "warn",
+            Self::Replica(_) => "warn",
+            Self::Test(_) => "off",
+            _ => "info",
         }
     }
 
@@ -52,7 +58,9 @@ impl Command {
             Self::Run(args) => args.run(host, output),
             Self::Serve(args) => args.run(host, output),
             Self::Validate(args) => args.run(host, output),
+            Self::Test(args) => args.run(host, output),
             Self::Graph(args) => args.run(host, output),
+            Self::Tap(args) => args.run(output),
             Self::Plugin(command) => command.run(host, output),
             Self::Schema(args) => args.run(host, output),
             Self::Node(args) => args.run(host, output),

@@ -17,6 +17,7 @@ use super::component;
 use crate::error::{CommandError, CommandResult};
 use crate::host::{HostArgs, build_graphs, load_files};
 use crate::output::{Output, is_terminal};
+use crate::socket::run_socket;
 use crate::status::{self, Rates};
 use crate::summary::Summary;
 
@@ -48,7 +49,7 @@ pub struct Args {
     /// How often a status line is logged where there is no terminal
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
     status_interval: Duration,
-    /// Offer the admin API of `pipeline serve` on this unix socket while it runs, so that `pipeline replica` looks into it
+    /// Offer the admin API of `pipeline serve` on this unix socket as well while it runs, so that `pipeline replica` looks into it
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print the summary as JSON, and no table
@@ -59,7 +60,7 @@ pub struct Args {
     quiet: bool,
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
 }
 
@@ -141,15 +142,12 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
             }
         }
     }
-    let server = match &args.socket {
-        Some(socket) => match offer(socket, &args.files, &runs, &plugins).await {
-            Ok(server) => Some(server),
-            Err(error) => {
-                stop_all(&runs, &mut signals).await;
-                return Err(error);
-            }
-        },
-        None => None,
+    let servers = match offer_all(args, &runs, &plugins).await {
+        Ok(servers) => servers,
+        Err(error) => {
+            stop_all(&runs, &mut signals).await;
+            return Err(error);
+        }
     };
     let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
     let mut display = Display::new(args, begin, output);
@@ -168,11 +166,28 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
         () = display.go_on(&runs, "stopping: what was read is written; a second signal ends at once") => None,
     };
     output.live_clear();
-    if let Some(server) = server {
+    for server in servers {
         server.stop().await;
     }
     let Some(ends) = ends else { return abort(&runs) };
     finish(args, &runs, ends, comparisons, begin, output)
+}
+
+/// The admin API: of every file in its state folder, where `pipeline tap` finds it, and of all where the user says.
+async fn offer_all(args: &Args, runs: &[Run], plugins: &Arc<Plugins>) -> Result<Vec<Server>, CommandError> {
+    let mut servers = Vec::new();
+    if let Some(socket) = &args.socket {
+        servers.push(offer(socket, &args.files, runs, plugins).await?);
+    }
+    for (file, run) in args.files.iter().zip(runs) {
+        let socket = run_socket(&run.0.state);
+        match offer(&socket, std::slice::from_ref(file), std::slice::from_ref(run), plugins).await {
+            Ok(server) => servers.push(server),
+            // Not every file system takes sockets; the run does not need one.
+            Err(error) => tracing::debug!(socket = %socket.display(), error = error.text(), "no admin API of this run"),
+        }
+    }
+    Ok(servers)
 }
 
 /// The admin API over runs that end with this command.

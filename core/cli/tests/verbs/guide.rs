@@ -31,26 +31,17 @@ fn type_in(folder: &Path, commands: &str) -> String {
     text
 }
 
-/// The pipelines are fed and written by plugins of their own, which a build of this workspace may leave out.
-fn without_missing(commands: &str) -> String {
-    let beside = Path::new(env!("CARGO_BIN_EXE_pipeline"));
-    let is_whole = ["files", "basics"].iter().all(|name| beside.with_file_name(format!("libpipeline_plugin_{name}.so")).exists());
-    let needs = |line: &str| line.starts_with("pipeline run") || line.starts_with("head");
-    commands.lines().filter(|line| is_whole || !needs(line)).map(|line| format!("{line}\n")).collect()
-}
-
 #[test]
 fn every_snippet_is_what_is_written_or_runs() {
     let folder = tempfile::tempdir().unwrap();
     let is_full = std::env::var("PIPELINE_TEST_TIER").as_deref() == Ok("full");
     let shell: Vec<&str> = blocks().into_iter().filter(|(language, _)| *language == "sh").map(|(_, text)| text).collect();
     let [rust, c, checks] = shell[..] else { panic!("{} blocks of commands", shell.len()) };
-    let c = without_missing(c);
     // The first line makes the project.
-    let whole = if is_full { without_missing(rust) } else { rust.lines().next().unwrap().to_owned() };
-    let said = type_in(folder.path(), &whole);
+    let whole = if is_full { rust } else { rust.lines().next().unwrap() };
+    let said = type_in(folder.path(), whole);
     assert!(!is_full || said.contains("0 failed"), "{said}");
-    let said = type_in(folder.path(), &c);
+    let said = type_in(folder.path(), c);
     assert!(said.contains("0 failed"), "{said}");
     type_in(&folder.path().join("first"), checks);
 
@@ -66,7 +57,7 @@ fn every_snippet_is_what_is_written_or_runs() {
             }
             ("toml", "isolated.toml") => {
                 std::fs::write(folder.path().join("first/isolated.toml"), text).unwrap();
-                type_in(&folder.path().join("first"), &without_missing("pipeline run --plugin-path . isolated.toml"));
+                type_in(&folder.path().join("first"), "pipeline run --plugin-path . isolated.toml");
             }
             ("c", _) => {
                 let file = std::fs::read_to_string(folder.path().join("first/first.c")).unwrap();

@@ -1,11 +1,13 @@
 //! The binary as a person or a script meets it: exit codes, where things are printed, hints, secrets; and an author's path, for which
 //! `cargo build --workspace` must have been run.
 
+mod cases;
 mod check;
 mod guide;
 mod init;
 mod new;
 mod reference;
+mod tap;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -310,7 +310,7 @@ fn schema_change(bench: &Bench) -> Done {
     let mut expected = Vec::new();
     for (index, how) in [SchemaStep::Same, SchemaStep::More, SchemaStep::Less, SchemaStep::OtherType, SchemaStep::Same].into_iter().enumerate() {
         let (from, to) = (index as u64 * 5, index as u64 * 5 + 5);
-        let (_, written) = sink.try_write(&[feed::message("a", to, feed::changed("a", from, to, how))])?;
+        let written = sink.try_write_one(&feed::message("a", to, feed::changed("a", from, to, how)))?;
         match written.and(sink.try_flush()?) {
             Ok(()) => expected.extend(from..to),
             Err(error) if error.reaction == Reaction::Rejected => rejected.push(format!("{how:?}")),

@@ -123,7 +123,7 @@ pub fn of_source(bench: &Bench) -> Done {
 pub fn of_sink(bench: &Bench) -> Done {
     of_types(|message| {
         let mut sink = connected(bench, "a")?;
-        let (_, written) = sink.try_write(&[message])?;
+        let written = sink.try_write_one(&message)?;
         let result = written.and(sink.try_flush()?);
         sink.destroy()?;
         Ok(result)

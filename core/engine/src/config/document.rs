@@ -66,6 +66,7 @@ fn document(component: &dyn Fn(Kind) -> Json) -> Json {
             "plugin": described(named(schema_of::<PluginPin>()), "What must be true of a plugin."),
             "engine": schema_of::<EngineSettings>(),
             "state": schema_of::<StateSettings>(),
+            "test": crate::cases::schema(),
         },
     })
 }

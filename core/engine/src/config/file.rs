@@ -10,6 +10,7 @@ use super::problem::{Problem, Report};
 use super::secret::Redactor;
 use super::settings::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin};
 use super::value::{Span, Table, Text};
+use crate::cases::Case;
 
 /// One file.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub struct File {
     pub services: Vec<Component>,
     pub pipelines: Vec<Pipeline>,
     pub replicas: Vec<Replica>,
+    pub cases: Vec<Case>,
     pub redactor: Redactor,
 }
 

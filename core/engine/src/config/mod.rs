@@ -21,6 +21,6 @@ pub use problem::{Place, Problem, Report};
 pub use schema::Schema;
 pub use secret::{Environment, Redactor};
 pub use settings::{
-    Batching, Buffer, ComponentSettings, EngineSettings, Freshness, Isolation, IsolationLimits, OnError, OnRejectedChange, PipelineSettings,
-    PluginPin, reserved_key,
+    Batching, Buffer, BufferType, ComponentSettings, EngineSettings, Freshness, Fsync, Isolation, IsolationLimits, OnCorrupt, OnError,
+    OnRejectedChange, PipelineSettings, PluginPin, Throttle, WhenFull, reserved_key,
 };

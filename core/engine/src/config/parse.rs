@@ -13,8 +13,8 @@ use super::file::{Component, File, Pipeline, Replica};
 use super::problem::{Problem, Report, listed};
 use super::schema::Schema;
 use super::secret::{Environment, Redactor};
-use super::settings::{COMPONENT_KEYS, OnError, PipelineSettings, StateSettings};
-use super::units::format_duration;
+use super::settings::{Buffer, BufferType, COMPONENT_KEYS, ComponentSettings, DISK_BUFFER_BYTES_MIN, DISK_BUFFER_KEYS, OnError, PipelineSettings, StateSettings};
+use super::units::{format_bytes, format_duration};
 use super::value::{Data, Entry, Reading, Span, Table, Value, join};
 
 /// A guard against a file that is something else altogether.
@@ -37,7 +37,7 @@ impl File {
         let mut reader = Reader { problems };
         let stem = Path::new(name).file_stem().map_or("pipeline".into(), |stem| stem.to_string_lossy());
         let state: StateSettings = reader.section(&document, "state");
-        let file = File {
+        let mut file = File {
             name: name.into(),
             text: text.into(),
             folder: folder.into(),
@@ -47,8 +47,11 @@ impl File {
             services: reader.named(&document, "service", Reader::service),
             pipelines: reader.named(&document, "pipeline", Reader::pipeline),
             replicas: reader.named(&document, "replica", Reader::replica),
+            cases: Vec::new(),
             redactor: redactor.clone(),
         };
+        let names: Vec<String> = file.pipelines.iter().map(|it| it.name.clone()).collect();
+        file.cases = crate::cases::read(&document, &names, &mut reader.problems);
         if file.services.is_empty() && file.pipelines.is_empty() && file.replicas.is_empty() {
             let problem = Problem::of_file("the file has nothing to run");
             reader.problems.push(problem.hint("add a `[pipeline.NAME]`, `[replica.NAME]` or `[service.NAME]`"));
@@ -222,6 +225,9 @@ impl Reader {
         }
         let is_engine = |key: &str| COMPONENT_KEYS.iter().any(|(known, _)| *known == key);
         let given = table.filtered(|key| is_engine(key) && key != "type" && key != "name");
+        let settings: ComponentSettings = self.typed(given.to_json(), &value.span, path);
+        self.check_throttle(&settings, &given, path);
+        self.check_buffer(kind, &settings.buffer, &given, path);
         Some(Component {
             kind,
             type_span: type_value.span.clone(),
@@ -230,10 +236,48 @@ impl Reader {
             type_name,
             path: path.into(),
             span: value.span.clone(),
-            settings: self.typed(given.to_json(), &value.span, path),
+            settings,
             given,
             config: table.filtered(|key| !is_engine(key)),
         })
+    }
+
+    fn check_buffer(&mut self, kind: Kind, buffer: &Buffer, given: &Table, path: &str) {
+        let Some(span) = given.locate("buffer") else { return };
+        let mut problem = |key: &str, message: String, hint: &str| {
+            let span = given.locate(&format!("buffer.{key}")).unwrap_or_else(|| span.clone());
+            self.problems.push(Problem::new(&span, format!("{path}.buffer"), message).hint(hint));
+        };
+        const EXAMPLE: &str = "buffer = { type = \"disk\", max = \"10GiB\" }";
+        match (buffer.kind, buffer.max) {
+            (BufferType::Memory, _) => {
+                let table = given.get("buffer").and_then(Value::as_table);
+                for key in DISK_BUFFER_KEYS.iter().filter(|key| table.is_some_and(|table| table.get(key).is_some())) {
+                    problem(key, format!("`{key}` is a key of disk buffers"), EXAMPLE);
+                }
+            }
+            (BufferType::Disk, _) if kind != Kind::Sink || path.ends_with(".dead-letter") => {
+                let what = if kind == Kind::Sink { "the sink of dead letters".to_owned() } else { format!("a {kind}") };
+                problem("type", format!("{what} has no disk buffer"), "give it to a sink: what that has not taken waits there");
+            }
+            (BufferType::Disk, None) => problem("type", "a disk buffer needs to know how large it may get: `max`".into(), EXAMPLE),
+            (BufferType::Disk, Some(max)) if max < DISK_BUFFER_BYTES_MIN => {
+                problem("max", format!("{} is too small for a disk buffer", format_bytes(max)), "1MiB at least");
+            }
+            (BufferType::Disk, Some(_)) => {}
+        }
+    }
+
+    fn check_throttle(&mut self, settings: &ComponentSettings, given: &Table, path: &str) {
+        let Some(throttle) = &settings.throttle else { return };
+        let message = match (throttle.rows, throttle.bytes) {
+            (None, None) => "the throttle lets everything pass",
+            (_, Some(0)) => "the throttle lets nothing pass",
+            _ => return,
+        };
+        let span = given.locate("throttle.bytes").or_else(|| given.locate("throttle")).unwrap_or_default();
+        let problem = Problem::new(&span, join(path, "throttle"), message);
+        self.problems.push(problem.hint("throttle = { rows = 10000, bytes = \"10MiB\" } is so much a second; one of the two is enough"));
     }
 
     fn check_delays(&mut self, settings: &PipelineSettings, given: &Table, span: &Span, path: &str) {

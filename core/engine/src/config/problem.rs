@@ -83,6 +83,12 @@ pub struct Source {
     pub text: Arc<str>,
 }
 
+/// Line and column of a place in a text, from 1; the column in characters.
+pub(crate) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(at)];
+    (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count() + 1)
+}
+
 /// All that is wrong with one file, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -157,11 +163,11 @@ impl Report {
     }
 
     fn place<'a>(&'a self, problem: &'a Problem) -> Place<'a> {
-        let before = problem.span.as_ref().map(|span| &self.source.text[..span.start.min(self.source.text.len())]);
+        let at = problem.span.as_ref().map(|span| line_and_column(&self.source.text, span.start));
         Place {
             file: &self.source.name,
-            line: before.map(|text| text.matches('\n').count() + 1),
-            column: before.map(|text| text.rsplit('\n').next().unwrap_or_default().chars().count() + 1),
+            line: at.map(|(line, _)| line),
+            column: at.map(|(_, column)| column),
             path: &problem.path,
             message: &problem.message,
             hint: problem.hint.as_deref(),

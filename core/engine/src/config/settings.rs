@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::units;
 
 /// Engine keys of a component, and the kinds that take each. A plugin whose schema uses one does not load.
-pub const COMPONENT_KEYS: [(&str, &[Kind]); 8] = [
+pub const COMPONENT_KEYS: [(&str, &[Kind]); 9] = [
     ("type", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
     ("name", &[Kind::Source, Kind::Transform, Kind::Sink]),
     ("when", &[Kind::Sink]),
@@ -20,6 +20,7 @@ pub const COMPONENT_KEYS: [(&str, &[Kind]); 8] = [
     ("batching", &[Kind::Sink]),
     ("isolation", &[Kind::Source, Kind::Transform, Kind::Sink, Kind::Service]),
     ("freshness", &[Kind::Source]),
+    ("throttle", &[Kind::Source]),
     ("on-error", &[Kind::Transform, Kind::Sink]),
 ];
 
@@ -42,6 +43,9 @@ pub struct ComponentSettings {
     pub isolation: Isolation,
     /// How old data may get while nothing happens: a duration, or `adaptive`.
     pub freshness: Freshness,
+    /// How fast this source is read; as fast as the sinks take it where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttle>,
     /// What happens to rows that this component rejects; the pipeline's `on-error` where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
@@ -54,7 +58,7 @@ pub struct ComponentSettings {
 /// The transform that a sink's `when` stands for, and its key.
 pub const WHEN_TRANSFORM: (&str, &str) = ("where", "condition");
 
-/// Bounds of a queue; whichever is reached first stops the writer.
+/// The queue before a component: in memory, or of a sink also on the disk. Whichever bound is reached first stops the writer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct Buffer {
@@ -65,12 +69,81 @@ pub struct Buffer {
     #[serde(with = "units::bytes")]
     #[schemars(with = "String", extend("format" = "bytes"))]
     pub bytes: u64,
+    /// Where what the sink has not taken waits.
+    #[serde(rename = "type")]
+    pub kind: BufferType,
+    /// Of a disk buffer: what its files may take, together.
+    #[serde(with = "units::optional_bytes", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "bytes"))]
+    pub max: Option<u64>,
+    /// Of a disk buffer: what happens to a message that does not fit.
+    pub when_full: WhenFull,
+    /// Of a disk buffer: when what is in it is made durable.
+    pub fsync: Fsync,
+    /// Of a disk buffer: what happens where a file is damaged.
+    pub on_corrupt: OnCorrupt,
 }
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self { messages: 64, bytes: 32 << 20 }
+        Self {
+            messages: 64,
+            bytes: 32 << 20,
+            kind: BufferType::default(),
+            max: None,
+            when_full: WhenFull::default(),
+            fsync: Fsync::default(),
+            on_corrupt: OnCorrupt::default(),
+        }
     }
+}
+
+/// Keys that only a disk buffer has.
+pub const DISK_BUFFER_KEYS: [&str; 4] = ["max", "when-full", "fsync", "on-corrupt"];
+/// The smallest `max` of a disk buffer.
+pub const DISK_BUFFER_BYTES_MIN: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BufferType {
+    /// Gone with the process; the source brings it again.
+    #[default]
+    Memory,
+    /// In the state folder, on top of the queue in memory: for sources that cannot be asked again, and so that a sink that stays
+    /// away holds up nobody.
+    Disk,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The source waits.
+    #[default]
+    Block,
+    /// It is dropped and counted.
+    DropNewest,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fsync {
+    /// At every checkpoint, before anything is acknowledged.
+    #[default]
+    Checkpoint,
+    /// After every message.
+    Message,
+    /// When the system does: what was acknowledged survives a crash of the process, not of the machine.
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnCorrupt {
+    /// The sink gets nothing more until a person has looked.
+    #[default]
+    Stop,
+    /// Messages that cannot be read are left out and counted.
+    Skip,
 }
 
 /// Rows wait until one of these is reached, and no longer than to the next checkpoint.
@@ -93,6 +166,29 @@ pub struct Batching {
 impl Default for Batching {
     fn default() -> Self {
         Self { rows: None, bytes: None, wait: Duration::from_secs(1) }
+    }
+}
+
+/// How much of a source is read a second, `rows`, `bytes` or both; whichever is used up first makes it wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Throttle {
+    /// Rows a second.
+    #[schemars(range(min = 1))]
+    pub rows: Option<u64>,
+    /// Bytes a second, of Arrow columns or frames.
+    #[serde(with = "units::optional_bytes", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "bytes"))]
+    pub bytes: Option<u64>,
+    /// What was not used for so long may be used at once. One message may always pass, however large; what comes behind it waits.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String", extend("format" = "duration"))]
+    pub burst: Duration,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { rows: None, bytes: None, burst: Duration::from_secs(1) }
     }
 }
 

@@ -11,10 +11,10 @@ use serde_json::Value as Json;
 use super::catalog::Catalog;
 use super::model::{Graph, Node, PipelineGraph, Step};
 use super::{expand, negotiate, topology};
-use crate::config::problem::{Problem, Report};
+use crate::config::problem::{Problem, Report, line_and_column};
 use crate::config::settings::{COMPONENT_KEYS, WHEN_TRANSFORM};
-use crate::config::value::join;
-use crate::config::{Component, ComponentSettings, File, Pipeline, Schema};
+use crate::config::value::{Span, join};
+use crate::config::{BufferType, Component, ComponentSettings, File, Pipeline, Schema};
 
 impl Graph {
     /// Checks a file against the plugins that are known.
@@ -22,19 +22,41 @@ impl Graph {
     /// # Errors
     /// All that is wrong with it.
     pub fn build(file: &File, catalog: &dyn Catalog) -> Result<Self, Report> {
-        let mut builder = Builder { file, catalog, problems: Vec::new() };
+        Self::build_for(Purpose::Run, file, catalog)
+    }
+
+    /// The same for `pipeline test`, where other ends stand in for sources and sinks: what only they and their surroundings must be
+    /// is not looked at, so that no variable need be set for it.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn build_for_cases(file: &File, catalog: &dyn Catalog) -> Result<Self, Report> {
+        Self::build_for(Purpose::Cases, file, catalog)
+    }
+
+    fn build_for(purpose: Purpose, file: &File, catalog: &dyn Catalog) -> Result<Self, Report> {
+        let mut builder = Builder { purpose, file, catalog, problems: Vec::new() };
         let pipelines = builder.expanded();
         let services: Vec<Option<Node>> = file.services.iter().map(|service| builder.node(service)).collect();
         let graphs: Vec<Option<PipelineGraph>> = pipelines.iter().map(|pipeline| builder.pipeline(pipeline)).collect();
+        builder.cases(&pipelines);
         builder.unknown_plugins();
         if !builder.problems.is_empty() {
             return Err(file.report(builder.problems));
         }
         let graphs: Vec<PipelineGraph> = graphs.into_iter().flatten().collect();
-        let problems = topology::check(&graphs.iter().collect::<Vec<_>>());
+        let problems = match purpose {
+            Purpose::Run => topology::check(&graphs.iter().collect::<Vec<_>>()),
+            Purpose::Cases => Vec::new(),
+        };
         if !problems.is_empty() {
             return Err(file.report(problems.into_iter().map(|(_, problem)| problem).collect()));
         }
+        let replicas = topology::replicas(&graphs, catalog);
+        let graphs = match purpose {
+            Purpose::Run => crate::buffer::expand(graphs, &file.state),
+            Purpose::Cases => graphs,
+        };
         Ok(Self {
             file: file.name.clone(),
             folder: file.folder.clone(),
@@ -42,8 +64,9 @@ impl Graph {
             engine: file.engine.clone(),
             plugins: file.plugins.clone(),
             services: services.into_iter().flatten().collect(),
-            replicas: topology::replicas(&graphs, catalog),
+            replicas,
             pipelines: graphs,
+            cases: file.cases.clone(),
             redactor: file.redactor.clone(),
             text: file.text.clone(),
         })
@@ -70,12 +93,25 @@ impl Graph {
         Err(first.report(of_first.map(|(_, problem)| problem).collect()))
     }
 
+    /// Line and column of a place in the file, from 1.
+    pub fn line_and_column(&self, span: &Span) -> (usize, usize) {
+        line_and_column(&self.text, span.start)
+    }
+
     fn report(&self, problems: Vec<Problem>) -> Report {
         Report::new(&self.file, &self.text, &self.redactor, problems)
     }
 }
 
+/// What a graph is built for.
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    Run,
+    Cases,
+}
+
 struct Builder<'a> {
+    purpose: Purpose,
     file: &'a File,
     catalog: &'a dyn Catalog,
     problems: Vec<Problem>,
@@ -114,6 +150,7 @@ impl Builder<'_> {
         let (mut source, mut transforms) = (source?, transforms.into_iter().collect::<Option<Vec<_>>>()?);
         let mut sinks = sinks.into_iter().collect::<Option<Vec<_>>>()?;
         self.problems.extend(negotiate::negotiate(pipeline, &mut source, &mut transforms, &mut sinks, self.catalog));
+        self.buffers(pipeline, &source);
         let task_key = source.description.task_key.as_deref();
         let task_values = task_key.and_then(|key| source.config.get(key)).map_or_else(Vec::new, texts);
         let conditions: Vec<Option<Node>> = pipeline.sinks.iter().zip(&sinks).map(|(it, node)| self.when(it, node)).collect();
@@ -128,6 +165,8 @@ impl Builder<'_> {
             sinks,
             dead_letter,
             task_values,
+            decoder: pipeline.source.type_name.value.clone(),
+            buffer_of: None,
             span: pipeline.span.clone(),
         })
     }
@@ -153,7 +192,7 @@ impl Builder<'_> {
         let mut config = component.config.to_json();
         default_task_values(description, &mut config);
         resolve_paths(&description.schema, &description.schema, &mut config, &self.file.folder);
-        if problems.is_empty() {
+        if problems.is_empty() && (self.purpose == Purpose::Run || component.kind == Kind::Transform) {
             self.lint(component, &config);
         }
         self.problems.extend(problems);
@@ -171,7 +210,23 @@ impl Builder<'_> {
             config,
             shown: component.config.to_shown_json(),
             negotiated: BTreeSet::new(),
+            built_in: None,
         })
+    }
+
+    /// A disk buffer stands where the source keeps nothing: a log that is read from a position is a buffer itself.
+    fn buffers(&mut self, pipeline: &Pipeline, source: &Node) {
+        let is_replica = pipeline.replica.is_some() || source.negotiated.contains(pipeline_sdk::describe::TELLS_REPLICATED);
+        let message = match (&source.description.task_key, is_replica) {
+            (_, true) => "a replica takes no disk buffer: what was written there would count as applied".to_owned(),
+            (Some(_), false) => format!("a `{}` source takes no disk buffer: its log is one", source.type_name),
+            (None, false) => return,
+        };
+        for sink in pipeline.sinks.iter().filter(|it| it.settings.buffer.kind == BufferType::Disk) {
+            let span = sink.given.locate("buffer.type").unwrap_or_else(|| sink.span.clone());
+            let problem = Problem::new(&span, join(&sink.path, "buffer"), message.clone());
+            self.problems.push(problem.hint("leave it out: what the sink has not taken stays in the source's log, and is read again from there"));
+        }
     }
 
     /// The transform that a sink's `when` stands for.
@@ -202,6 +257,7 @@ impl Builder<'_> {
             shown: config.clone(),
             config,
             negotiated: BTreeSet::new(),
+            built_in: None,
             address: None,
         })
     }
@@ -218,6 +274,28 @@ impl Builder<'_> {
             let mut problem = Problem::new(&span, path, error.message);
             problem.hint = error.hint;
             self.problems.push(problem);
+        }
+    }
+
+    /// What a case names must be there.
+    fn cases(&mut self, pipelines: &[Pipeline]) {
+        for case in &self.file.cases {
+            let unknown = |span: &Span, key: &str, message: String| Problem::new(span, join(&case.path, key), message);
+            let Some(pipeline) = pipelines.iter().find(|it| it.name == case.pipeline) else {
+                let problem = unknown(&case.pipeline_span, "pipeline", format!("there is no pipeline `{}`", case.pipeline));
+                self.problems.push(problem.suggest(&case.pipeline, pipelines.iter().map(|it| it.name.as_str())));
+                continue;
+            };
+            if let Some((from, span)) = case.from.as_ref().filter(|(from, _)| pipeline.transforms.iter().all(|it| it.name != *from)) {
+                let problem = unknown(span, "from", format!("pipeline `{}` has no transform `{from}`", pipeline.name));
+                self.problems.push(problem.suggest(from, pipeline.transforms.iter().map(|it| it.name.as_str())));
+            }
+            for expected in case.expected.iter().filter(|it| pipeline.sinks.iter().all(|sink| sink.name != it.sink)) {
+                let message = format!("pipeline `{}` has no sink `{}`", pipeline.name, expected.sink);
+                let path = join(&join(&case.path, "expect"), &expected.sink);
+                let problem = Problem::new(&expected.span, path, message);
+                self.problems.push(problem.suggest(&expected.sink, pipeline.sinks.iter().map(|it| it.name.as_str())));
+            }
         }
     }
 

@@ -164,7 +164,7 @@ fn toml_component(component: &Component) -> String {
     format!("{{ {} }}", fields.join(", "))
 }
 
-fn toml_value(value: &Value) -> String {
+pub(crate) fn toml_value(value: &Value) -> String {
     match &value.data {
         Data::Text(text) => quoted(text.shown()),
         Data::Integer(number) => number.to_string(),

@@ -13,5 +13,6 @@ mod render;
 
 pub use catalog::{Catalog, Linked};
 pub use expand::{expand, to_toml};
-pub use model::{DISCOVER_INTERVAL_KEY, Graph, GraphJson, Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
+pub(crate) use expand::toml_value;
+pub use model::{BuiltIn, BuiltInHost, DISCOVER_INTERVAL_KEY, Graph, GraphJson, Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
 pub use topology::facet;

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pipeline_sdk::{Capability, ComponentDescription, Kind};
+use pipeline_sdk::{Capability, ComponentDescription, Error, Kind, Result, Sink, Source};
 use serde::Serialize;
 
+use crate::buffer::Buffers;
+use crate::cases::Case;
 use crate::config::value::Span;
 use crate::config::{ComponentSettings, EngineSettings, Isolation, PipelineSettings, PluginPin, Redactor};
+use crate::metrics::{Counter, Labels, Registry};
 
 /// By convention the source's key for how often to look for new values; 0 is never.
 pub const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
@@ -27,6 +30,8 @@ pub struct Graph {
     pub services: Vec<Node>,
     pub pipelines: Vec<PipelineGraph>,
     pub replicas: Vec<ReplicaGraph>,
+    /// `[[test]]`, for `pipeline test` alone.
+    pub cases: Vec<Case>,
     pub redactor: Redactor,
     /// Of the file, for reports.
     pub(crate) text: Arc<str>,
@@ -46,6 +51,10 @@ pub struct PipelineGraph {
     pub dead_letter: Option<Node>,
     /// Values of the source's task key that the file lists, `*` among them; empty where it does not divide.
     pub task_values: Vec<String>,
+    /// Type of the source whose plugin decodes frames: also where its messages come from elsewhere.
+    pub decoder: String,
+    /// The pipeline that fills the disk buffer that this one empties.
+    pub buffer_of: Option<String>,
     /// Of its name in the file.
     pub(crate) span: Span,
 }
@@ -60,6 +69,39 @@ pub struct Step {
     pub decodes: BTreeSet<String>,
     /// Of a sink: the transform that says which rows it gets.
     pub when: Option<Node>,
+}
+
+/// What the engine gives to a component of its own.
+pub struct BuiltInHost<'a> {
+    pub(crate) buffers: &'a Buffers,
+    pub(crate) registry: &'a Registry,
+    pub(crate) labels: Labels,
+}
+
+impl BuiltInHost<'_> {
+    pub(crate) fn counter(&self, name: &str) -> Counter {
+        self.registry.counter(name, &self.labels)
+    }
+}
+
+/// A source or sink of the engine's own, where one stands in for a plugin's.
+pub trait BuiltIn: Send + Sync {
+    /// # Errors
+    /// It cannot be made, or is no source.
+    fn source(&self, _: &BuiltInHost<'_>) -> Result<Box<dyn Source>> {
+        Err(Error::fatal("this is no source").code("engine.built-in"))
+    }
+
+    /// # Errors
+    /// It cannot be made, or is no sink.
+    fn sink(&self, _: &BuiltInHost<'_>) -> Result<Box<dyn Sink>> {
+        Err(Error::fatal("this is no sink").code("engine.built-in"))
+    }
+
+    /// Its folder, where it is a disk buffer.
+    fn buffer(&self) -> Option<&std::path::Path> {
+        None
+    }
 }
 
 /// One component, ready to be built.
@@ -82,6 +124,8 @@ pub struct Node {
     pub shown: serde_json::Value,
     /// What other components ask of it and it provides.
     pub negotiated: BTreeSet<Capability>,
+    /// Present where the engine makes it and no plugin.
+    pub built_in: Option<Arc<dyn BuiltIn>>,
     /// Address of what it connects to, where its plugin tells which key holds it.
     pub(crate) address: Option<String>,
 }
@@ -130,6 +174,16 @@ impl PipelineGraph {
     /// Source, transforms and sinks, in this order.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         std::iter::once(&self.source).chain(&self.transforms).chain(&self.sinks)
+    }
+
+    /// Folders of the disk buffers that it fills.
+    pub fn fills(&self) -> impl Iterator<Item = &std::path::Path> {
+        self.sinks.iter().filter_map(|step| step.node.built_in.as_ref()?.buffer())
+    }
+
+    /// Folder of the disk buffer that it empties.
+    pub fn empties(&self) -> Option<&std::path::Path> {
+        self.source.node.built_in.as_ref()?.buffer()
     }
 
     /// Whether what a replica wrote is left out and what is written is marked.
@@ -190,7 +244,7 @@ impl Step {
 impl Node {
     /// Whether it runs in a process of its own.
     pub fn is_isolated(&self) -> bool {
-        self.settings.isolation == Isolation::Process
+        self.built_in.is_none() && self.settings.isolation == Isolation::Process
     }
 
     /// Whether a component made of `other` is like one made of this, leaving keys of its configuration aside.

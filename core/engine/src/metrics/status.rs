@@ -77,6 +77,16 @@ pub struct Counts {
     /// Messages and bytes between source and sinks now.
     pub queue_messages: u64,
     pub queue_bytes: u64,
+    /// In the disk buffers that it fills: what the sinks have not made durable yet.
+    #[serde(default)]
+    pub buffer_rows: u64,
+    #[serde(default)]
+    pub buffer_bytes: u64,
+    /// Rows that did not fit a disk buffer, and messages that could not be read from a damaged one.
+    #[serde(default)]
+    pub buffer_rows_dropped: u64,
+    #[serde(default)]
+    pub buffer_messages_skipped: u64,
 }
 
 /// One task: a pipeline, or its share for one value of the source's task key.

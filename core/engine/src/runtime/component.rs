@@ -14,7 +14,7 @@ use super::isolation::Origin;
 use super::run::Shared;
 use super::task::Task;
 use crate::config::Redactor;
-use crate::graph::Node;
+use crate::graph::{BuiltInHost, Node};
 use crate::metrics::{Counter, Labels, Registry};
 use crate::state::{Change, Scope, Store};
 
@@ -153,8 +153,16 @@ impl Task {
         Ok((place, parts, origin))
     }
 
+    fn built_in_host(&self, node: &Node) -> BuiltInHost<'_> {
+        let labels = Labels { pipeline: self.pipeline.name.clone(), task: self.value.clone(), component: node.name.clone(), lane: None };
+        BuiltInHost { buffers: &self.run.buffers, registry: &self.run.registry, labels }
+    }
+
     pub(super) async fn make_source(&self) -> Result<Box<dyn Source>> {
         let node = &self.pipeline.source.node;
+        if let Some(built_in) = &node.built_in {
+            return built_in.source(&self.built_in_host(node));
+        }
         let made = async {
             let config = source_config(node, &self.value);
             let (place, parts, origin) = self.prepared(node, None, None).await?;
@@ -179,6 +187,9 @@ impl Task {
     }
 
     pub(super) async fn make_sink(&self, node: &Node, lane: Option<&Lane>, source_identity: &str) -> Result<Box<dyn Sink>> {
+        if let Some(built_in) = &node.built_in {
+            return built_in.sink(&self.built_in_host(node));
+        }
         let made = async {
             let (place, parts, origin) = self.prepared(node, lane, Some(source_identity)).await?;
             match origin {

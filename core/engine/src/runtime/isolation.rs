@@ -85,14 +85,14 @@ impl Decoder {
         let node = &task.pipeline.source.node;
         Ok(match node.is_isolated() {
             true => Self::Process(None),
-            false => Self::Here(task.run.plugins.library(Kind::Source, &node.type_name)?),
+            false => Self::Here(task.run.plugins.library(Kind::Source, &task.pipeline.decoder)?),
         })
     }
 
     pub async fn decode(&mut self, task: &Task, frame: Message) -> Result<Vec<Message>> {
         let node = &task.pipeline.source.node;
         let opened = match self {
-            Self::Here(library) => return library.decode(&node.type_name, frame),
+            Self::Here(library) => return library.decode(&task.pipeline.decoder, frame),
             Self::Process(opened) => opened,
         };
         if opened.is_none()

@@ -21,8 +21,10 @@ mod run;
 mod service;
 mod session;
 mod share;
+mod tap;
 mod task;
 mod tenure;
+mod throttle;
 mod transform;
 mod watch;
 mod worker;
@@ -33,6 +35,7 @@ pub use orders::{Reloaded, TaskName};
 pub use pipeline::ALL_VALUES;
 pub use run::{Clock, Engine, RunEnd, RunOptions, Running};
 pub use share::{Share, Terms};
+pub use tap::{Seen, SeenColumn, SeenKind, TAP_BYTES_MAX, TAP_MESSAGES_MAX, TAP_ROWS_DEFAULT, TAPS_MAX, Tap, TapQuery};
 
 use tokio::task::JoinHandle;
 

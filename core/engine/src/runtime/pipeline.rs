@@ -156,6 +156,11 @@ impl Pipeline {
         slots.values().all(|slot| slot.is_gone() && !is_held(slot)) && !(looks && slots.is_empty())
     }
 
+    /// Of one that empties a buffer: whether the sink made all of it durable, and that is stored.
+    pub fn is_empty(&self) -> bool {
+        self.tasks().iter().all(|task| task.has_emptied_buffer())
+    }
+
     /// Asks everything to stop: what was read is written and stored.
     pub fn ask_to_stop(&self) {
         self.stop.cancel();

@@ -161,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_makes_its_writer_wait() {
         let check = async |messages: u32, bytes: u64, items: &[u64], fit: usize| {
-            let queue = Arc::new(Queue::new(&Buffer { messages, bytes }));
+            let queue = Arc::new(Queue::new(&Buffer { messages, bytes, ..Buffer::default() }));
             for (index, size) in items.iter().enumerate() {
                 let pushed = tokio::time::timeout(Duration::from_secs(1), queue.push(index, weight(*size))).await;
                 assert_eq!(pushed.is_ok(), index < fit, "item {index} of {items:?}");
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn closing_wakes_both_sides() {
-        let queue = Arc::new(Queue::new(&Buffer { messages: 1, bytes: 1 }));
+        let queue = Arc::new(Queue::new(&Buffer { messages: 1, bytes: 1, ..Buffer::default() }));
         queue.push(1, weight(1)).await.unwrap();
         let writer = tokio::spawn({
             let queue = queue.clone();

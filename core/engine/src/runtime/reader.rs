@@ -14,13 +14,12 @@ use super::backoff::Backoff;
 use super::call::{Failure, call, is_broken};
 use super::queue::{Queue, Weight};
 use super::task::Task;
+use super::throttle::Meter;
 use crate::config::Freshness;
 
 /// Waits of an adaptive source: the first one after data, and the longest.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
-/// The longest of a source whose other end waits for commits: they are told between two reads.
-const PROMPT_WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(8);
@@ -66,13 +65,11 @@ impl Event {
 struct Pace {
     freshness: Freshness,
     wait: Duration,
-    wait_max: Duration,
 }
 
 impl Pace {
-    fn new(freshness: Freshness, is_prompt: bool) -> Self {
-        let wait_max = if is_prompt { PROMPT_WAIT_MAX } else { IDLE_WAIT_MAX };
-        Self { freshness, wait: IDLE_WAIT_MIN, wait_max }
+    fn new(freshness: Freshness) -> Self {
+        Self { freshness, wait: IDLE_WAIT_MIN }
     }
 
     fn wait(&self) -> Duration {
@@ -83,7 +80,7 @@ impl Pace {
     }
 
     fn found(&mut self, anything: bool) {
-        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(self.wait_max) };
+        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(IDLE_WAIT_MAX) };
     }
 }
 
@@ -99,6 +96,7 @@ pub(super) struct Reader {
     events: Arc<Queue<Event>>,
     commands: mpsc::Receiver<Command>,
     pace: Pace,
+    meter: Option<Meter>,
     target: Option<Target>,
     progress_at: Instant,
     progress_interval: Duration,
@@ -108,10 +106,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn new(task: Arc<Task>, source: Box<dyn Source>, events: Arc<Queue<Event>>, commands: mpsc::Receiver<Command>) -> Self {
-        let node = &task.pipeline.source.node;
-        let pace = Pace::new(node.settings.freshness, node.description.prompt_commit);
+        let pace = Pace::new(task.pipeline.source.node.settings.freshness);
         let (progress_at, progress_interval) = (Instant::now(), PROGRESS_INTERVAL_MIN);
-        Self { task, source, events, commands, pace, target: None, progress_at, progress_interval, is_paused: false, is_broken: false }
+        let meter = task.pipeline.source.node.settings.throttle.clone().map(Meter::new);
+        Self { task, source, events, commands, pace, meter, target: None, progress_at, progress_interval, is_paused: false, is_broken: false }
     }
 
     /// Reads until told to stop, or the source cannot go on. Returns the source where it can be connected again.
@@ -172,7 +170,11 @@ impl Reader {
                     target.quiet_since = Instant::now();
                 }
                 self.task.count_read(&messages);
+                let paid = self.meter.as_mut().map(|meter| meter.read(&messages));
                 self.deliver(Event::Messages(messages)).await?;
+                if let Some(paid) = paid {
+                    self.wait_paid(paid).await?;
+                }
             }
             Polled::Lanes { assigned, revoked } => self.deliver(Event::Lanes { assigned, revoked }).await?,
             Polled::End => {
@@ -292,17 +294,27 @@ impl Reader {
         let _ = self.events.push(event, weight).await;
     }
 
+    /// Waits until what was read is paid for; how far the source is, is still asked.
+    async fn wait_paid(&mut self, paid: Instant) -> Result<(), Failure> {
+        while !self.is_paused && Instant::now() < paid {
+            self.pause_until(paid.min(Instant::now() + PROGRESS_INTERVAL_MIN)).await?;
+            self.look(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Stays till then, or until told to pause, and carries out commands.
     async fn pause_until(&mut self, until: Instant) -> Result<(), Failure> {
-        loop {
+        while !self.is_paused {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(until) => return Ok(()),
-                command = self.commands.recv(), if !self.is_paused => match command {
+                command = self.commands.recv() => match command {
                     Some(command) => self.carry_out(command).await?,
                     None => self.is_paused = true,
                 },
-                else => return Ok(()),
             }
         }
+        Ok(())
     }
 }

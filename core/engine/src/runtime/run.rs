@@ -1,5 +1,6 @@
 //! A run of one file: services, pipelines, and what the command line asks of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +17,10 @@ use super::orders::TaskName;
 use super::pipeline::Pipeline;
 use super::service::Started;
 use super::share::Share;
+use super::tap::Taps;
+use super::task::Letters;
 use super::task::Control;
+use crate::buffer::{Buffers, left_behind};
 use crate::config::{EngineSettings, IsolationLimits, Redactor};
 use crate::graph::Graph;
 use crate::host::Plugins;
@@ -56,6 +60,10 @@ pub(super) struct Shared {
     pub plugins: Arc<Plugins>,
     pub store: Store,
     pub registry: Arc<Registry>,
+    pub taps: Taps,
+    pub buffers: Buffers,
+    /// Sinks of dead letters by pipeline: the pipelines into and out of a buffer share one.
+    pub letters: Mutex<BTreeMap<String, Letters>>,
     pub options: RunOptions,
     pub stop: CancellationToken,
     /// Of the file as it is now and as it was: what was started with an old secret may still tell it.
@@ -109,6 +117,9 @@ impl Engine {
             plugins,
             store,
             registry: Arc::default(),
+            taps: Taps::default(),
+            buffers: Buffers::default(),
+            letters: Mutex::default(),
             options,
             stop: CancellationToken::new(),
             redactor: RwLock::new(Arc::new(graph.redactor.clone())),
@@ -122,6 +133,10 @@ impl Engine {
                 service.stopped(graph.engine.drain_timeout).await;
             }
             return Err(error);
+        }
+        let known: Vec<_> = graph.pipelines.iter().flat_map(|pipeline| pipeline.fills()).collect();
+        for folder in left_behind(&graph.state, &known) {
+            tracing::warn!(folder = %folder.display(), "a disk buffer holds messages, and no pipeline empties it: give the sink its buffer back, or delete the folder");
         }
         let pipelines = graph.pipelines.into_iter().map(|graph| Pipeline::start(shared.clone(), graph)).collect();
         let pipelines: Pipelines = Arc::new(Mutex::new(pipelines));
@@ -286,12 +301,18 @@ impl Running {
         if self.pipelines().is_empty() {
             self.shared.stop.cancelled().await;
         }
-        while !self.pipelines().iter().all(|pipeline| pipeline.is_over()) {
+        while !self.is_over() {
             /// How soon an end is seen.
             const LOOK_INTERVAL: Duration = Duration::from_millis(20);
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         self.end(true)
+    }
+
+    /// Whether every pipeline is over; one that empties a buffer is so as well when nothing is in it and nobody fills it any more.
+    fn is_over(&self) -> bool {
+        let (out_of, others): (Vec<_>, Vec<_>) = self.pipelines().into_iter().partition(|it| it.graph().buffer_of.is_some());
+        others.iter().all(|it| it.is_over()) && out_of.iter().all(|it| it.is_over() || it.is_empty())
     }
 
     /// Stops gracefully: drains what was read, flushes, stores and commits positions, then stops the services. What takes longer

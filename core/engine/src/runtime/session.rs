@@ -296,6 +296,7 @@ impl<'t> Session<'t> {
     async fn message(&mut self, message: Message) -> Result<(), Failure> {
         let (lane, position, ends) =
             (message.header.lane.clone(), message.header.position.clone(), message.header.ends_position);
+        self.task.show(&self.task.pipeline.source.node.name, &message);
         let out = self.chain.apply(self.task, message).await?;
         self.route(out).await?;
         let state = self.lane(&lane)?;
@@ -331,6 +332,7 @@ impl<'t> Session<'t> {
     }
 
     async fn send(&mut self, index: usize, lane: &Lane, message: Message) -> Result<(), Failure> {
+        self.task.show(&self.task.pipeline.sinks[index].node.name, &message);
         self.lane(lane)?.sent[index] = true;
         let queue = self.worker(index, lane)?;
         let weight = Weight { messages: 1, bytes: message.byte_count() };

@@ -18,6 +18,7 @@ use super::run::Shared;
 use super::tenure::Tenure;
 use super::watch::{Watch, Watched};
 use super::worker::Item;
+use crate::buffer::Held;
 use crate::graph::PipelineGraph;
 use crate::metrics::{Counter, Counts, Labels, LagClock, LaneStatus, PipelineStatus, Registry, TaskState};
 use crate::state::{Change, TaskKey};
@@ -45,9 +46,11 @@ pub(super) struct Task {
     /// When a sink last took something, in milliseconds since the epoch; 0 before that.
     applied_ms: AtomicI64,
     /// The pipeline's sink of dead letters, once there was one.
-    pub(super) letters: tokio::sync::Mutex<Option<Box<dyn Sink>>>,
+    pub(super) letters: Letters,
     pub(super) processes: Processes,
 }
+
+pub(super) type Letters = Arc<tokio::sync::Mutex<Option<Box<dyn Sink>>>>;
 
 pub(super) struct TaskCounters {
     pub messages_read: Counter,
@@ -108,7 +111,8 @@ impl Task {
         let live = Mutex::new(Live { since_ms: run.wall_clock_ms(), ..Live::default() });
         let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
         let tenure = Mutex::new(Tenure::new(&stop));
-        let letters = tokio::sync::Mutex::default();
+        let owner = pipeline.buffer_of.as_ref().unwrap_or(&pipeline.name);
+        let letters = run.letters.lock().entry(format!("{owner}\0{value}")).or_default().clone();
         let processes = Processes::default();
         Self { run, pipeline, value, key, counters, stop, tenure, live, watches, has_trouble, applied_ms, letters, processes }
     }
@@ -253,6 +257,19 @@ impl Task {
         self.has_trouble.store(true, Ordering::Relaxed);
     }
 
+    /// A disk buffer is full: said once, until something was written again.
+    pub fn note_full(&self, error: &Error) {
+        let mut live = self.live.lock();
+        if live.trouble.is_none() {
+            let reason = self.run.redact(&error.to_string());
+            tracing::warn!(task = %self.key, reason, "the buffer is full: the source waits");
+            live.trouble = Some(reason);
+            live.since_ms = self.run.wall_clock_ms();
+            drop(live);
+            self.has_trouble.store(true, Ordering::Relaxed);
+        }
+    }
+
     pub fn note_connected(&self, checkpoint: &Checkpoint) {
         self.live.lock().checkpoint.clone_from(checkpoint);
     }
@@ -279,6 +296,11 @@ impl Task {
 
     pub(super) fn note_queues(&self, queues: Vec<Arc<Queue<Item>>>) {
         self.live.lock().queues = queues;
+    }
+
+    /// Shows a message to who looks at this component.
+    pub fn show(&self, component: &str, message: &Message) {
+        self.run.taps.offer(&self.key.pipeline, component, &self.value, message, || self.run.wall_clock_ms());
     }
 
     pub fn count_read(&self, messages: &[Message]) {
@@ -326,8 +348,17 @@ impl Task {
         self.run.store.commit(vec![Change::Forget { task: self.key.clone() }]).await
     }
 
+    /// Whether everything in the buffer that it empties is durable at the sink, and that is stored.
+    pub fn has_emptied_buffer(&self) -> bool {
+        let Some(folder) = self.pipeline.empties() else { return true };
+        let stored = self.live.lock().checkpoint.lanes.get(&Lane::new(crate::buffer::LANE)).and_then(|it| it.number);
+        self.run.buffers.next(folder).is_some_and(|(first, next)| stored.map_or(first, |it| it as u64) >= next)
+    }
+
     pub fn status(&self) -> PipelineStatus {
         let (state, since_ms) = self.state();
+        let buffered = self.pipeline.fills().filter_map(|folder| self.run.buffers.held(folder));
+        let buffered = buffered.reduce(|one, other| Held { rows: one.rows + other.rows, bytes: one.bytes + other.bytes }).unwrap_or_default();
         let live = self.live.lock();
         let (now, counters) = (Instant::now(), &self.counters);
         let mut queued = (0, 0);
@@ -361,6 +392,10 @@ impl Task {
                 process_restarts: of_plugins(RESTARTS),
                 queue_messages: queued.0,
                 queue_bytes: queued.1,
+                buffer_rows: buffered.rows,
+                buffer_bytes: buffered.bytes,
+                buffer_rows_dropped: of_plugins("buffer_rows_dropped"),
+                buffer_messages_skipped: of_plugins("buffer_messages_skipped"),
             },
             lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
             done: done(&live.progress),

@@ -4,7 +4,7 @@ use pipeline_sdk::{Message, Output, Payload, Reaction, Result, Transform};
 
 use super::call::Failure;
 use super::isolation::Decoder;
-use super::letter::Verdict;
+use super::letter::{Verdict, split};
 use super::task::Task;
 use crate::graph::{Node, Step};
 
@@ -40,9 +40,11 @@ impl Chain {
         let mut held = Vec::new();
         for index in 0..self.transforms.len() {
             held = self.one(task, index, held).await?;
+            let shown = held.len();
             let mut out = Output { messages: held };
             let node = &task.pipeline.transforms[index].node;
             unblocked(node, || self.transforms[index].barrier(&mut out)).map_err(|error| Failure::of(error).context(&node.path))?;
+            out.messages.iter().skip(shown).for_each(|message| task.show(&node.name, message));
             held = out.messages;
         }
         Ok(held)
@@ -78,41 +80,44 @@ impl Chain {
                 applied(task, &step.node, &step.node.path, message, apply).await?;
             }
         }
+        out.messages.iter().for_each(|message| task.show(&step.node.name, message));
         Ok(out.messages)
     }
 }
 
-/// Applies a transform; what it rejects becomes a dead letter where the policy of `node` says so. `path` is where the transform stands.
+/// Applies a transform; what it rejects becomes a dead letter where the policy of `node` says so: the rows that it names, and then the rest
+/// is tried again, or the whole message. `path` is where the transform stands.
 async fn applied(
     task: &Task,
     node: &Node,
     path: &str,
-    message: Message,
-    apply: impl FnOnce(Message) -> Result<()>,
+    mut message: Message,
+    mut apply: impl FnMut(Message) -> Result<()>,
 ) -> Result<(), Failure> {
-    // Kept only where it may become a dead letter: a message is cheap to clone, but not free.
-    let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
-    match (apply(message), kept) {
-        (Ok(()), _) => Ok(()),
-        (Err(error), Some(message)) if error.reaction == Reaction::Rejected => task.keep_letter(node, &message, &error).await,
-        // A transform has no connection: what it calls one is its own trouble.
-        (Err(error), _) => Err(Failure::of(error).context(path)),
+    loop {
+        // Kept only where it may become a dead letter: a message is cheap to clone, but not free.
+        let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
+        match (apply(message), kept) {
+            (Ok(()), _) => return Ok(()),
+            (Err(error), Some(whole)) if error.reaction == Reaction::Rejected => {
+                let (rejected, rest) = split(&whole, &error.rows);
+                task.keep_letter(node, &rejected, &error).await?;
+                match rest {
+                    Some(rest) => message = rest,
+                    None => return Ok(()),
+                }
+            }
+            // A transform has no connection: what it calls one is its own trouble.
+            (Err(error), _) => return Err(Failure::of(error).context(path)),
+        }
     }
 }
 
-/// The rows of a frame where `step` needs them; a frame that its source's decoder rejects becomes a dead letter where the policy says so.
 async fn decoded(task: &Task, decoder: &mut Decoder, step: &Step, message: Message) -> Result<Vec<Message>, Failure> {
     match &message.payload {
         Payload::Frame(frame) if step.decodes.contains(&*frame.format) => {
-            let kept = (task.verdict(&step.node, &message) == Verdict::Keep).then(|| message.clone());
-            match (decoder.decode(task, message).await, kept) {
-                (Ok(decoded), _) => Ok(decoded),
-                (Err(error), Some(message)) if error.reaction == Reaction::Rejected => {
-                    task.keep_letter(&step.node, &message, &error).await?;
-                    Ok(Vec::new())
-                }
-                (Err(error), _) => Err(Failure::of(error).context(&step.node.path)),
-            }
+            let decoded = decoder.decode(task, message).await;
+            decoded.map_err(|error| Failure::of(error).context(&step.node.path))
         }
         _ => Ok(vec![message]),
     }

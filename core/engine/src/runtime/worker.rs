@@ -16,7 +16,6 @@ use super::batch::Batcher;
 use super::call::{Failure, call, is_broken};
 use super::isolation::Decoder;
 use super::keeper::Notice;
-use super::letter::Verdict;
 use super::queue::Queue;
 use super::replays::{self, Replays};
 use super::task::Task;
@@ -252,17 +251,10 @@ impl Worker {
         for message in messages {
             match &message.payload {
                 Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
-                    let (whole, task) = (message.header.clone(), self.task.clone());
-                    let node = &task.pipeline.sinks[self.index].node;
-                    let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
-                    match (self.decoder.decode(&task, message).await, kept) {
-                        (Ok(mut decoded), _) => {
-                            replays::flag_parts(&whole, &mut decoded);
-                            out.extend(decoded);
-                        }
-                        (Err(error), Some(message)) if error.reaction == Reaction::Rejected => task.keep_letter(node, &message, &error).await?,
-                        (Err(error), _) => return Err(Failure::of(error)),
-                    }
+                    let whole = message.header.clone();
+                    let mut decoded = self.decoder.decode(&self.task, message).await.map_err(Failure::of)?;
+                    replays::flag_parts(&whole, &mut decoded);
+                    out.extend(decoded);
                 }
                 _ => out.push(message),
             }
@@ -286,6 +278,7 @@ impl Worker {
             let Some((message, behind)) = rest.split_first() else { return Err(Failure::of(error)) };
             match error.reaction {
                 _ if is_broken(&error) => return Err(Failure::of(error)),
+                Reaction::Retry if error.code == crate::buffer::FULL => self.wait_for_room(error).await?,
                 Reaction::Retry => self.wait_to_retry(error).await?,
                 Reaction::Rejected => {
                     Box::pin(self.rejected(sink, message, error)).await?;
@@ -303,13 +296,13 @@ impl Worker {
         let task = self.task.clone();
         let node = &task.pipeline.sinks[self.index].node;
         match self.task.verdict(node, message) {
-            Verdict::Stop => Err(Failure::Policy(error)),
-            Verdict::Retry => match self.wait_to_retry(error).await {
+            super::letter::Verdict::Stop => Err(Failure::Policy(error)),
+            super::letter::Verdict::Retry => match self.wait_to_retry(error).await {
                 Ok(()) => self.write_in_order(sink, std::slice::from_ref(message)).await,
                 Err(Failure::Fatal(error)) => Err(Failure::Policy(error)),
                 Err(failure) => Err(failure),
             },
-            Verdict::Keep => {
+            super::letter::Verdict::Keep => {
                 // Only rows can be told apart: a frame is decoded first, and each of its parts tried alone.
                 if let Payload::Frame(_) = &message.payload
                     && let Ok(mut parts) = self.decoder.decode(&self.task, message.clone()).await
@@ -328,6 +321,19 @@ impl Worker {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    /// A full buffer is no failure: it takes as long as its reader does. The session may end meanwhile: nothing was acknowledged.
+    async fn wait_for_room(&mut self, error: Error) -> Result<(), Failure> {
+        /// How soon room is seen.
+        const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(50);
+        self.task.note_full(&error);
+        let cut = self.task.tenure().cut;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_INTERVAL) => Ok(()),
+            () = self.ends.queue.closed() => Err(Failure::Lost(error)),
+            () = cut.cancelled() => Err(super::tenure::not_ours()),
         }
     }
 

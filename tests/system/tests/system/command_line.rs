@@ -44,7 +44,7 @@ fn wait_for(site: &Site, rows: i64, run: &Process) {
 #[test]
 fn every_verb_has_help() {
     let scene = Scene::new();
-    for verb in [&["run"][..], &["serve"], &["validate"], &["graph"], &["plugin"], &["plugin", "list"], &["plugin", "describe"], &["schema"], &["node"], &["completions"], &[]] {
+    for verb in [&["run"][..], &["serve"], &["validate"], &["graph"], &["test"], &["tap"], &["plugin"], &["plugin", "list"], &["plugin", "describe"], &["schema"], &["node"], &["completions"], &[]] {
         let outcome = scene.pipeline(&[verb, &["--help"]].concat());
         assert_eq!(outcome.exit, Some(0), "{verb:?}");
         assert!(outcome.stdout.contains(&format!("Usage: pipeline {}", verb.join(" ")).trim_end().to_owned()), "{}", outcome.stdout);

@@ -1,6 +1,7 @@
 //! The built binary and its shared libraries, as a user has them. One test binary: it links once, and what waits runs beside what computes.
 
 mod bad_input;
+mod buffers;
 mod command_line;
 mod dlopen;
 mod hard_cases;
@@ -10,4 +11,5 @@ mod pipelines;
 mod replica_commands;
 mod service;
 mod sharing;
+mod shipped;
 mod tls;

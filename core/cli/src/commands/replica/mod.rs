@@ -10,7 +10,7 @@ mod ready;
 mod remove;
 mod restart;
 mod rows;
-mod service;
+pub(super) mod service;
 mod sites;
 mod start;
 mod status;

@@ -36,9 +36,16 @@ pub struct ServiceArgs {
 }
 
 impl ServiceArgs {
+    /// Whether the user, or the environment, says where it is.
+    pub fn is_given(&self) -> bool {
+        self.socket.is_some() || self.address.is_some()
+    }
+
+    /// `limit` is that of one request.
+    ///
     /// # Errors
-    /// No service answers, or it does not let this user in.
-    pub async fn connect(&self) -> Result<Service, CommandError> {
+    /// The token's file cannot be read.
+    pub fn client(&self, limit: Duration) -> Result<Client, CommandError> {
         let address = match (&self.address, &self.token_file) {
             (Some(address), Some(file)) => {
                 let token = read_token(file, "it holds the token that the service was started with")?;
@@ -47,7 +54,13 @@ impl ServiceArgs {
             }
             _ => Address::Unix(socket_path(self.socket.as_deref())),
         };
-        let client = Client::new(address, REQUEST_LIMIT);
+        Ok(Client::new(address, limit))
+    }
+
+    /// # Errors
+    /// No service answers, or it does not let this user in.
+    pub async fn connect(&self) -> Result<Service, CommandError> {
+        let client = self.client(REQUEST_LIMIT)?;
         client.service().await.map_err(refused)?;
         Ok(Service { client })
     }

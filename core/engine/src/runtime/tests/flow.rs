@@ -163,35 +163,6 @@ async fn frames_are_decoded_only_where_rows_are_needed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frame_that_cannot_be_decoded_goes_the_way_of_rejected_rows() {
-    for (name, transform) in [("undecodable", ""), ("undecodable-chain", "transform = { type = \"hold\" }\n")] {
-        let world = new_world(name);
-        lock(&world).fill("1", 5);
-        lock(&world).log.get_mut("1").unwrap()[2].is_dead = true;
-        lock(&world).is_finite = true;
-        let text = |policy: &str| {
-            format!(
-                "[pipeline.p]\n{policy}source = {{ type = \"log\", world = \"{name}\", frames = true }}\n{transform}\
-                 sink = {{ type = \"rows-table\", world = \"{name}\" }}\n"
-            )
-        };
-        let store = Store::in_memory();
-        let running = start(&text(""), &store).await;
-        running.wait().await;
-        assert!(matches!(state(&running), TaskState::Rejected(_)), "{:?}", state(&running));
-        let running = start(&text("on-error = \"dead-letter\"\n"), &store).await;
-        running.wait().await;
-        assert_eq!(state(&running), TaskState::Finished);
-        assert_eq!(running.status().pipelines[0].counts.dead_letters, 2, "the rows of a frame");
-        let mut numbers = lock(&world).numbers("1");
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(numbers, [1, 2, 4, 5]);
-        assert_eq!(lock(&world).violations, Vec::<String>::new());
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_revoked_lane_is_dropped_and_not_committed() {
     let (world, store) = (new_world("revoke"), Store::in_memory());
     lock(&world).fill("1", 100);
@@ -232,4 +203,72 @@ async fn an_idle_source_is_read_as_often_as_freshness_says() {
     };
     check("fresh", "10ms", 12).await;
     check("adaptive", "adaptive", 1_002).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_source_is_read_at_its_rate_and_stops_at_once() {
+    let (world, store) = (new_world("throttle"), Store::in_memory());
+    // Two rows each.
+    lock(&world).fill("1", 1_000);
+    let text = one("throttle", "").replace("type = \"log\",", "type = \"log\", throttle = { rows = 200, burst = \"2s\" },");
+    let begun = tokio::time::Instant::now();
+    let running = start(&text, &store).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let rows = 2 * lock(&world).read;
+    // What is ahead at first, what four seconds bring, and one read more.
+    assert!((1_150..=1_208).contains(&rows), "{rows} rows after {:?}", begun.elapsed());
+    let stopping = tokio::time::Instant::now();
+    assert!(running.stop().await.is_drained);
+    assert!(stopping.elapsed() < Duration::from_secs(1), "{:?}", stopping.elapsed());
+    let (read, written) = {
+        let world = lock(&world);
+        (world.read, world.written.len())
+    };
+    assert_eq!(read, written);
+    let slow = text.replace("rows = 200", "bytes = \"1B\"");
+    let running = start(&slow, &store).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let stopping = tokio::time::Instant::now();
+    running.stop().await;
+    assert!(stopping.elapsed() < Duration::from_secs(1), "hours are still to be paid for: {:?}", stopping.elapsed());
+    assert_eq!(lock(&world).violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_shows_what_passes_and_holds_nobody_up() {
+    use crate::runtime::{SeenKind, TAP_MESSAGES_MAX, TAPS_MAX, TapQuery};
+    let (world, store) = (new_world("tap"), Store::in_memory());
+    let swallowed = Entry { is_swallowed: true, parts: 1, ..Entry::default() };
+    let text = one("tap", "").replace("type = \"log\",", "type = \"log\", frames = true,");
+    let running = start(&text, &store).await;
+    let query = |component: &str| TapQuery { file: None, pipeline: "p".into(), component: component.into(), sample: None, rows: Some(1) };
+    let (mut all, mut sieved) = (running.tap(&query("log")).unwrap(), running.tap(&query("sieve")).unwrap());
+    let mut sampled = running.tap(&TapQuery { sample: Some(3), ..query("table") }).unwrap();
+    let unknown = running.tap(&query("tabel")).err().unwrap();
+    assert_eq!((unknown.code.as_str(), unknown.hint.as_deref()), ("tap.unknown", Some("did you mean `table`?")));
+    lock(&world).log.insert("1".into(), vec![swallowed]);
+    lock(&world).fill("1", 8);
+    let seen = all.next().await.unwrap();
+    // A frame is shown as rows, as many as were asked for.
+    assert_eq!((seen.kind, seen.replicated, seen.row_count, seen.position.as_str()), (SeenKind::Rows, true, 2, "1"));
+    assert_eq!(serde_json::to_value(&seen.rows).unwrap(), serde_json::json!([{ "v": 1 }]));
+    assert_eq!(sieved.next().await.unwrap().position, "2");
+    assert_eq!((sampled.next().await.unwrap().position, sampled.next().await.unwrap().position), ("2".into(), "5".into()));
+    drop((sieved, sampled));
+
+    // Nobody reads: the pipeline goes on, what does not fit is counted.
+    lock(&world).fill("1", 1_000);
+    until("all are written", || lock(&world).written.len() == 1_008).await;
+    let mut last = 0;
+    for _ in 0..TAP_MESSAGES_MAX {
+        last = all.next().await.unwrap().dropped;
+    }
+    assert_eq!(last, 0, "what was held came before what was dropped");
+    lock(&world).fill("1", 1);
+    assert_eq!(all.next().await.unwrap().dropped, 1_009 - 1 - TAP_MESSAGES_MAX as u64);
+    let more: Vec<_> = (1..TAPS_MAX).map(|_| running.tap(&query("log")).unwrap()).collect();
+    assert_eq!(running.tap(&query("log")).err().unwrap().code, "tap.many");
+    drop(more);
+    running.stop().await;
+    assert!(all.next().await.is_none());
 }

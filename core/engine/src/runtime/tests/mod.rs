@@ -1,5 +1,6 @@
 //! The runtime against fake components in paused time.
 
+mod buffer;
 mod faults;
 mod flow;
 mod orders;

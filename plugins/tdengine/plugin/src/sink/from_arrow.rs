@@ -13,7 +13,6 @@ use tdengine_wire::{ColumnType, Field, Precision};
 
 use super::target::Target;
 use crate::transport::Connection;
-use crate::errors::wire_error;
 use crate::metadata;
 
 /// A block with header version 2, its fields, and the unit of its times. `first_row` is the batch's first row in its message.
@@ -32,7 +31,7 @@ pub async fn block_of(
         let known = here.as_ref().and_then(|here| here.definition.column(field.name()));
         let column_type = match known {
             Some(known) => known.column_type,
-            None => column_type_of(field).map_err(wire_error)?,
+            None => column_type_of(field).map_err(|error| Error::rejected(error.to_string()).code("tdengine.type"))?,
         };
         let wanted = field_of(field.name(), column_type, precision);
         // Bytes go into a column of any text as they are: a VARCHAR need not be UTF-8.

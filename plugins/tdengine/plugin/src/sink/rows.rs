@@ -42,13 +42,11 @@ pub async fn write_frame(target: &mut Target, connection: &Connection, header: &
 /// Writes rows of any source: they become blocks first.
 pub async fn write_rows(target: &mut Target, connection: &Connection, header: &Header, rows: &Rows) -> Result<()> {
     let mut builder = DataBuilder::default();
-    for (index, run) in rows.runs.iter().enumerate() {
-        let end = rows.runs.get(index + 1).map_or(rows.batch.num_rows(), |next| next.first_row as usize);
-        let first = run.first_row as usize;
-        if end <= first {
+    for (run, range) in rows.ranges() {
+        if range.is_empty() {
             continue;
         }
-        let batch = rows.batch.slice(first, end - first);
+        let (first, batch) = (range.start, rows.batch.slice(range.start, range.len()));
         let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch, first).await?;
         let parts = BlockParts { table: &run.table, fields: &fields, schema_version: 0, precision, block: &block };
         builder.push(&parts).map_err(wire_error)?;

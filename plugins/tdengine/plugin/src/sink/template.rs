@@ -21,7 +21,6 @@ use tdengine_wire::{ColumnType, DataType};
 
 use super::rows;
 use super::target::Target;
-use crate::errors::wire_error;
 use crate::transport::Connection;
 
 /// Where rows without a table go.
@@ -142,7 +141,7 @@ impl Template {
         let column_type = match field.data_type() {
             ArrowType::Timestamp(..) | ArrowType::Date32 | ArrowType::Date64 => ColumnType::of(DataType::Timestamp),
             ArrowType::Utf8 | ArrowType::LargeUtf8 | ArrowType::Utf8View => ColumnType::varchar(u32::from(self.text_bytes)),
-            _ => column_type_of(field).map_err(wire_error)?,
+            _ => column_type_of(field).map_err(|error| Error::rejected(error.to_string()).code("tdengine.type"))?,
         };
         Ok((field.name().clone(), column_type))
     }

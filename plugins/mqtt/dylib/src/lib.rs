@@ -1,3 +1,0 @@
-//! MQTT topics as a shared library.
-
-pipeline_sdk::plugin!(pipeline_mqtt::plugin);

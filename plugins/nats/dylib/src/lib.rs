@@ -1,3 +1,0 @@
-//! NATS JetStream as source and sink as a shared library.
-
-pipeline_sdk::plugin!(pipeline_nats::plugin);
