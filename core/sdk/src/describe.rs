@@ -83,6 +83,10 @@ pub struct ComponentDescription {
     /// Of a service or a source: it makes data, and is stopped first when a bounded run drains.
     #[serde(default)]
     pub generator: bool,
+    /// Of a source: its other end waits for commits, as a broker that holds a message until it is acknowledged, or a client until it
+    /// is answered. It is told at every checkpoint, whatever `commit-interval` says.
+    #[serde(default)]
+    pub prompt_commit: bool,
     /// Its futures, or a transform's calls, block the polling thread: the host gives it a thread of its own.
     #[serde(default)]
     pub blocking: bool,
@@ -102,6 +106,7 @@ impl ComponentDescription {
             task_key: None,
             merged_lanes: false,
             generator: false,
+            prompt_commit: false,
             blocking: false,
         }
     }
@@ -138,6 +143,11 @@ impl ComponentDescription {
 
     pub fn generator(mut self) -> Self {
         self.generator = true;
+        self
+    }
+
+    pub fn prompt_commit(mut self) -> Self {
+        self.prompt_commit = true;
         self
     }
 

@@ -10,16 +10,61 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::{Error, Result};
 
 pub use rustls;
+
+/// Keys of a component that connects with TLS, each a PEM file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Tls {
+    /// Certificates of the authorities that are trusted; those that this machine trusts where absent.
+    #[schemars(extend("format" = "path"))]
+    pub ca: Option<PathBuf>,
+    /// The own certificate, where the server asks for one; those that signed it after it.
+    #[schemars(extend("format" = "path"))]
+    pub certificate: Option<PathBuf>,
+    /// The private key of `certificate`.
+    #[schemars(extend("format" = "path"))]
+    pub key: Option<PathBuf>,
+}
+
+impl Tls {
+    pub fn is_empty(&self) -> bool {
+        self.ca.is_none() && self.certificate.is_none() && self.key.is_none()
+    }
+
+    /// What is wrong without a look at the files.
+    pub fn lint(&self) -> Vec<Error> {
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => vec![Error::fatal("a certificate needs its key").path("tls.key")],
+            (None, Some(_)) => vec![Error::fatal("a key needs its certificate").path("tls.certificate")],
+            _ => Vec::new(),
+        }
+    }
+
+    /// # Errors
+    /// As [`client`]; fatal where certificate and key cannot be used.
+    pub fn client(&self) -> Result<Arc<ClientConfig>> {
+        match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => connecting(self.ca.as_deref(), Some((certificate, key))),
+            _ => connecting(self.ca.as_deref(), None),
+        }
+    }
+}
 
 /// For connections to servers whose certificate one of `ca_file` has signed, or where it is absent one that this machine trusts.
 ///
 /// # Errors
 /// Fatal: the file cannot be read or holds no certificate, or this machine trusts nobody.
 pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    connecting(ca_file, None)
+}
+
+fn connecting(ca_file: Option<&Path>, own: Option<(&PathBuf, &PathBuf)>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(file) => {
@@ -38,7 +83,11 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
         }
     }
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|error| broken(&error))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let builder = builder.with_root_certificates(roots);
+    let Some((certificate, key)) = own else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    let config = builder.with_client_auth_cert(certificates(certificate)?, private).map_err(|error| unusable(certificate, &error))?;
+    Ok(Arc::new(config))
 }
 
 /// What a listener shows to its clients: a certificate, those that signed it after it, and its key.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipeline_sdk::{Checkpoint, Lane, Position};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -85,7 +86,8 @@ impl Keeper {
 
     /// Ends when nobody can send notices any more, or a position cannot be stored.
     pub async fn run(mut self) {
-        let interval = self.task.pipeline.settings.commit_interval;
+        let is_prompt = self.task.pipeline.source.node.description.prompt_commit;
+        let interval = if is_prompt { Duration::ZERO } else { self.task.pipeline.settings.commit_interval };
         loop {
             let due = self.committed_at + interval;
             tokio::select! {

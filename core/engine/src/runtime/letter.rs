@@ -35,12 +35,13 @@ impl Task {
         }
     }
 
-    /// Stores a dead letter; durable when it returns. Rows go to the pipeline's own sink where it has one.
+    /// Stores a dead letter; durable when it returns. Rows go to the pipeline's own sink where it has one, and so does a frame of text,
+    /// as the column `payload`.
     pub(super) async fn keep_letter(&self, node: &Node, message: &Message, error: &Error) -> Result<(), Failure> {
         let sink = self.pipeline.dead_letter.as_ref();
-        let rows = if let Payload::Rows(rows) = &message.payload { Some(rows) } else { None };
-        if let Some(rows) = rows.filter(|_| sink.is_some() || self.run.taps.is_any()) {
-            let letter = Message { header: message.header.clone(), payload: Payload::Rows(self.with_reason(node, message, rows, error)?) };
+        let is_wanted = sink.is_some() || self.run.taps.is_any();
+        if let Some(rows) = is_wanted.then(|| as_rows(message)).flatten() {
+            let letter = Message { header: message.header.clone(), payload: Payload::Rows(self.with_reason(node, message, &rows, error)?) };
             self.show(sink.map_or(DEAD_LETTER, |sink| &sink.name), &letter);
             let Some(sink) = sink else { return self.store_letter(node, message, error).await };
             self.write_letter(sink, letter).await.map_err(|it| it.context(&sink.path))?;
@@ -124,6 +125,18 @@ impl Task {
     /// Nothing is rejected any more: the session is over.
     pub(super) async fn close_letters(&self) {
         drop(self.letters.lock().await.take());
+    }
+}
+
+/// What a sink of dead letters takes.
+fn as_rows(message: &Message) -> Option<Rows> {
+    match &message.payload {
+        Payload::Rows(rows) => Some(rows.clone()),
+        Payload::Frame(frame) => {
+            let text = StringArray::from(vec![std::str::from_utf8(&frame.data).ok()?]);
+            RecordBatch::try_from_iter([("payload", Arc::new(text) as _)]).ok().map(Rows::plain)
+        }
+        Payload::Change(_) => None,
     }
 }
 

@@ -20,6 +20,8 @@ use crate::config::Freshness;
 /// Waits of an adaptive source: the first one after data, and the longest.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
+/// The longest of a source whose other end waits for commits: they are told between two reads.
+const PROMPT_WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(8);
@@ -65,11 +67,13 @@ impl Event {
 struct Pace {
     freshness: Freshness,
     wait: Duration,
+    wait_max: Duration,
 }
 
 impl Pace {
-    fn new(freshness: Freshness) -> Self {
-        Self { freshness, wait: IDLE_WAIT_MIN }
+    fn new(freshness: Freshness, is_prompt: bool) -> Self {
+        let wait_max = if is_prompt { PROMPT_WAIT_MAX } else { IDLE_WAIT_MAX };
+        Self { freshness, wait: IDLE_WAIT_MIN, wait_max }
     }
 
     fn wait(&self) -> Duration {
@@ -80,7 +84,7 @@ impl Pace {
     }
 
     fn found(&mut self, anything: bool) {
-        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(IDLE_WAIT_MAX) };
+        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(self.wait_max) };
     }
 }
 
@@ -106,7 +110,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn new(task: Arc<Task>, source: Box<dyn Source>, events: Arc<Queue<Event>>, commands: mpsc::Receiver<Command>) -> Self {
-        let pace = Pace::new(task.pipeline.source.node.settings.freshness);
+        let node = &task.pipeline.source.node;
+        let pace = Pace::new(node.settings.freshness, node.description.prompt_commit);
         let (progress_at, progress_interval) = (Instant::now(), PROGRESS_INTERVAL_MIN);
         let meter = task.pipeline.source.node.settings.throttle.clone().map(Meter::new);
         Self { task, source, events, commands, pace, meter, target: None, progress_at, progress_interval, is_paused: false, is_broken: false }

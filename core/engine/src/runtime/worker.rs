@@ -16,6 +16,7 @@ use super::batch::Batcher;
 use super::call::{Failure, call, is_broken};
 use super::isolation::Decoder;
 use super::keeper::Notice;
+use super::letter::Verdict;
 use super::queue::Queue;
 use super::replays::{self, Replays};
 use super::task::Task;
@@ -251,10 +252,17 @@ impl Worker {
         for message in messages {
             match &message.payload {
                 Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
-                    let whole = message.header.clone();
-                    let mut decoded = self.decoder.decode(&self.task, message).await.map_err(Failure::of)?;
-                    replays::flag_parts(&whole, &mut decoded);
-                    out.extend(decoded);
+                    let (whole, task) = (message.header.clone(), self.task.clone());
+                    let node = &task.pipeline.sinks[self.index].node;
+                    let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
+                    match (self.decoder.decode(&task, message).await, kept) {
+                        (Ok(mut decoded), _) => {
+                            replays::flag_parts(&whole, &mut decoded);
+                            out.extend(decoded);
+                        }
+                        (Err(error), Some(message)) if error.reaction == Reaction::Rejected => task.keep_letter(node, &message, &error).await?,
+                        (Err(error), _) => return Err(Failure::of(error)),
+                    }
                 }
                 _ => out.push(message),
             }
@@ -296,13 +304,13 @@ impl Worker {
         let task = self.task.clone();
         let node = &task.pipeline.sinks[self.index].node;
         match self.task.verdict(node, message) {
-            super::letter::Verdict::Stop => Err(Failure::Policy(error)),
-            super::letter::Verdict::Retry => match self.wait_to_retry(error).await {
+            Verdict::Stop => Err(Failure::Policy(error)),
+            Verdict::Retry => match self.wait_to_retry(error).await {
                 Ok(()) => self.write_in_order(sink, std::slice::from_ref(message)).await,
                 Err(Failure::Fatal(error)) => Err(Failure::Policy(error)),
                 Err(failure) => Err(failure),
             },
-            super::letter::Verdict::Keep => {
+            Verdict::Keep => {
                 // Only rows can be told apart: a frame is decoded first, and each of its parts tried alone.
                 if let Payload::Frame(_) = &message.payload
                     && let Ok(mut parts) = self.decoder.decode(&self.task, message.clone()).await

@@ -2,4 +2,8 @@
 //! the work, and looked at by their own clients. `tests/run` installs them; one that is missing is an error, never a skip.
 
 mod counterpart;
+mod rig;
+mod http;
+mod mqtt;
+mod nats;
 mod postgres;

@@ -36,6 +36,7 @@ fn every_example_is_valid_and_can_be_drawn() {
                 command.env(name, format!("ws://root:taosdata@{}.example:6041", name.to_lowercase()));
             }
             command.env("POSTGRES", "postgres://me@db.example/metering").env("PGPASSWORD", "taosdata");
+            command.env("BROKER", "mqtt://user:taosdata@broker.example").env("TOKEN", "taosdata");
             let output = command.args(&arguments).arg(&path).output().unwrap();
             assert!(output.status.success(), "{arguments:?} {}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
             assert!(!output.stdout.is_empty(), "{arguments:?} {}", path.display());

@@ -163,6 +163,35 @@ async fn frames_are_decoded_only_where_rows_are_needed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_frame_that_cannot_be_decoded_goes_the_way_of_rejected_rows() {
+    for (name, transform) in [("undecodable", ""), ("undecodable-chain", "transform = { type = \"hold\" }\n")] {
+        let world = new_world(name);
+        lock(&world).fill("1", 5);
+        lock(&world).log.get_mut("1").unwrap()[2].is_dead = true;
+        lock(&world).is_finite = true;
+        let text = |policy: &str| {
+            format!(
+                "[pipeline.p]\n{policy}source = {{ type = \"log\", world = \"{name}\", frames = true }}\n{transform}\
+                 sink = {{ type = \"rows-table\", world = \"{name}\" }}\n"
+            )
+        };
+        let store = Store::in_memory();
+        let running = start(&text(""), &store).await;
+        running.wait().await;
+        assert!(matches!(state(&running), TaskState::Rejected(_)), "{:?}", state(&running));
+        let running = start(&text("on-error = \"dead-letter\"\n"), &store).await;
+        running.wait().await;
+        assert_eq!(state(&running), TaskState::Finished);
+        assert_eq!(running.status().pipelines[0].counts.dead_letters, 2, "the rows of a frame");
+        let mut numbers = lock(&world).numbers("1");
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers, [1, 2, 4, 5]);
+        assert_eq!(lock(&world).violations, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoked_lane_is_dropped_and_not_committed() {
     let (world, store) = (new_world("revoke"), Store::in_memory());
     lock(&world).fill("1", 100);

@@ -156,10 +156,16 @@ impl SourceConfig for LogConfig {
 
     fn decode(header: &Header, frame: &Frame) -> Result<Vec<Message>> {
         let number = header.position.number.unwrap_or_default();
+        if &*frame.data == UNDECODABLE {
+            return Err(Error::rejected("as told"));
+        }
         assert_eq!(frame.data.as_ref(), number.to_le_bytes());
         Ok(vec![Message { header: header.clone(), payload: rows(number) }])
     }
 }
+
+/// A frame that is rejected when it is decoded.
+const UNDECODABLE: &[u8] = b"no frame";
 
 fn rows(number: i64) -> Payload {
     let schema = arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new("v", arrow::datatypes::DataType::Int64, false)]);
@@ -216,7 +222,7 @@ fn payload(entry: &Entry, number: i64, as_frame: bool) -> Payload {
     if !as_frame {
         return rows(number);
     }
-    let data = number.to_le_bytes().to_vec().into();
+    let data = if entry.is_dead { UNDECODABLE.to_vec() } else { number.to_le_bytes().to_vec() }.into();
     Payload::Frame(Frame { format: "test-frame".into(), data, namespace: "d".into(), rows: 2, tables: 1 })
 }
 

@@ -1,0 +1,3 @@
+//! MQTT topics as a shared library.
+
+pipeline_sdk::plugin!(pipeline_mqtt::plugin);

@@ -1,0 +1,215 @@
+//! The source: one lane, the session. Its positions count messages.
+//!
+//! A session cannot be read again from a place: the broker sends what was not acknowledged. So a position is only good for telling
+//! what is durable; messages that are, and come again because their acknowledgement was lost, are acknowledged and left out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pipeline_formats::{Beside, Decoder, Part, undecodable};
+use pipeline_sdk::{
+    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, SOURCE_REPLACED,
+    Source, async_trait,
+};
+
+use crate::client::{Arrived, Connection};
+use crate::config::MqttSourceConfig;
+
+const LANE: &str = "session";
+/// Of the bytes of a position.
+const VERSION: u8 = 1;
+/// The key under which the state knows the session's name, where the file gives none.
+const STATE_KEY: &str = "client-id";
+/// What one read takes from what waits, beside `batch-payloads`.
+const BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// Handed out and not acknowledged.
+struct Held {
+    number: u64,
+    packet: u16,
+}
+
+pub(crate) struct Mqtt {
+    config: MqttSourceConfig,
+    client_id: String,
+    beside: Beside,
+    decoder: Decoder,
+    lane: Lane,
+    connection: Option<Connection>,
+    /// Messages that were handed out, over all connections.
+    count: u64,
+    sequence: u64,
+    held: VecDeque<Held>,
+    /// Packets of the last connection that are durable and whose acknowledgement may not have arrived.
+    durable: BTreeMap<u16, u64>,
+    context: Context,
+}
+
+impl Mqtt {
+    pub fn new(config: MqttSourceConfig, context: Context) -> Result<Self> {
+        let client_id = match &config.client_id {
+            Some(given) => given.clone(),
+            None => made_id(&context)?,
+        };
+        let (beside, decoder) = (config.beside()?, Decoder::new(config.settings())?);
+        Ok(Self {
+            config,
+            client_id,
+            beside,
+            decoder,
+            lane: Lane::new(LANE),
+            connection: None,
+            count: 0,
+            sequence: 0,
+            held: VecDeque::new(),
+            durable: BTreeMap::new(),
+            context,
+        })
+    }
+
+    /// Takes what waits, as far as it makes one batch.
+    async fn take(&mut self, wait: Duration) -> Result<Vec<Arrived>> {
+        let Some(connection) = &mut self.connection else { return Err(Error::disconnected("not connected").code("mqtt.connection")) };
+        let first = match tokio::time::timeout(wait, connection.next()).await {
+            Err(_) => return Ok(Vec::new()),
+            Ok(Some(first)) => first,
+            Ok(None) => {
+                let error = connection.error();
+                self.connection = None;
+                return Err(error);
+            }
+        };
+        let mut bytes = first.bytes();
+        let mut taken = vec![first];
+        while taken.len() < self.config.batch_payloads as usize && bytes < BATCH_BYTES_MAX {
+            let Some(next) = connection.try_next() else { break };
+            bytes += next.bytes();
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    /// Without what is durable already.
+    fn leave_out_known(&mut self, taken: Vec<Arrived>) -> Result<Vec<Arrived>> {
+        if self.durable.is_empty() {
+            return Ok(taken);
+        }
+        let mut left = Vec::with_capacity(taken.len());
+        for message in taken {
+            let known = self.durable.remove(&message.packet).is_some();
+            match &mut self.connection {
+                Some(connection) if known && message.is_again => {
+                    connection.acknowledge(message.packet)?;
+                    self.context.count("mqtt_messages_known", 1);
+                }
+                _ => left.push(message),
+            }
+        }
+        Ok(left)
+    }
+
+    fn messages(&mut self, taken: &[Arrived]) -> Result<Vec<Message>> {
+        let begin = self.count;
+        for message in taken {
+            self.count += 1;
+            // What is not acknowledged need not be remembered.
+            if message.packet != 0 {
+                self.held.push_back(Held { number: self.count, packet: message.packet });
+            }
+        }
+        let payloads: Vec<&[u8]> = taken.iter().map(|it| &*it.payload).collect();
+        let parts = self.decoder.decode(&payloads);
+        let mut messages = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (last, payload) = match part {
+                Part::Rows { first, batch, rows } => {
+                    let end = first + rows.len();
+                    (end, Payload::Rows(Rows::plain(self.beside.add(batch, &rows, taken[first..end].iter().map(|it| it.topic.as_str()))?)))
+                }
+                Part::Bad { index, error } => {
+                    let from = format!("topic `{}`", taken[index].topic);
+                    (index + 1, Payload::Frame(undecodable(&from, &taken[index].payload, error)))
+                }
+            };
+            self.sequence += 1;
+            let mut header = Header::new(self.lane.clone(), position(begin + last as u64));
+            header.sequence = self.sequence;
+            messages.push(Message { header, payload });
+        }
+        Ok(messages)
+    }
+}
+
+/// A name for the session that no other pipeline has, kept with the state.
+fn made_id(context: &Context) -> Result<String> {
+    if let Some(known) = context.state().get(STATE_KEY)? {
+        return Ok(String::from_utf8_lossy(&known).into_owned());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let made = format!("pipeline-{:x}-{:x}", now.as_nanos(), std::process::id());
+    context.state().put(STATE_KEY, made.as_bytes())?;
+    Ok(made)
+}
+
+/// A broker's session has no numbers of its own, and what a crash left comes in other batches: only the bytes tell.
+fn position(count: u64) -> Position {
+    let bytes: Vec<u8> = std::iter::once(VERSION).chain(count.to_le_bytes()).collect();
+    Position { bytes: bytes.into(), number: None, display: Some(Arc::from(count.to_string())) }
+}
+
+fn count_of(position: &Position) -> Result<u64> {
+    match position.bytes.split_first() {
+        Some((&VERSION, count)) if count.len() == 8 => Ok(u64::from_le_bytes(count.try_into().unwrap_or_default())),
+        _ => {
+            let text = format!("the stored position of `{LANE}` (`{position}`) was not stored by this plugin, or by another version of it");
+            Err(Error::fatal(text).code(SOURCE_REPLACED))
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Mqtt {
+    async fn connect(&mut self, from: &Checkpoint) -> Result<Connected> {
+        let stored = from.lanes.get(&self.lane).map(count_of).transpose()?.unwrap_or(0);
+        self.connection = None;
+        // What is durable and was not acknowledged in time comes again, by the same packet.
+        let known = self.held.iter().filter(|it| it.number <= stored).map(|it| (it.packet, it.number));
+        let durable: BTreeMap<u16, u64> = std::mem::take(&mut self.durable).into_iter().chain(known).collect();
+        self.held.clear();
+        self.count = self.count.max(stored);
+        let connection = Connection::open(&self.config, &self.client_id, &self.beside.patterns).await?;
+        // Packets of another session are other messages.
+        self.durable = if connection.had_session { durable } else { BTreeMap::new() };
+        if !connection.had_session && stored > 0 {
+            let text = format!("the broker no longer has the session `{}`: what it got since is lost to this pipeline", self.client_id);
+            self.context.incident("hole", text, serde_json::json!({ "client-id": self.client_id }));
+        }
+        self.connection = Some(connection);
+        Ok(Connected::default())
+    }
+
+    async fn next(&mut self, wait: Duration) -> Result<Polled> {
+        let taken = self.take(wait).await?;
+        let taken = self.leave_out_known(taken)?;
+        match taken.is_empty() {
+            true => Ok(Polled::Idle),
+            false => self.messages(&taken).map(Polled::Messages),
+        }
+    }
+
+    async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
+        let Some(position) = upto.lanes.get(&self.lane) else { return Ok(()) };
+        let stored = count_of(position)?;
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        while let Some(held) = self.held.pop_front_if(|held| held.number <= stored) {
+            connection.acknowledge(held.packet)?;
+        }
+        connection.acknowledged().await
+    }
+
+    async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
+        // A broker does not tell how much it holds.
+        Ok(Vec::new())
+    }
+}
