@@ -6,4 +6,5 @@ mod rig;
 mod http;
 mod mqtt;
 mod nats;
+mod kafka;
 mod postgres;

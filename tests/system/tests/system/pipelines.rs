@@ -35,7 +35,7 @@ fn every_example_is_valid_and_can_be_drawn() {
             for name in ["SITE", "SITE_A", "SITE_B", "SHANGHAI", "BERLIN", "AUSTIN"] {
                 command.env(name, format!("ws://root:taosdata@{}.example:6041", name.to_lowercase()));
             }
-            command.env("POSTGRES", "postgres://me@db.example/metering").env("PGPASSWORD", "taosdata");
+            command.env("POSTGRES", "postgres://me@db.example/metering").env("PGPASSWORD", "taosdata").env("KAFKA", "kafka.example:9092");
             command.env("BROKER", "mqtt://user:taosdata@broker.example").env("TOKEN", "taosdata");
             let output = command.args(&arguments).arg(&path).output().unwrap();
             assert!(output.status.success(), "{arguments:?} {}: {}", path.display(), String::from_utf8_lossy(&output.stderr));

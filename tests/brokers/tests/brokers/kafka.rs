@@ -1,0 +1,299 @@
+//! Source and sink `kafka` against Apache Kafka, one broker in KRaft mode.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use pipeline_tests::{binary, free_port, start_node};
+
+use crate::counterpart::{LIMIT, Server, Work, program, run, wait_until};
+
+struct Kafka {
+    folder: tempfile::TempDir,
+    port: u16,
+    server: Option<Server>,
+}
+
+/// The jars that `tests/brokers/kafka/prepare` fetched.
+fn jars() -> PathBuf {
+    let folder = binary().parent().and_then(|profile| profile.parent()).expect("the binary is in TARGET/PROFILE").join("kafka");
+    assert!(folder.is_dir(), "{} is missing: run `tests/brokers/kafka/prepare TARGET`", folder.display());
+    folder
+}
+
+fn java(class: &str) -> Command {
+    let mut command = Command::new(program("java", &[], "openjdk-17-jdk-headless"));
+    // One client or a small broker: quick to start, little memory.
+    command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
+    command.arg(format!("{}/*", jars().display())).arg(class);
+    command
+}
+
+impl Kafka {
+    fn start() -> Self {
+        let (folder, port, controller) = (tempfile::tempdir().unwrap(), free_port().unwrap(), free_port().unwrap());
+        let text = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+             controller.listener.names=CONTROLLER\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             log.dirs={}\nnum.partitions=3\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n",
+            folder.path().join("data").display()
+        );
+        std::fs::write(folder.path().join("server.properties"), text).unwrap();
+        let mut format = java("kafka.tools.StorageTool");
+        run(format.args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"]).arg(folder.path().join("server.properties")));
+        let mut kafka = Self { folder, port, server: None };
+        kafka.begin();
+        kafka
+    }
+
+    fn begin(&mut self) {
+        let log = self.folder.path().join("log");
+        let mut command = java("kafka.Kafka");
+        self.server = Some(Server::start(command.arg(self.folder.path().join("server.properties")), &log));
+        wait_until("Kafka starts", || {
+            assert!(self.server.as_mut().unwrap().is_running(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
+    /// kill -9, and a start.
+    fn kill_and_start(&mut self) {
+        self.server.take().unwrap().kill();
+        self.begin();
+    }
+
+    fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn work(&self) -> Work {
+        Work::new(&[("KAFKA", self.brokers())])
+    }
+
+    /// Messages of a topic as Kafka's own client prints them.
+    fn messages(&self, topic: &str, count: usize) -> Vec<String> {
+        let mut command = java("org.apache.kafka.tools.consumer.ConsoleConsumer");
+        command.args(["--bootstrap-server", &self.brokers(), "--topic", topic, "--from-beginning", "--timeout-ms", "60000", "--max-messages", &count.to_string()]);
+        command.args(["--property", "print.key=true", "--property", "print.headers=true", "--property", "print.partition=true"]);
+        run(&mut command).lines().map(str::to_owned).collect()
+    }
+
+    /// How many messages each partition of a topic has got.
+    fn counts(&self, topic: &str) -> Vec<u64> {
+        let mut command = java("org.apache.kafka.tools.GetOffsetShell");
+        let printed = run(command.args(["--bootstrap-server", &self.brokers(), "--topic", topic]));
+        printed.lines().filter_map(|line| line.rsplit(':').next()?.parse().ok()).collect()
+    }
+
+    /// Deletes what a partition holds before an offset.
+    fn delete_before(&self, topic: &str, partition: usize, offset: u64) {
+        let file = self.folder.path().join("delete.json");
+        let text = serde_json::json!({ "version": 1, "partitions": [{ "topic": topic, "partition": partition, "offset": offset }] });
+        std::fs::write(&file, text.to_string()).unwrap();
+        let mut command = java("org.apache.kafka.tools.DeleteRecordsCommand");
+        run(command.args(["--bootstrap-server", &self.brokers(), "--offset-json-file"]).arg(file));
+    }
+
+    /// Fills a topic with these lines, in their order, in one partition.
+    fn fill(&self, work: &Work, topic: &str, lines: &[String]) {
+        let work = &Work::new(&work.environment);
+        work.write(&format!("{topic}.in.csv"), format!("payload\n{}", lines.iter().map(|line| format!("\"{}\"\n", line.replace('"', "\"\""))).collect::<String>()));
+        let source = format!("{{ type = \"files\", path = \"{topic}.in.csv\" , columns = {{ payload = \"text\" }} }}");
+        let (exit, output) = work.run(&format!("{topic}.fill.toml"), &into(topic, &source, ", key = \"one\", format = \"raw\""));
+        assert_eq!(exit, Some(0), "{output}");
+    }
+}
+
+fn into(topic: &str, source: &str, more: &str) -> String {
+    let settings = "checkpoint-interval = \"300ms\"\nretry-delay-min = \"50ms\"\nretry-delay-max = \"500ms\"\n";
+    format!("[pipeline.in]\n{settings}source = {source}\nsink = {{ type = \"kafka\", brokers = \"${{KAFKA}}\", topic = \"{topic}\"{more} }}\n")
+}
+
+fn out_of(topic: &str, group: &str, more: &str, sink: &str) -> String {
+    let settings = "checkpoint-interval = \"300ms\"\nretry-delay-min = \"50ms\"\nretry-delay-max = \"500ms\"\n";
+    format!("[pipeline.out]\n{settings}source = {{ type = \"kafka\", brokers = \"${{KAFKA}}\", topics = [\"{topic}\"], group = \"{group}\"{more} }}\nsink = {sink}\n")
+}
+
+fn to_files(path: &str) -> String {
+    format!("{{ type = \"files\", name = \"files\", path = \"{path}\" }}")
+}
+
+/// Numbers of the key `id` in all files whose names begin so.
+fn ids(work: &Work, start: &str) -> Vec<u64> {
+    work.read_all(start).lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["id"].as_u64()).collect()
+}
+
+#[test]
+fn messages_are_there_as_they_should_be() {
+    let kafka = Kafka::start();
+    std::thread::scope(|scope| {
+        for case in [what_is_written, what_cannot_be_decoded, a_hole, a_group_of_two, what_is_wrong, the_example, conforms] {
+            let kafka = &kafka;
+            scope.spawn(move || case(kafka));
+        }
+    });
+}
+
+fn what_is_written(kafka: &Kafka) {
+    let work = kafka.work();
+    let source = "{ type = \"generate\", rows = 5000, columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 5 }] }";
+    let (exit, output) = work.run("in.toml", &into("written", source, ", key = \"{device}\", headers = { kind = \"row\", of = \"{device}\" }"));
+    assert_eq!(exit, Some(0), "{output}");
+    let messages = kafka.messages("written", 5000);
+    let parts: Vec<Vec<&str>> = messages.iter().map(|line| line.split('\t').collect()).collect();
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for part in &parts {
+        let [partition, headers, key, value] = part.as_slice() else { panic!("{part:?}") };
+        let value: serde_json::Value = serde_json::from_str(value).unwrap();
+        assert_eq!((value["device"].as_str(), headers.to_string()), (Some(*key), format!("kind:row,of:{key}")));
+        ids.insert(value["id"].as_u64().unwrap());
+        places.insert((key.to_string(), partition.to_string()));
+    }
+    assert_eq!((ids.len(), places.len()), (5000, 5), "every row, and each device in one partition");
+    // Each row to a topic of its own value.
+    let source = source.replace("5000", "50");
+    assert_eq!(work.run("topics.toml", &into("of-{device}", &source, "")).0, Some(0));
+    assert_eq!(kafka.counts("of-device-[0-4]").iter().sum::<u64>(), 50);
+}
+
+fn what_cannot_be_decoded(kafka: &Kafka) {
+    let work = kafka.work();
+    let line = |id: u64| format!("{{\"id\":{id},\"v\":{id}}}");
+    let lines = [line(1), "torn {".into(), line(2), String::new(), "{\"id\":7,\"v\":{}}".into(), line(3)];
+    kafka.fill(&work, "odd", &lines);
+    let text = out_of("odd", "odd", ", beside = { key = \"key\", topic = \"topic\", time = \"at\" }", &to_files("good.ndjson"));
+    let (exit, output) = work.run("odd.toml", &text);
+    assert!(exit == Some(3) && output.contains("topic `odd`, partition") && output.contains("offset 1: a payload makes no rows"), "{exit:?} {output}");
+    let good = work.read_all("good");
+    assert!(good.lines().all(|line| line.contains("\"id\":1,\"v\":1,\"key\":\"one\",\"topic\":\"odd\",\"at\":\"20")), "{good}");
+}
+
+fn a_hole(kafka: &Kafka) {
+    let work = kafka.work();
+    let lines: Vec<String> = (0..100).map(|id| format!("{{\"id\":{id}}}")).collect();
+    kafka.fill(&work, "hole", &lines[..50]);
+    // The topic's partition of the key `one`: found by its count.
+    let counts = kafka.counts("hole");
+    assert_eq!(counts.iter().sum::<u64>(), 50);
+    let partition = counts.iter().position(|count| *count == 50).expect("one key is one partition");
+    let text = |hole: &str| out_of("hole", "hole", hole, &to_files("hole.ndjson"));
+    let bounded = |name: &str, text: &str| {
+        let file = work.write(name, text);
+        let mut process = pipeline_tests::Process::start_with(&["run", &file, "--for", "3s"], &work.environment, &work.path(&format!("{name}.log"))).unwrap();
+        (process.wait(LIMIT).unwrap().code(), process.output())
+    };
+    let (exit, output) = bounded("hole.toml", &text(""));
+    assert_eq!((exit, ids(&work, "hole").len()), (Some(0), 50), "{output}");
+    kafka.fill(&work, "hole", &lines[50..]);
+    kafka.delete_before("hole", partition, 70);
+    let (exit, output) = bounded("hole.toml", &text(""));
+    assert!(exit == Some(3) && output.contains("no longer has messages 50 to 69") && output.contains("on-hole"), "{exit:?} {output}");
+    let (exit, output) = bounded("hole.toml", &text(", on-hole = \"continue\""));
+    assert_eq!(exit, Some(0), "{output}");
+    let found: BTreeSet<u64> = ids(&work, "hole").into_iter().collect();
+    assert_eq!(found, (0..50).chain(70..100).collect(), "{output}");
+}
+
+fn a_group_of_two(kafka: &Kafka) {
+    const ROWS: usize = 3_000;
+    let works = [kafka.work(), kafka.work()];
+    let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 50 }]";
+    let source = |rate: &str| format!("{{ type = \"generate\", rows = {ROWS}, {rate} batch-rows = 50, {columns} }}");
+    // The first row, once more, makes the topic.
+    let (exit, output) = works[0].run("make.toml", &into("shared", &source("").replace(&ROWS.to_string(), "1"), ""));
+    assert_eq!(exit, Some(0), "{output}");
+    let mut writer = works[0].start("in.toml", &into("shared", &source("rate = 500,"), ", key = \"{device}\""), &[]);
+    let text = out_of("shared", "shared", "", &to_files("got.ndjson"));
+    let first = works[0].start("out.toml", &text, &[]);
+    wait_until("the first reads", || !ids(&works[0], "got").is_empty());
+    let second = works[1].start("out.toml", &text, &[]);
+    wait_until("the second reads as well", || !ids(&works[1], "got").is_empty());
+    assert!(writer.wait(LIMIT).unwrap().success(), "{}", writer.output());
+    // The second leaves, and the first goes on with its partitions.
+    assert!(second.stop(LIMIT).unwrap().success());
+    let all = || works.iter().flat_map(|work| ids(work, "got")).collect::<BTreeSet<_>>();
+    wait_until("every row is there", || all().len() == ROWS);
+    assert!(first.stop(LIMIT).unwrap().success());
+}
+
+fn what_is_wrong(kafka: &Kafka) {
+    let work = kafka.work();
+    let few = "reconnect-attempts-max = 1\n";
+    for (name, text, exit, said) in [
+        ("topic", out_of("absent", "g", "", &to_files("x.ndjson")), 1, "topic `absent`"),
+        ("name", into("a/b", "{ type = \"generate\", rows = 3 }", ""), 1, "topic"),
+        ("gone", out_of("t", "g", ", connect-timeout = \"1s\"", &to_files("x.ndjson")).replace("${KAFKA}", "127.0.0.1:1"), 1, "no broker of 127.0.0.1:1 answered"),
+        ("gone-sink", into("t", "{ type = \"generate\", rows = 3 }", ", connect-timeout = \"1s\"").replace("${KAFKA}", "127.0.0.1:1"), 1, "no broker of 127.0.0.1:1 answered"),
+        ("property", out_of("t", "g", ", properties = { \"no.such\" = \"1\" }", &to_files("x.ndjson")), 2, "no.such"),
+        ("fixed", into("t", "{ type = \"generate\" }", ", properties = { acks = \"1\" }"), 2, "properties.acks"),
+        ("address", into("t", "{ type = \"generate\" }", "").replace("${KAFKA}", "kafka://x"), 2, "these are no addresses"),
+        ("template", into("t-{", "{ type = \"generate\" }", ""), 2, "a brace has no end"),
+        ("group", out_of("t", "", "", &to_files("x.ndjson")), 2, "a consumer group needs a name"),
+        ("large", into("large", "{ type = \"generate\", rows = 3 }", ", properties = { \"message.max.bytes\" = \"1000\" }, headers = { x = \"LONG\" }").replace("LONG", &"x".repeat(2000)), 3, "row 0"),
+    ] {
+        let text = text.replace("retry-delay-min = \"50ms\"\nretry-delay-max = \"500ms\"\n", few);
+        let (code, output) = work.run(&format!("{name}.toml"), &text);
+        assert!(code == Some(exit) && output.contains(said), "{name}: {code:?}\n{output}");
+    }
+}
+
+fn the_example(kafka: &Kafka) {
+    let work = kafka.work();
+    let rows: Vec<String> = (0..500).map(|n| format!("{{\"ts\":\"2026-01-01T00:00:{:02}.{:03}\",\"device\":{},\"location\":\"site {}\",\"current\":{}}}", n / 100, n % 100, n % 7, n % 2, f64::from(n) / 8.0)).collect();
+    kafka.fill(&work, "meters", &rows);
+    let folder = tempfile::tempdir().unwrap();
+    let (site, _node) = start_node(folder.path(), None).unwrap();
+    let mut environment = work.environment.clone();
+    environment.push(("SITE", site.dsn()));
+    let file = work.write("kafka-to-tdengine.toml", crate::counterpart::example("kafka-to-tdengine.toml"));
+    let run = pipeline_tests::Process::start_with(&["run", &file], &environment, &work.path("example.log")).unwrap();
+    let count = || site.try_sql("select count(*) from power.meters").ok().and_then(Result::ok).and_then(|rows| rows.first()?.first()?.as_i64());
+    wait_until("the rows are there", || count() == Some(500));
+    assert!(run.stop(LIMIT).unwrap().success());
+}
+
+fn conforms(kafka: &Kafka) {
+    let work = kafka.work();
+    let lines: Vec<String> = (0..600).map(|id| format!("{{\"id\":{id},\"text\":\"{}\"}}", "x".repeat(50))).collect();
+    kafka.fill(&work, "kit", &lines);
+    let brokers = kafka.brokers();
+    let passed = work.check(
+        "kafka",
+        &format!(
+            "[source.kafka]\nbrokers = \"{brokers}\"\ntopics = [\"kit\"]\ngroup = \"{{name}}\"\nbatch-payloads = 25\nconnect-timeout = \"9s\"\nproperties = {{ \"session.timeout.ms\" = \"6000\" }}\n\
+             [sink.kafka]\nbrokers = \"{brokers}\"\ntopic = \"kit-{{name}}\"\nkey = \"one\"\nconnect-timeout = \"5s\"\n\
+             [kit.source.kafka]\nunreachable = {{ brokers = \"127.0.0.1:1\" }}\nbad = [{{ brokers = \"\" }}, {{ topics = [] }}, {{ group = \"\" }}]\n\
+             [kit.sink.kafka]\nunreachable = {{ brokers = \"127.0.0.1:1\" }}\nbad = [{{ topic = \"\" }}, {{ key = \"{{\" }}]\n\
+             observe = {{ source = {{ type = \"kafka\", brokers = \"{brokers}\", topics = [\"kit-{{name}}\"], group = \"{{name}}\", format = \"raw\", columns = {{ payload = \"text\" }} }} }}\n"
+        ),
+    );
+    assert!(passed >= 28, "{passed}");
+}
+
+#[test]
+fn nothing_is_lost_when_the_broker_or_the_pipeline_is_killed() {
+    const ROWS: u64 = 20_000;
+    let mut kafka = Kafka::start();
+    let work = kafka.work();
+    let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 9 }]";
+    let source = format!("{{ type = \"generate\", rows = {ROWS}, rate = 4000, batch-rows = 100, {columns} }}");
+    let (written, read) = (into("killed", &source, ", key = \"{device}\""), out_of("killed", "killed", "", &to_files("read.ndjson")));
+    // The first row, once more, makes the topic.
+    assert_eq!(work.run("make.toml", &into("killed", &source.replace(&ROWS.to_string(), "1"), "")).0, Some(0));
+    let first = work.start("in.toml", &written, &[]);
+    let mut reader = work.start("out.toml", &read, &[]);
+    let count = || ids(&work, "read").into_iter().collect::<BTreeSet<_>>().len() as u64;
+    wait_until("rows come", || count() > 1_000);
+    kafka.kill_and_start();
+    let before = count();
+    wait_until("rows come again", || count() > before + 500);
+    first.kill().unwrap();
+    reader.kill().unwrap();
+    let mut writer = work.start("in.toml", &written, &[]);
+    reader = work.start("out.toml", &read, &[]);
+    assert!(writer.wait(LIMIT).unwrap().success(), "{}", writer.output());
+    wait_until("every row is there", || count() == ROWS);
+    assert!(reader.stop(LIMIT).unwrap().success());
+}
