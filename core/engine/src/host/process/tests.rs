@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array};
 use arrow::datatypes::{Field, Int32Type, Schema};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use pipeline_sdk::{Change, ChangeKind, Frame, Header, Lane, Mark, Message, Opaque, Payload, Position, Reaction, Result, Rows, Run};
