@@ -24,9 +24,7 @@ use world::Trace;
 const REGRESSIONS: [u64; 5] = [58, 176, 605, 665, 757];
 
 const MENU: Menu =
-    Menu { rounds_max: 3, operations_max: 14, faults_max: 3, renames_tags: true, both_amend: true, both_add_tags: true };
-/// What was drawn when these seeds found their defects.
-const MENU_OF_REGRESSIONS: Menu = Menu { renames_tags: false, both_add_tags: false, ..MENU };
+    Menu { rounds_max: 3, operations_max: 14, faults_max: 3, renames_tags: false, both_amend: true, both_add_tags: false };
 
 /// Failing seeds after which a run ends.
 const FAILURES_MAX: usize = 4;
@@ -58,9 +56,8 @@ fn run(seed: u64) -> Result<u64, (Violation, Arc<Trace>)> {
     let runtime = runtime.expect("a runtime of one thread");
     let trace = Arc::new(Trace::default());
     let shared = trace.clone();
-    let menu = if REGRESSIONS.contains(&seed) { MENU_OF_REGRESSIONS } else { MENU };
     let outcome = runtime.block_on(async move {
-        let run = tokio::spawn(async move { script::run(seed, menu, &shared).await });
+        let run = tokio::spawn(async move { script::run(seed, MENU, &shared).await });
         run.await.unwrap_or_else(|error| Err(Violation::new("panic", error.to_string())))
     });
     outcome.map_err(|violation| (violation, trace))
