@@ -44,14 +44,22 @@ impl Beside {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             more.push((name, Arc::new(TimestampMillisecondArray::from_value(i64::try_from(now).unwrap_or(i64::MAX), count))));
         }
-        let schema = batch.schema();
-        let kept = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| more.iter().all(|(name, _)| name != field.name()));
-        let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = kept.map(|(field, column)| (field.clone(), column.clone())).unzip();
-        for (name, column) in &more {
-            fields.push(Arc::new(Field::new(*name, column.data_type().clone(), true)));
-            columns.push(column.clone());
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|error| Error::fatal(error.to_string()))
+        with_columns(&batch, more)
     }
+}
+
+/// Rows with more columns, which win over those of the same name.
+///
+/// # Errors
+/// Fatal: they have not as many rows.
+pub fn with_columns(batch: &RecordBatch, more: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let kept = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| more.iter().all(|(name, _)| name != field.name()));
+    let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = kept.map(|(field, column)| (field.clone(), column.clone())).unzip();
+    for (name, column) in more {
+        fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+        columns.push(column);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|error| Error::fatal(error.to_string()))
 }

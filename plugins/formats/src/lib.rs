@@ -9,7 +9,9 @@ mod decode;
 mod encode;
 mod undecodable;
 mod pattern;
+mod template;
 mod beside;
+mod count;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +24,11 @@ use pipeline_sdk::{Error, Result, units};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use beside::Beside;
+pub use beside::{Beside, with_columns};
+pub use count::{count_of, counted, foreign};
 pub use encode::{Lines, csv_header, encode_lines};
 pub use pattern::{MQTT, NATS, Patterns, Syntax};
+pub use template::{Piece, Wrong, pieces};
 pub use undecodable::{UNDECODABLE, refuse, undecodable};
 
 /// Shapes (headers of CSV) whose columns are remembered.
@@ -81,7 +85,17 @@ pub struct Decoder {
     shapes: BTreeMap<Vec<u8>, SchemaRef>,
 }
 
+/// What a component's key `delimiter` says.
+pub fn delimiter(key: Option<&str>) -> u8 {
+    key.and_then(|it| it.bytes().next()).unwrap_or(b',')
+}
+
 impl Settings {
+    /// As a component's keys of these names say.
+    pub fn new(format: Format, columns: &BTreeMap<String, String>, header: bool, delimiter: Option<&str>) -> Self {
+        Self { format, columns: columns.clone(), header, delimiter: self::delimiter(delimiter) }
+    }
+
     /// What is wrong with the types of columns, each with its key.
     pub fn lint(&self) -> Vec<Error> {
         let wrong = |(name, text): (&String, &String)| {

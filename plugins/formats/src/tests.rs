@@ -9,7 +9,7 @@ use super::*;
 
 fn decoder(format: Format, columns: &[(&str, &str)], header: bool) -> Decoder {
     let columns: BTreeMap<_, _> = columns.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    Decoder::new(Settings { format, columns, header, delimiter: b',' }).unwrap()
+    Decoder::new(Settings::new(format, &columns, header, None)).unwrap()
 }
 
 fn shown(batch: &RecordBatch) -> String {
@@ -90,7 +90,7 @@ fn raw_is_as_it_is_or_of_one_type() {
     check(&mut binary, &["\u{1}", ""], &["0 [1, 1] payload:Binary | 01 | "]);
     let mut number = decoder(Format::Raw, &[("payload", "double")], true);
     check(&mut number, &["23.5", "warm", "7"], &["0 [1] payload:Float64 | 23.5", "bad 1 warm", "2 [1] payload:Float64 | 7.0"]);
-    let text = Settings { format: Format::Raw, columns: BTreeMap::from([("x".into(), "text".into())]), header: true, delimiter: b',' };
+    let text = Settings::new(Format::Raw, &BTreeMap::from([("x".into(), "text".into())]), true, None);
     assert!(text.lint()[0].to_string().contains("columns.x: `raw` has one column"));
 }
 
@@ -99,7 +99,7 @@ fn lines_are_one_a_row() {
     let mut json = decoder(Format::Ndjson, &[], true);
     let parts = json.decode(&[b"{\"a\":1,\"b\":\"x\\ny\"}\n{\"a\":2}"]);
     let Part::Rows { batch, .. } = &parts[0] else { panic!("{parts:?}") };
-    let texts = |format| encode_lines(batch, format, b',').map(|lines| lines.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect::<Vec<_>>());
+    let texts = |format| encode_lines(batch, format, delimiter(None)).map(|lines| lines.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect::<Vec<_>>());
     assert_eq!(texts(Format::Ndjson).unwrap(), ["{\"a\":1,\"b\":\"x\\ny\"}", "{\"a\":2}"]);
     assert_eq!(texts(Format::Csv).unwrap(), ["1,\"x\ny\"", "2,"]);
     assert!(texts(Format::Raw).unwrap_err().to_string().contains("takes the column `payload`"));

@@ -1,10 +1,11 @@
 //! Columns that stand beside a payload: key, topic, time and headers of its message.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMillisecondBuilder};
-use arrow::datatypes::{Field, Schema};
-use pipeline_sdk::{Error, Result};
+use arrow::array::{ArrayRef, RecordBatch, StringBuilder, TimestampMillisecondBuilder};
+use pipeline_formats::with_columns;
+use pipeline_sdk::Result;
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 use schemars::JsonSchema;
@@ -21,7 +22,7 @@ pub struct Beside {
     /// The message's time.
     pub time: Option<String>,
     /// Headers by name: `headers = { source = "from" }` puts the header `source` into the column `from`, as text.
-    pub headers: std::collections::BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Beside {
@@ -61,14 +62,6 @@ impl Beside {
         if more.is_empty() {
             return Ok(batch);
         }
-        let schema = batch.schema();
-        let kept = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| more.iter().all(|(name, _)| name != field.name()));
-        let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = kept.map(|(field, column)| (field.clone(), column.clone())).unzip();
-        for (name, column) in more {
-            fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
-            columns.push(column);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|error| Error::fatal(error.to_string()))
+        with_columns(&batch, more)
     }
 }

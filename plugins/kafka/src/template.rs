@@ -2,18 +2,13 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use pipeline_formats::{Piece, pieces};
 use pipeline_sdk::{Error, Result};
 
 /// A text whose names in braces are columns.
 #[derive(Clone, Debug)]
 pub struct Template {
     pieces: Vec<Piece>,
-}
-
-#[derive(Clone, Debug)]
-enum Piece {
-    Text(String),
-    Column(String),
 }
 
 /// A template over the columns of one batch.
@@ -28,24 +23,9 @@ enum BoundPiece<'a> {
 
 impl Template {
     /// # Errors
-    /// A brace without its other one, an empty name.
-    pub fn new(text: &str) -> std::result::Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some(start) = rest.find('{') {
-            let end = rest[start..].find('}').map(|end| start + end).ok_or_else(|| format!("`{text}`: a brace has no end"))?;
-            let name = &rest[start + 1..end];
-            if name.is_empty() || name.contains('{') {
-                return Err(format!("`{text}`: a column's name stands between braces"));
-            }
-            pieces.extend((start > 0).then(|| Piece::Text(rest[..start].to_owned())));
-            pieces.push(Piece::Column(name.to_owned()));
-            rest = &rest[end + 1..];
-        }
-        if rest.contains('}') {
-            return Err(format!("`{text}`: a brace has no start"));
-        }
-        pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.to_owned())));
+    /// Fatal, with `path`: a brace without its other one, an empty name.
+    pub fn new(text: &str, path: impl Into<String>) -> Result<Self> {
+        let pieces = pieces(text).map_err(|wrong| Error::fatal(format!("`{text}`: {wrong}")).path(path))?;
         Ok(Self { pieces })
     }
 
@@ -93,16 +73,14 @@ mod tests {
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
         let batch = RecordBatch::try_from_iter([("t", texts), ("n", numbers)]).unwrap();
         let options = FormatOptions::default();
-        let template = Template::new("x-{t}.{n}").unwrap();
+        let template = Template::new("x-{t}.{n}", "topic").unwrap();
         let bound = template.bind(&batch, &options).unwrap();
         let mut text = String::new();
         assert!(bound.write(0, &mut text) && text == "x-a.7");
         assert!(!bound.write(1, &mut text));
-        let plain = Template::new("plain").unwrap();
+        let plain = Template::new("plain", "topic").unwrap();
         assert!(plain.bind(&batch, &options).unwrap().write(1, &mut text) && text == "plain");
-        assert!(Template::new("{no}").unwrap().bind(&batch, &options).is_err());
-        for wrong in ["{", "}", "{}", "a{b{c}"] {
-            assert!(Template::new(wrong).is_err(), "{wrong}");
-        }
+        assert!(Template::new("{no}", "topic").unwrap().bind(&batch, &options).is_err());
+        assert_eq!(Template::new("a{", "topic").unwrap_err().to_string(), "topic: `a{`: a brace has no end");
     }
 }

@@ -4,21 +4,17 @@
 //! what is durable; messages that are, and come again because their acknowledgement was lost, are acknowledged and left out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pipeline_formats::{Beside, Decoder, Part, undecodable};
+use pipeline_formats::{Beside, Decoder, Part, count_of, counted, undecodable};
 use pipeline_sdk::{
-    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, SOURCE_REPLACED,
-    Source, async_trait,
+    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Result, Rows, Source, async_trait,
 };
 
 use crate::client::{Arrived, Connection};
 use crate::config::MqttSourceConfig;
 
 const LANE: &str = "session";
-/// Of the bytes of a position.
-const VERSION: u8 = 1;
 /// The key under which the state knows the session's name, where the file gives none.
 const STATE_KEY: &str = "client-id";
 /// What one read takes from what waits, beside `batch-payloads`.
@@ -133,7 +129,7 @@ impl Mqtt {
                 }
             };
             self.sequence += 1;
-            let mut header = Header::new(self.lane.clone(), position(begin + last as u64));
+            let mut header = Header::new(self.lane.clone(), counted(begin + last as u64));
             header.sequence = self.sequence;
             messages.push(Message { header, payload });
         }
@@ -152,26 +148,10 @@ fn made_id(context: &Context) -> Result<String> {
     Ok(made)
 }
 
-/// A broker's session has no numbers of its own, and what a crash left comes in other batches: only the bytes tell.
-fn position(count: u64) -> Position {
-    let bytes: Vec<u8> = std::iter::once(VERSION).chain(count.to_le_bytes()).collect();
-    Position { bytes: bytes.into(), number: None, display: Some(Arc::from(count.to_string())) }
-}
-
-fn count_of(position: &Position) -> Result<u64> {
-    match position.bytes.split_first() {
-        Some((&VERSION, count)) if count.len() == 8 => Ok(u64::from_le_bytes(count.try_into().unwrap_or_default())),
-        _ => {
-            let text = format!("the stored position of `{LANE}` (`{position}`) was not stored by this plugin, or by another version of it");
-            Err(Error::fatal(text).code(SOURCE_REPLACED))
-        }
-    }
-}
-
 #[async_trait]
 impl Source for Mqtt {
     async fn connect(&mut self, from: &Checkpoint) -> Result<Connected> {
-        let stored = from.lanes.get(&self.lane).map(count_of).transpose()?.unwrap_or(0);
+        let stored = from.lanes.get(&self.lane).map(|it| count_of(&self.lane, it)).transpose()?.unwrap_or(0);
         self.connection = None;
         // What is durable and was not acknowledged in time comes again, by the same packet.
         let known = self.held.iter().filter(|it| it.number <= stored).map(|it| (it.packet, it.number));
@@ -200,7 +180,7 @@ impl Source for Mqtt {
 
     async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
         let Some(position) = upto.lanes.get(&self.lane) else { return Ok(()) };
-        let stored = count_of(position)?;
+        let stored = count_of(&self.lane, position)?;
         let Some(connection) = &mut self.connection else { return Ok(()) };
         while let Some(held) = self.held.pop_front_if(|held| held.number <= stored) {
             connection.acknowledge(held.packet)?;

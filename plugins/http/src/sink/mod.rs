@@ -5,7 +5,7 @@ mod client;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use pipeline_formats::{Format, Lines, encode_lines};
+use pipeline_formats::{Format, csv_header, delimiter, encode_lines};
 use pipeline_sdk::{Connected, Context, Error, Message, Payload, Position, Result, Sink, async_trait};
 
 pub use config::HttpSinkConfig;
@@ -34,10 +34,6 @@ impl Http {
     pub fn new(config: HttpSinkConfig, context: Context) -> Result<Self> {
         let client = Client::new(&config, &config.login())?;
         Ok(Self { config, context, client, refusals: 0, written: 0, refused: Vec::new(), accepted: None })
-    }
-
-    fn delimiter(&self) -> u8 {
-        self.config.delimiter.as_ref().and_then(|it| it.bytes().next()).unwrap_or(b',')
     }
 
     /// Writes rows from `written` on, and notes the ones that the server refuses for what is in them.
@@ -157,12 +153,10 @@ impl Sink for Http {
         if self.accepted.take() == Some(here) {
             return Ok(());
         }
-        let lines: Lines = encode_lines(&rows.batch, self.config.format, self.delimiter())?;
+        let delimiter = delimiter(self.config.delimiter.as_deref());
+        let lines = encode_lines(&rows.batch, self.config.format, delimiter)?;
         let header = match self.config.format == Format::Csv && self.config.header {
-            true => {
-                let schema = rows.batch.schema();
-                pipeline_formats::csv_header(&schema, self.delimiter())?
-            }
+            true => csv_header(&rows.batch.schema(), delimiter)?,
             false => Vec::new(),
         };
         let all: Vec<&[u8]> = lines.iter().collect();

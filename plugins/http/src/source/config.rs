@@ -170,8 +170,7 @@ impl SourceConfig for HttpSourceConfig {
 
 impl HttpSourceConfig {
     pub fn settings(&self) -> Settings {
-        let delimiter = self.delimiter.as_ref().and_then(|it| it.bytes().next()).unwrap_or(b',');
-        Settings { format: self.format, columns: self.columns.clone(), header: self.header, delimiter }
+        Settings::new(self.format, &self.columns, self.header, self.delimiter.as_deref())
     }
 
     /// # Errors

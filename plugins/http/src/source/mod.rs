@@ -7,13 +7,11 @@ mod config;
 mod server;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_formats::{Beside, Decoder, Part, undecodable};
+use pipeline_formats::{Beside, Decoder, Part, count_of, counted, undecodable};
 use pipeline_sdk::{
-    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, SOURCE_REPLACED,
-    Source, async_trait,
+    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Result, Rows, Source, async_trait,
 };
 use tokio::sync::oneshot;
 
@@ -25,8 +23,6 @@ use server::{Fate, Room, Server, Waiting};
 /// Says whether requests are taken.
 const HEALTH_PATH: &str = "/healthz";
 const LANE: &str = "requests";
-/// Of the bytes of a position.
-const VERSION: u8 = 1;
 
 /// Handed out and not durable yet.
 struct Held {
@@ -73,7 +69,7 @@ impl Http {
                 },
             };
             self.sequence += 1;
-            let mut header = Header::new(self.lane.clone(), position(begin + last as u64));
+            let mut header = Header::new(self.lane.clone(), counted(begin + last as u64));
             header.sequence = self.sequence;
             messages.push(Message { header, payload });
         }
@@ -89,25 +85,10 @@ impl Http {
     }
 }
 
-fn position(count: u64) -> Position {
-    let bytes: Vec<u8> = std::iter::once(VERSION).chain(count.to_le_bytes()).collect();
-    Position { bytes: bytes.into(), number: None, display: Some(Arc::from(count.to_string())) }
-}
-
-fn count_of(position: &Position) -> Result<u64> {
-    match position.bytes.split_first() {
-        Some((&VERSION, count)) if count.len() == 8 => Ok(u64::from_le_bytes(count.try_into().unwrap_or_default())),
-        _ => {
-            let text = format!("the stored position of `{LANE}` (`{position}`) was not stored by this plugin, or by another version of it");
-            Err(Error::fatal(text).code(SOURCE_REPLACED))
-        }
-    }
-}
-
 #[async_trait]
 impl Source for Http {
     async fn connect(&mut self, from: &Checkpoint) -> Result<Connected> {
-        let stored = from.lanes.get(&self.lane).map(count_of).transpose()?.unwrap_or(0);
+        let stored = from.lanes.get(&self.lane).map(|it| count_of(&self.lane, it)).transpose()?.unwrap_or(0);
         self.tell(stored);
         // Dropped without a word: to be sent again.
         self.held.clear();
@@ -137,7 +118,7 @@ impl Source for Http {
 
     async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
         if let Some(position) = upto.lanes.get(&self.lane) {
-            self.tell(count_of(position)?);
+            self.tell(count_of(&self.lane, position)?);
         }
         Ok(())
     }

@@ -113,11 +113,10 @@ impl KafkaSinkConfig {
     /// # Errors
     /// One of them is none.
     pub fn templates(&self) -> Result<Templates> {
-        let template = |path: String, text: &str| Template::new(text).map_err(|error| Error::fatal(error).path(path));
-        let headers = self.headers.iter().map(|(name, text)| Ok((name.clone(), template(format!("headers.{name}"), text)?)));
+        let headers = self.headers.iter().map(|(name, text)| Ok((name.clone(), Template::new(text, format!("headers.{name}"))?)));
         Ok(Templates {
-            topic: template("topic".into(), &self.topic)?,
-            key: self.key.as_ref().map(|text| template("key".into(), text)).transpose()?,
+            topic: Template::new(&self.topic, "topic")?,
+            key: self.key.as_ref().map(|text| Template::new(text, "key")).transpose()?,
             headers: headers.collect::<Result<_>>()?,
         })
     }

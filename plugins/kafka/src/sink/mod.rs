@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::util::display::FormatOptions;
 use parking_lot::Mutex;
-use pipeline_formats::encode_lines;
+use pipeline_formats::{delimiter, encode_lines};
 use pipeline_sdk::{Connected, Context, Error, Lane, Message, Payload, Reaction, Result, Rows, Sink, async_trait};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -100,8 +100,7 @@ impl Kafka {
     /// Hands a message's rows over; those that the client itself refuses.
     fn send(&self, index: usize, rows: &Rows) -> Result<Option<Refused>> {
         let producer = self.producer()?;
-        let delimiter = self.config.delimiter.as_ref().and_then(|it| it.bytes().next()).unwrap_or(b',');
-        let lines = encode_lines(&rows.batch, self.config.format, delimiter)?;
+        let lines = encode_lines(&rows.batch, self.config.format, delimiter(self.config.delimiter.as_deref()))?;
         let options = FormatOptions::default();
         let topics = self.templates.topic.bind(&rows.batch, &options)?;
         let keys = self.templates.key.as_ref().map(|key| key.bind(&rows.batch, &options)).transpose()?;

@@ -6,10 +6,10 @@ mod group;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pipeline_formats::{Decoder, Part, undecodable};
+use pipeline_formats::{Decoder, Part, foreign, undecodable};
 use pipeline_sdk::{
-    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, SOURCE_REPLACED,
-    Source, async_trait,
+    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, Source,
+    async_trait,
 };
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -179,10 +179,7 @@ fn position(next: i64) -> Position {
 fn offset_of(lane: &Lane, position: &Position) -> Result<i64> {
     match position.bytes.split_first() {
         Some((&VERSION, rest)) if rest.len() == 8 => Ok(i64::from_le_bytes(rest.try_into().unwrap_or_default())),
-        _ => {
-            let text = format!("the stored position of `{lane}` (`{position}`) was not stored by this plugin, or by another version of it");
-            Err(Error::fatal(text).code(SOURCE_REPLACED))
-        }
+        _ => Err(foreign(lane, position)),
     }
 }
 

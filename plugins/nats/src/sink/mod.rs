@@ -14,7 +14,7 @@ use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishEr
 use async_nats::jetstream::{self};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use pipeline_formats::encode_lines;
+use pipeline_formats::{delimiter, encode_lines};
 use pipeline_sdk::{Connected, Context, Error, Message, Payload, Position, Result, Sink, async_trait};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -139,8 +139,7 @@ impl Sink for Nats {
         if self.accepted.take() == Some((message.header.position.clone(), count)) {
             return Ok(());
         }
-        let delimiter = self.config.delimiter.as_ref().and_then(|it| it.bytes().next()).unwrap_or(b',');
-        let lines = encode_lines(&rows.batch, self.config.format, delimiter)?;
+        let lines = encode_lines(&rows.batch, self.config.format, delimiter(self.config.delimiter.as_deref()))?;
         let lines: Vec<&[u8]> = lines.iter().collect();
         let refused = self.send(message, &lines, self.template.subjects(&rows.batch)?).await?;
         let Some((_, why)) = refused.first() else { return Ok(()) };

@@ -1,44 +1,29 @@
 //! The subject of a row from its columns: `meters.{device}`.
 
+use std::fmt::Display;
+
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use pipeline_formats::{Piece, pieces};
 use pipeline_sdk::{Error, Result};
 
 #[derive(Debug)]
 pub(super) struct Template {
-    parts: Vec<Part>,
-}
-
-#[derive(Debug)]
-enum Part {
-    Text(String),
-    Column(String),
+    pieces: Vec<Piece>,
 }
 
 impl Template {
     /// # Errors
     /// Fatal: it makes no subject.
     pub fn new(text: &str) -> Result<Self> {
-        let wrong = |why: &str| Error::fatal(format!("`{text}` is no subject: {why}")).code("nats.subject").path("subject");
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(open) = rest.find('{') {
-            let close = rest[open..].find('}').map(|at| open + at).ok_or_else(|| wrong("a brace has no end"))?;
-            let name = &rest[open + 1..close];
-            if name.is_empty() || name.contains('{') {
-                return Err(wrong("a column is named in braces: `{device}`"));
-            }
-            parts.push(Part::Text(rest[..open].to_owned()));
-            parts.push(Part::Column(name.to_owned()));
-            rest = &rest[close + 1..];
-        }
-        parts.push(Part::Text(rest.to_owned()));
+        let wrong = |why: &dyn Display| Error::fatal(format!("`{text}` is no subject: {why}")).code("nats.subject").path("subject");
+        let pieces = pieces(text).map_err(|why| wrong(&why))?;
         // With a letter for each column it must be one.
-        let sample: String = parts.iter().map(|part| if let Part::Text(text) = part { text.as_str() } else { "x" }).collect();
+        let sample: String = pieces.iter().map(|piece| if let Piece::Text(text) = piece { text.as_str() } else { "x" }).collect();
         if !is_subject(&sample) {
-            return Err(wrong("levels are separated by one `.`, without blanks and wildcards"));
+            return Err(wrong(&"levels are separated by one `.`, without blanks and wildcards"));
         }
-        Ok(Self { parts })
+        Ok(Self { pieces })
     }
 
     /// The subject of each row; `None` where its columns make none.
@@ -47,26 +32,14 @@ impl Template {
     /// Rejected: there is no such column.
     pub fn subjects(&self, batch: &RecordBatch) -> Result<Vec<Option<String>>> {
         let options = FormatOptions::default().with_null("");
-        let mut formatters = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let Part::Column(name) = part else {
-                formatters.push(None);
-                continue;
-            };
-            let column = batch.column_by_name(name).ok_or_else(|| {
-                let error = Error::rejected(format!("the rows have no column `{name}`")).code("nats.subject").path("subject");
-                let known: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-                error.hint(format!("they have {}", known.join(", ")))
-            })?;
-            let formatter = ArrayFormatter::try_new(column, &options).map_err(|error| Error::rejected(format!("column `{name}`: {error}")))?;
-            formatters.push(Some(formatter));
-        }
+        let bound = |piece| Bound::new(piece, batch, &options);
+        let pieces = self.pieces.iter().map(bound).collect::<Result<Vec<_>>>()?;
         let subject = |row: usize| {
             let mut subject = String::new();
-            for (part, formatter) in self.parts.iter().zip(&formatters) {
-                match (part, formatter) {
-                    (Part::Text(text), _) => subject.push_str(text),
-                    (Part::Column(_), Some(formatter)) => {
+            for piece in &pieces {
+                match piece {
+                    Bound::Text(text) => subject.push_str(text),
+                    Bound::Column(formatter) => {
                         let text = formatter.value(row).try_to_string().ok()?;
                         // A dot would make a level of its own.
                         if text.is_empty() || text.contains('.') {
@@ -74,12 +47,33 @@ impl Template {
                         }
                         subject.push_str(&text);
                     }
-                    (Part::Column(_), None) => return None,
                 }
             }
             is_subject(&subject).then_some(subject)
         };
         Ok((0..batch.num_rows()).map(subject).collect())
+    }
+}
+
+/// A piece over the columns of one batch.
+enum Bound<'a> {
+    Text(&'a str),
+    Column(ArrayFormatter<'a>),
+}
+
+impl<'a> Bound<'a> {
+    fn new(piece: &'a Piece, batch: &'a RecordBatch, options: &'a FormatOptions<'a>) -> Result<Self> {
+        let name = match piece {
+            Piece::Text(text) => return Ok(Self::Text(text)),
+            Piece::Column(name) => name,
+        };
+        let column = batch.column_by_name(name).ok_or_else(|| {
+            let error = Error::rejected(format!("the rows have no column `{name}`")).code("nats.subject").path("subject");
+            let known: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+            error.hint(format!("they have {}", known.join(", ")))
+        })?;
+        let formatter = ArrayFormatter::try_new(column, options);
+        Ok(Self::Column(formatter.map_err(|error| Error::rejected(format!("column `{name}`: {error}")))?))
     }
 }
 
@@ -105,7 +99,7 @@ mod tests {
         assert_eq!(subjects("m.{device}.{n}").unwrap(), [some("m.d1.0"), None, None, None, some("m.é.4")]);
         assert_eq!(subjects("m").unwrap()[2], some("m"));
         assert!(subjects("m.{x}").unwrap_err().to_string().contains("no column `x`"));
-        for wrong in ["", "a..b", "a.*", "a.>", "a b", "a.{", "a.{}", "a.{b}.", "{a"] {
+        for wrong in ["", "a..b", "a.*", "a.>", "a b", "a.{", "a.{}", "a.{b}.", "{a", "a}"] {
             assert!(Template::new(wrong).unwrap_err().to_string().starts_with("subject: "), "{wrong}");
         }
     }

@@ -10,10 +10,10 @@ use async_nats::jetstream::Message as Arrived;
 use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use pipeline_formats::{Beside, Decoder, Part, undecodable};
+use pipeline_formats::{Beside, Decoder, Part, foreign, undecodable};
 use pipeline_sdk::{
-    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, SOURCE_REPLACED,
-    Source, async_trait,
+    Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, Source,
+    async_trait,
 };
 
 pub use config::NatsSourceConfig;
@@ -141,10 +141,7 @@ fn position(sequence: u64) -> Position {
 
 fn sequence_of(position: &Position, lane: &Lane) -> Result<u64> {
     let number = <[u8; 8]>::try_from(&*position.bytes).map(i64::from_le_bytes).ok().and_then(|it| u64::try_from(it).ok());
-    number.ok_or_else(|| {
-        let text = format!("the stored position of `{lane}` (`{position}`) was not stored by this plugin, or by another version of it");
-        Error::fatal(text).code(SOURCE_REPLACED)
-    })
+    number.ok_or_else(|| foreign(lane, position))
 }
 
 #[async_trait]
