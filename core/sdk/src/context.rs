@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,18 @@ impl State {
         self.host.state_put(self.shared, key, None)
     }
 
+    /// A name that stands for this state at another place: made once, with `prefix` before what no other state's name has, and kept
+    /// under `key`.
+    pub fn name(&self, key: &str, prefix: &str) -> Result<String> {
+        if let Some(known) = self.get(key)? {
+            return Ok(String::from_utf8_lossy(&known).into_owned());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let made = format!("{prefix}{:x}-{:x}", now.as_nanos(), std::process::id());
+        self.put(key, made.as_bytes())?;
+        Ok(made)
+    }
+
     /// Keys that start with `prefix`, in order.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
         self.host.state_keys(self.shared, prefix)
@@ -160,5 +173,18 @@ impl Host for Detached {
     }
     fn is_cancelled(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_once() {
+        let state = Context::detached().state();
+        let made = state.name("client-id", "pipeline-").unwrap();
+        assert!(made.starts_with("pipeline-") && state.name("client-id", "other-").unwrap() == made, "{made}");
+        assert_ne!(state.name("other", "pipeline-").unwrap(), made);
     }
 }

@@ -39,11 +39,7 @@ impl Tls {
 
     /// What is wrong without a look at the files.
     pub fn lint(&self) -> Vec<Error> {
-        match (&self.certificate, &self.key) {
-            (Some(_), None) => vec![Error::fatal("a certificate needs its key").path("tls.key")],
-            (None, Some(_)) => vec![Error::fatal("a key needs its certificate").path("tls.certificate")],
-            _ => Vec::new(),
-        }
+        lint_pair(self.certificate.as_deref(), self.key.as_deref()).into_iter().collect()
     }
 
     /// # Errors
@@ -53,6 +49,15 @@ impl Tls {
             (Some(certificate), Some(key)) => connecting(self.ca.as_deref(), Some((certificate, key))),
             _ => connecting(self.ca.as_deref(), None),
         }
+    }
+}
+
+/// What is wrong with the keys `tls.certificate` and `tls.key`, of a client or a listener.
+pub fn lint_pair(certificate: Option<&Path>, key: Option<&Path>) -> Option<Error> {
+    match (certificate, key) {
+        (Some(_), None) => Some(Error::fatal("a certificate needs its key").path("tls.key")),
+        (None, Some(_)) => Some(Error::fatal("a key needs its certificate").path("tls.certificate")),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! what is durable; messages that are, and come again because their acknowledgement was lost, are acknowledged and left out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pipeline_formats::{Beside, Decoder, Part, count_of, counted, undecodable};
 use pipeline_sdk::{
@@ -46,7 +46,7 @@ impl Mqtt {
     pub fn new(config: MqttSourceConfig, context: Context) -> Result<Self> {
         let client_id = match &config.client_id {
             Some(given) => given.clone(),
-            None => made_id(&context)?,
+            None => context.state().name(STATE_KEY, "pipeline-")?,
         };
         let (beside, decoder) = (config.beside()?, Decoder::new(config.settings())?);
         Ok(Self {
@@ -135,17 +135,6 @@ impl Mqtt {
         }
         Ok(messages)
     }
-}
-
-/// A name for the session that no other pipeline has, kept with the state.
-fn made_id(context: &Context) -> Result<String> {
-    if let Some(known) = context.state().get(STATE_KEY)? {
-        return Ok(String::from_utf8_lossy(&known).into_owned());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let made = format!("pipeline-{:x}-{:x}", now.as_nanos(), std::process::id());
-    context.state().put(STATE_KEY, made.as_bytes())?;
-    Ok(made)
 }
 
 #[async_trait]

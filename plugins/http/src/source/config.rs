@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline_formats::{Beside, Format, MQTT, Patterns, Settings, UNDECODABLE};
+use pipeline_sdk::tls::lint_pair;
 use pipeline_sdk::{ComponentDescription, Context, Error, Frame, Header, Kind, Message, Result, Source, SourceConfig, units};
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -148,11 +149,7 @@ impl SourceConfig for HttpSourceConfig {
             let error = Error::fatal(format!("`{}` is no path for requests", self.path)).path("path");
             problems.push(error.hint(format!("it begins with `/`, has no query, and is not `{}`", super::HEALTH_PATH)));
         }
-        match (&self.tls.certificate, &self.tls.key) {
-            (Some(_), None) => problems.push(Error::fatal("a certificate needs its key").path("tls.key")),
-            (None, Some(_)) => problems.push(Error::fatal("a key needs its certificate").path("tls.certificate")),
-            _ => {}
-        }
+        problems.extend(lint_pair(self.tls.certificate.as_deref(), self.tls.key.as_deref()));
         if self.body_bytes_max == 0 || self.body_bytes_max > self.waiting_bytes_max {
             problems.push(Error::fatal("from 1B to what `waiting-bytes-max` is").path("body-bytes-max"));
         }

@@ -7,7 +7,6 @@ mod config;
 mod subject;
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishErrorKind};
@@ -44,7 +43,7 @@ pub(crate) struct Nats {
 impl Nats {
     pub fn new(config: NatsSinkConfig, context: Context) -> Result<Self> {
         let template = Template::new(&config.subject)?;
-        let name = name_of(&context)?;
+        let name = context.state().name(STATE_KEY, "")?;
         Ok(Self { config, context, template, name, connection: None, waiting: VecDeque::new(), accepted: None })
     }
 
@@ -92,17 +91,6 @@ impl Nats {
         }
         Ok(refused)
     }
-}
-
-/// A name that no other sink's state has, made once.
-fn name_of(context: &Context) -> Result<String> {
-    if let Some(known) = context.state().get(STATE_KEY)? {
-        return Ok(String::from_utf8_lossy(&known).into_owned());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let made = format!("{:x}-{:x}", now.as_nanos(), std::process::id());
-    context.state().put(STATE_KEY, made.as_bytes())?;
-    Ok(made)
 }
 
 fn no_stream(subject: &str) -> Error {

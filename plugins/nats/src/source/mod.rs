@@ -4,7 +4,7 @@ mod config;
 mod consumer;
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_nats::jetstream::Message as Arrived;
 use async_nats::Subject;
@@ -51,7 +51,7 @@ impl Nats {
     pub fn new(config: NatsSourceConfig, context: Context) -> Result<Self> {
         let consumer = match &config.consumer {
             Some(given) => given.clone(),
-            None => made_name(&context)?,
+            None => context.state().name(STATE_KEY, "pipeline-")?,
         };
         let (beside, decoder) = (config.beside()?, Decoder::new(config.settings())?);
         let lane = Lane::new(&config.stream);
@@ -122,17 +122,6 @@ impl Nats {
         }
         Ok(messages)
     }
-}
-
-/// A name for the consumer that no other pipeline has, kept with the state.
-fn made_name(context: &Context) -> Result<String> {
-    if let Some(known) = context.state().get(STATE_KEY)? {
-        return Ok(String::from_utf8_lossy(&known).into_owned());
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let made = format!("pipeline-{:x}-{:x}", now.as_nanos(), std::process::id());
-    context.state().put(STATE_KEY, made.as_bytes())?;
-    Ok(made)
 }
 
 fn position(sequence: u64) -> Position {
