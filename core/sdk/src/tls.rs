@@ -2,9 +2,10 @@
 //!
 //! TLS 1.2 and 1.3 with `ring` as cryptography, named here, so that no program and no other plugin has to install one.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -12,10 +13,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::{Error, Result};
 
 pub use rustls;
+
+/// Before another try where no connection can be taken: no file descriptor is left, say.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Keys of a component that connects with TLS, each a PEM file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -128,6 +135,29 @@ impl Identity {
             }
         }
         loaded.1.clone()
+    }
+
+    /// Shakes hands with a client; `None` where that does not come about within `limit`.
+    pub async fn shake(&self, stream: TcpStream, limit: Duration) -> Option<TlsStream<TcpStream>> {
+        match tokio::time::timeout(limit, TlsAcceptor::from(self.current()).accept(stream)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS came about"),
+            Err(_) => tracing::debug!("TLS took too long"),
+        }
+        None
+    }
+}
+
+/// The next connection, whatever becomes of those that cannot be taken.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 }
 

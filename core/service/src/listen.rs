@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_sdk::tls::Identity;
+use pipeline_sdk::tls::{self, Identity};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -15,8 +14,6 @@ use tokio_util::task::AbortOnDropHandle;
 const HANDSHAKES_MAX: usize = 64;
 /// For one of them.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Before another try where none can be taken: no file descriptor is left, say.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Connections that are encrypted already.
 pub struct TlsListener {
@@ -54,24 +51,15 @@ impl axum::serve::Listener for TlsListener {
 }
 
 async fn accept(listener: TcpListener, identity: Identity, ready: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let (identity, slots) = (Arc::new(identity), Arc::new(Semaphore::new(HANDSHAKES_MAX)));
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "a connection could not be taken");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
-        let (acceptor, ready) = (TlsAcceptor::from(identity.current()), ready.clone());
+        let (stream, from) = tls::accept(&listener).await;
+        let (identity, ready) = (identity.clone(), ready.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            if let Some(stream) = identity.shake(stream, HANDSHAKE_TIMEOUT).await {
                 // The receiver is gone when the service stops.
-                Ok(Ok(stream)) => drop(ready.send((stream, from)).await),
-                Ok(Err(error)) => tracing::debug!(%error, %from, "no TLS came about"),
-                Err(_) => tracing::debug!(%from, "TLS took too long"),
+                let _ = ready.send((stream, from)).await;
             }
             drop(slot);
         });

@@ -13,12 +13,11 @@ use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, H
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use pipeline_sdk::tls::Identity;
+use pipeline_sdk::tls::{self, Identity};
 use pipeline_sdk::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_rustls::TlsAcceptor;
 
 use super::HEALTH_PATH;
 use super::config::{Answer, HttpSourceConfig};
@@ -28,8 +27,6 @@ use crate::login::Guard;
 const PERMIT_BYTES: u64 = 1 << 10;
 /// What a client is told to wait where it came too much.
 const RETRY_SECONDS: &str = "1";
-/// Before another try where no connection can be taken: no file descriptor is left, say.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What becomes of a request.
 pub(super) enum Fate {
@@ -117,14 +114,7 @@ impl Server {
 async fn accept(listener: TcpListener, identity: Option<Arc<Identity>>, shared: Arc<Shared>, slots: Arc<Semaphore>) {
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+        let (stream, _) = tls::accept(&listener).await;
         let (identity, shared) = (identity.clone(), shared.clone());
         tokio::spawn(async move {
             connection(stream, identity, shared).await;
@@ -135,11 +125,8 @@ async fn accept(listener: TcpListener, identity: Option<Arc<Identity>>, shared: 
 
 async fn connection(stream: TcpStream, identity: Option<Arc<Identity>>, shared: Arc<Shared>) {
     let Some(identity) = identity else { return serve(stream, shared).await };
-    let shaking = TlsAcceptor::from(identity.current()).accept(stream);
-    match tokio::time::timeout(shared.receive_timeout, shaking).await {
-        Ok(Ok(stream)) => serve(stream, shared).await,
-        Ok(Err(error)) => tracing::debug!(%error, "no TLS came about"),
-        Err(_) => tracing::debug!("TLS took too long"),
+    if let Some(stream) = identity.shake(stream, shared.receive_timeout).await {
+        serve(stream, shared).await;
     }
 }
 
