@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, StringArray};
 use pipeline_engine::config::IsolationLimits;
+use pipeline_engine::host::Origin;
 use pipeline_engine::host::process::{Launch, Process};
 use pipeline_sdk::abi::import::{HostParts, Library};
 use pipeline_sdk::context::Place;
@@ -34,8 +35,8 @@ pub struct Bench {
     pub library: Library,
     pub description: ComponentDescription,
     pub log: Arc<Mutex<Vec<String>>>,
-    /// Where the component is made, if not here.
-    process: Option<Arc<Process>>,
+    /// Where the component is made.
+    origin: Origin,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -44,7 +45,7 @@ pub type Done = Result<Outcome, Outcome>;
 impl Bench {
     pub fn new(job: Job, library: Library, description: ComponentDescription) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { job, library, description, log: Arc::default(), process: None, runtime })
+        Ok(Self { job, library, description, log: Arc::default(), origin: Origin::Here(library), runtime })
     }
 
     /// The same with the component in a process of its own, which opens `file`.
@@ -55,11 +56,11 @@ impl Bench {
         let (limits, log) = (IsolationLimits::default(), self.host("start").parts().log);
         let started = self.runtime.block_on(Process::start(launch, file, &self.job.component, &limits, log))?;
         count_beside(started.id());
-        Ok(Self { process: Some(started), ..self })
+        Ok(Self { origin: Origin::Process(started), ..self })
     }
 
     pub fn is_isolated(&self) -> bool {
-        self.process.is_some()
+        matches!(self.origin, Origin::Process(_))
     }
 
     pub fn make_source(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Source>, Error> {
@@ -67,35 +68,19 @@ impl Bench {
     }
 
     fn make_source_of(&self, component: &str, config: &Json, parts: HostParts) -> Result<Box<dyn Source>, Error> {
-        let place = self.place("");
-        match &self.process {
-            Some(process) => self.runtime.block_on(process.source(component, config, &place, parts)),
-            None => self.library.source(component, config, &place, parts),
-        }
+        self.runtime.block_on(self.origin.source(component, config, &self.place(""), parts))
     }
 
     pub fn make_transform(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Transform>, Error> {
-        let (component, place) = (&self.job.component, self.place(""));
-        match &self.process {
-            Some(process) => self.runtime.block_on(process.transform(component, config, &place, parts, self.limit())),
-            None => self.library.transform(component, config, &place, parts),
-        }
+        self.runtime.block_on(self.origin.transform(&self.job.component, config, &self.place(""), parts, self.limit()))
     }
 
     pub fn make_sink(&self, config: &Json, lane: &str, parts: HostParts) -> Result<Box<dyn Sink>, Error> {
-        let (component, place) = (&self.job.component, self.place(lane));
-        match &self.process {
-            Some(process) => self.runtime.block_on(process.sink(component, config, &place, parts)),
-            None => self.library.sink(component, config, &place, parts),
-        }
+        self.runtime.block_on(self.origin.sink(&self.job.component, config, &self.place(lane), parts))
     }
 
     pub fn make_service(&self, config: &Json, parts: HostParts) -> Result<Box<dyn Service>, Error> {
-        let (component, place) = (&self.job.component, self.place(""));
-        match &self.process {
-            Some(process) => self.runtime.block_on(process.service(component, config, &place, parts)),
-            None => self.library.service(component, config, &place, parts),
-        }
+        self.runtime.block_on(self.origin.service(&self.job.component, config, &self.place(""), parts))
     }
 
     /// The component's configuration in this check.

@@ -6,6 +6,7 @@
 
 mod library;
 pub mod process;
+mod origin;
 mod search;
 mod stale;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use pipeline_sdk::{Error, Kind, PluginDescription, Result};
 use crate::config::{PluginPin, reserved_key};
 use crate::graph::Catalog;
 
+pub use origin::Origin;
 pub use search::{FILE_PREFIX, SYSTEM_FOLDER, SearchPath};
 
 /// A plugin that can be used.

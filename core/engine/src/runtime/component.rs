@@ -10,11 +10,11 @@ use pipeline_sdk::{Incident, Lane, Result, Service, Sink, Source, Transform};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::isolation::Origin;
 use super::run::Shared;
 use super::task::Task;
 use crate::config::Redactor;
 use crate::graph::{BuiltInHost, Node};
+use crate::host::Origin;
 use crate::metrics::{Counter, Labels, Registry};
 use crate::state::{Change, Scope, Store};
 
@@ -164,12 +164,8 @@ impl Task {
             return built_in.source(&self.built_in_host(node));
         }
         let made = async {
-            let config = source_config(node, &self.value);
             let (place, parts, origin) = self.prepared(node, None, None).await?;
-            match origin {
-                Origin::Here(library) => library.source(&node.type_name, &config, &place, parts),
-                Origin::Process(process) => process.source(&node.type_name, &config, &place, parts).await,
-            }
+            origin.source(&node.type_name, &source_config(node, &self.value), &place, parts).await
         };
         made.await.map_err(|it| it.context(&node.path))
     }
@@ -177,11 +173,7 @@ impl Task {
     pub(super) async fn make_transform(&self, node: &Node, source_identity: &str) -> Result<Box<dyn Transform>> {
         let made = async {
             let (place, parts, origin) = self.prepared(node, None, Some(source_identity)).await?;
-            let limit = self.pipeline.settings.call_timeout;
-            match origin {
-                Origin::Here(library) => library.transform(&node.type_name, &node.config, &place, parts),
-                Origin::Process(process) => process.transform(&node.type_name, &node.config, &place, parts, limit).await,
-            }
+            origin.transform(&node.type_name, &node.config, &place, parts, self.pipeline.settings.call_timeout).await
         };
         made.await.map_err(|it| it.context(&node.path))
     }
@@ -192,10 +184,7 @@ impl Task {
         }
         let made = async {
             let (place, parts, origin) = self.prepared(node, lane, Some(source_identity)).await?;
-            match origin {
-                Origin::Here(library) => library.sink(&node.type_name, &node.config, &place, parts),
-                Origin::Process(process) => process.sink(&node.type_name, &node.config, &place, parts).await,
-            }
+            origin.sink(&node.type_name, &node.config, &place, parts).await
         };
         made.await.map_err(|it| it.context(&node.path))
     }
@@ -210,23 +199,17 @@ pub(super) async fn make_service(run: &Shared, node: &Node, stop: &CancellationT
     let place = Place { component: node.name.clone(), negotiated: node.negotiated.clone(), ..Place::default() };
     let parts = parts(run, &place, &node.type_name, stop);
     let made = async {
-        if node.is_isolated() {
-            return run.start_process(node, &parts).await?.service(&node.type_name, &node.config, &place, parts).await;
-        }
-        let library = run.plugins.library(node.kind, &node.type_name)?;
-        library.service(&node.type_name, &node.config, &place, parts)
+        let origin = run.origin(node, &parts).await?;
+        origin.service(&node.type_name, &node.config, &place, parts).await
     };
     made.await.map_err(|it| it.context(&node.path))
 }
 
 /// What a source finds to make tasks of.
 pub(super) async fn discover(run: &Shared, pipeline: &str, node: &Node, stop: &CancellationToken) -> Result<Vec<String>> {
-    if node.is_isolated() {
-        let place = Place { pipeline: pipeline.to_owned(), component: node.name.clone(), ..Place::default() };
-        let process = run.start_process(node, &parts(run, &place, &node.type_name, stop)).await?;
-        return process.discover(&node.type_name, &node.config).await;
-    }
-    run.plugins.library(node.kind, &node.type_name)?.discover(&node.type_name, &node.config).await
+    let place = Place { pipeline: pipeline.to_owned(), component: node.name.clone(), ..Place::default() };
+    let origin = run.origin(node, &parts(run, &place, &node.type_name, stop)).await?;
+    origin.discover(&node.type_name, &node.config).await
 }
 
 /// The source's configuration for one task: the task key holds that value alone.

@@ -4,23 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipeline_sdk::abi::import::{HostParts, Library};
-use pipeline_sdk::{Error, Kind, Message, Result};
+use pipeline_sdk::{Error, Kind, Message, Reaction, Result};
 
+use super::call::Failure;
+use super::letter::Verdict;
 use super::run::Shared;
 use super::task::Task;
 use super::transform::unblocked;
 use crate::graph::Node;
+use crate::host::Origin;
 use crate::host::process::{self, Process};
 use crate::metrics::Labels;
 
 /// The counter of processes that were started again.
 pub(super) const RESTARTS: &str = "process_restarts";
-
-/// Where a component is made.
-pub(super) enum Origin {
-    Here(Library),
-    Process(Arc<Process>),
-}
 
 /// The processes of a task by the paths of its components, for as long as it lives. A component's instances share one.
 #[derive(Default)]
@@ -34,17 +31,20 @@ impl Processes {
 }
 
 impl Shared {
-    /// A new process for a component.
+    /// Where a component is made: in this process, or in a new one of its own.
     ///
     /// # Errors
-    /// It does not come up, or this program cannot start any.
-    pub async fn start_process(&self, node: &Node, parts: &HostParts) -> Result<Arc<Process>> {
+    /// No plugin has it; its process does not come up, or this program cannot start any.
+    pub async fn origin(&self, node: &Node, parts: &HostParts) -> Result<Origin> {
         let plugin = self.plugins.plugin(node.kind, &node.type_name)?;
+        if !node.is_isolated() {
+            return Ok(Origin::Here(plugin.library()));
+        }
         let launch = self.options.launch.as_ref().ok_or_else(|| {
             Error::fatal("this program does not start processes for components").code(process::START).hint("leave `isolation` out")
         })?;
         let limits = self.isolation.read().clone();
-        Process::start(launch, plugin.file()?, &node.name, &limits, parts.log.clone()).await
+        Ok(Origin::Process(Process::start(launch, plugin.file()?, &node.name, &limits, parts.log.clone()).await?))
     }
 
     /// The process of a component was started again.
@@ -55,21 +55,23 @@ impl Shared {
 }
 
 impl Task {
-    /// Where a component is made: in this process, or in its own, which is started where it does not run.
+    /// Where a component of this task is made: a process that runs is used again.
     pub(super) async fn origin(&self, node: &Node, parts: &HostParts) -> Result<Origin> {
         if !node.is_isolated() {
-            return Ok(Origin::Here(self.run.plugins.library(node.kind, &node.type_name)?));
+            return self.run.origin(node, parts).await;
         }
         let mut processes = self.processes.0.lock().await;
         if let Some(process) = processes.get(&node.path).filter(|process| !process.has_ended()) {
             return Ok(Origin::Process(process.clone()));
         }
-        let process = self.run.start_process(node, parts).await?;
-        if processes.insert(node.path.clone(), process.clone()).is_some() {
+        let origin = self.run.origin(node, parts).await?;
+        if let Origin::Process(process) = &origin
+            && processes.insert(node.path.clone(), process.clone()).is_some()
+        {
             let (pipeline, task, component) = (self.key.pipeline.clone(), self.value.clone(), node.name.clone());
             self.run.count_restart(&Labels { pipeline, task, component, lane: None });
         }
-        Ok(Origin::Process(process))
+        Ok(origin)
     }
 }
 
@@ -102,5 +104,18 @@ impl Decoder {
         }
         let decoder = opened.as_mut().ok_or_else(|| Error::fatal("the source has no process").code("engine.bug"))?;
         unblocked(node, || decoder.decode(frame))
+    }
+
+    /// The rows of a frame, for `node`; none where it is rejected, and that node's policy made a dead letter of it.
+    pub async fn rows(&mut self, task: &Task, node: &Node, frame: Message) -> Result<Vec<Message>, Failure> {
+        let kept = (task.verdict(node, &frame) == Verdict::Keep).then(|| frame.clone());
+        match (self.decode(task, frame).await, kept) {
+            (Ok(rows), _) => Ok(rows),
+            (Err(error), Some(frame)) if error.reaction == Reaction::Rejected => {
+                task.keep_letter(node, &frame, &error).await?;
+                Ok(Vec::new())
+            }
+            (Err(error), _) => Err(Failure::of(error)),
+        }
     }
 }

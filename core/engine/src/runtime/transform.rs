@@ -113,19 +113,11 @@ async fn applied(
     }
 }
 
-/// The rows of a frame where `step` needs them; a frame that its source's decoder rejects becomes a dead letter where the policy says so.
+/// The rows of a frame where `step` needs them.
 async fn decoded(task: &Task, decoder: &mut Decoder, step: &Step, message: Message) -> Result<Vec<Message>, Failure> {
     match &message.payload {
         Payload::Frame(frame) if step.decodes.contains(&*frame.format) => {
-            let kept = (task.verdict(&step.node, &message) == Verdict::Keep).then(|| message.clone());
-            match (decoder.decode(task, message).await, kept) {
-                (Ok(decoded), _) => Ok(decoded),
-                (Err(error), Some(message)) if error.reaction == Reaction::Rejected => {
-                    task.keep_letter(&step.node, &message, &error).await?;
-                    Ok(Vec::new())
-                }
-                (Err(error), _) => Err(Failure::of(error).context(&step.node.path)),
-            }
+            decoder.rows(task, &step.node, message).await.map_err(|it| it.context(&step.node.path))
         }
         _ => Ok(vec![message]),
     }

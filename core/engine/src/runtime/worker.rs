@@ -253,16 +253,9 @@ impl Worker {
             match &message.payload {
                 Payload::Frame(frame) if self.step().decodes.contains(&*frame.format) => {
                     let (whole, task) = (message.header.clone(), self.task.clone());
-                    let node = &task.pipeline.sinks[self.index].node;
-                    let kept = (task.verdict(node, &message) == Verdict::Keep).then(|| message.clone());
-                    match (self.decoder.decode(&task, message).await, kept) {
-                        (Ok(mut decoded), _) => {
-                            replays::flag_parts(&whole, &mut decoded);
-                            out.extend(decoded);
-                        }
-                        (Err(error), Some(message)) if error.reaction == Reaction::Rejected => task.keep_letter(node, &message, &error).await?,
-                        (Err(error), _) => return Err(Failure::of(error)),
-                    }
+                    let mut rows = self.decoder.rows(&task, &task.pipeline.sinks[self.index].node, message).await?;
+                    replays::flag_parts(&whole, &mut rows);
+                    out.extend(rows);
                 }
                 _ => out.push(message),
             }
