@@ -58,6 +58,11 @@ pub fn load_file(path: &Path) -> Result<File, Report> {
     File::load(path, &|name| std::env::var(name).ok())
 }
 
+/// Reads a file for what connects to nothing: variables that are not set are empty.
+pub fn load_unset(path: &Path) -> Result<File, Report> {
+    File::load(path, &|name| Some(std::env::var(name).unwrap_or_default()))
+}
+
 /// Checks files against plugins and against each other.
 ///
 /// # Errors

@@ -135,9 +135,10 @@ fn differing(file: &str, running: &Running, notes: &BTreeMap<String, String>) ->
     let wanted = |task: &TaskName| notes.get(&name(file, task)).map(String::as_str);
     let (mut to_stop, mut to_start) = (Vec::new(), Vec::new());
     for task in running.tasks() {
-        match (wanted(&task), stopped.contains(&task)) {
-            (Some("stopped"), false) => to_stop.push(task),
-            (Some("started"), true) => to_start.push(task),
+        let is_stopped = stopped.contains(&task);
+        match wanted(&task) {
+            Some(note) if note == Wanted::Stopped.note() && !is_stopped => to_stop.push(task),
+            Some(note) if note == Wanted::Started.note() && is_stopped => to_start.push(task),
             _ => {}
         }
     }

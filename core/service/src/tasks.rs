@@ -1,6 +1,6 @@
 //! Tasks as the API shows them, and what is asked of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pipeline_engine::config::problem::closest;
@@ -176,7 +176,7 @@ impl Supervisor {
 }
 
 /// What an operator stopped: a restart of everything leaves it so.
-pub(crate) fn stopped(running: &Running) -> Vec<TaskName> {
+pub(crate) fn stopped(running: &Running) -> BTreeSet<TaskName> {
     let stopped = running.states().into_iter().filter(|(_, state, _)| *state == TaskState::Stopped);
     stopped.map(|(task, ..)| task).collect()
 }

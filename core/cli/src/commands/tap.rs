@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pipeline_engine::config::File;
 use pipeline_service::api::{Seen, SeenKind, TapQuery};
 use pipeline_service::client::{Address, Client, ClientError};
 use serde_json::Value as Json;
@@ -12,6 +11,7 @@ use serde_json::Value as Json;
 use super::replica::service::ServiceArgs;
 use super::run::{Signals, block_on, duration};
 use crate::error::{CommandError, CommandResult};
+use crate::host::load_unset;
 use crate::output::{Output, table_of, table_text};
 use crate::socket::{run_socket, socket_path};
 
@@ -128,7 +128,7 @@ impl Args {
         if let Some(state) = &self.state {
             return state.clone();
         }
-        match File::load(path, &|name| Some(std::env::var(name).unwrap_or_default())) {
+        match load_unset(path) {
             Ok(file) => {
                 output.learn(&file.redactor);
                 file.state

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::run::{block_on, run_options};
 use crate::error::{CommandError, CommandResult};
-use crate::host::HostArgs;
+use crate::host::{HostArgs, load_unset};
 use crate::output::Output;
 
 /// Run the `[[test]]` cases of files
@@ -93,7 +93,7 @@ struct Summary<'a> {
 
 impl Args {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
-        let files: Vec<Result<File, Report>> = self.files.iter().map(|path| load(path)).collect();
+        let files: Vec<Result<File, Report>> = self.files.iter().map(|path| load_unset(path)).collect();
         let readable: Vec<File> = files.iter().flatten().cloned().collect();
         readable.iter().for_each(|file| output.learn(&file.redactor));
         let plugins = Arc::new(host.plugins(&readable, None, output));
@@ -115,11 +115,6 @@ impl Args {
         }
         block_on(all(&chosen, &plugins, self.json, output))
     }
-}
-
-/// Without variables: a case connects to nothing.
-fn load(path: &std::path::Path) -> Result<File, Report> {
-    File::load(path, &|name| Some(std::env::var(name).unwrap_or_default()))
 }
 
 fn no_case(only: Option<&str>) -> CommandError {

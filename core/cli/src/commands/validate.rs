@@ -67,7 +67,7 @@ fn print(graphs: &[Graph], output: &Output) {
     }
     let mut rows = table(["FILE", "", "PIPELINES", "REPLICAS", "SERVICES"]);
     for graph in graphs {
-        let counts = [graph.pipelines.iter().filter(|it| it.buffer_of.is_none()).count(), graph.replicas.len(), graph.services.len()].map(|count| count.to_string());
+        let counts = [graph.own_pipelines().count(), graph.replicas.len(), graph.services.len()].map(|count| count.to_string());
         let [pipelines, replicas, services] = counts;
         rows.add_row([graph.file.clone(), "valid".into(), pipelines, replicas, services]);
     }
@@ -79,7 +79,7 @@ fn checked(result: &Result<Graph, Report>) -> Checked<'_> {
         Ok(graph) => Checked {
             file: graph.file.clone(),
             valid: true,
-            pipelines: Some(graph.pipelines.iter().filter(|it| it.buffer_of.is_none()).map(|pipeline| pipeline.name.as_str()).collect()),
+            pipelines: Some(graph.own_pipelines().map(|pipeline| pipeline.name.as_str()).collect()),
             services: Some(graph.services.iter().map(|service| service.name.as_str()).collect()),
             problems: Vec::new(),
         },

@@ -37,6 +37,13 @@ pub struct Graph {
     pub(crate) text: Arc<str>,
 }
 
+impl Graph {
+    /// Those that the file declares or a replica stands for, without those that empty disk buffers.
+    pub fn own_pipelines(&self) -> impl Iterator<Item = &PipelineGraph> {
+        self.pipelines.iter().filter(|it| it.buffer_of.is_none())
+    }
+}
+
 /// One pipeline: a chain that ends in one branch a sink.
 #[derive(Clone, Debug)]
 pub struct PipelineGraph {

@@ -102,6 +102,16 @@ struct Live {
     has_advanced: bool,
 }
 
+impl Live {
+    /// As it is shown: with a trouble it only seems to run.
+    fn state(&self) -> TaskState {
+        match (&self.state, &self.trouble) {
+            (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
+            (state, _) => state.clone(),
+        }
+    }
+}
+
 impl Task {
     pub fn new(run: Arc<Shared>, pipeline: Arc<PipelineGraph>, value: String, stop: CancellationToken) -> Self {
         let source = pipeline.source.node.name.clone();
@@ -215,11 +225,7 @@ impl Task {
     /// The state, and since when, in milliseconds since the epoch.
     pub fn state(&self) -> (TaskState, i64) {
         let live = self.live.lock();
-        let state = match (&live.state, &live.trouble) {
-            (TaskState::Running, Some(trouble)) => TaskState::Reconnecting(trouble.clone()),
-            (state, _) => state.clone(),
-        };
-        (state, live.since_ms)
+        (live.state(), live.since_ms)
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -356,7 +362,6 @@ impl Task {
     }
 
     pub fn status(&self) -> PipelineStatus {
-        let (state, since_ms) = self.state();
         let buffered = self.pipeline.fills().filter_map(|folder| self.run.buffers.held(folder));
         let buffered = buffered.reduce(|one, other| Held { rows: one.rows + other.rows, bytes: one.bytes + other.bytes }).unwrap_or_default();
         let live = self.live.lock();
@@ -372,8 +377,8 @@ impl Task {
         PipelineStatus {
             pipeline: self.key.pipeline.clone(),
             task: self.value.clone(),
-            state,
-            since_ms,
+            state: live.state(),
+            since_ms: live.since_ms,
             counts: Counts {
                 messages_read: counters.messages_read.get(),
                 rows_read: counters.rows_read.get(),
