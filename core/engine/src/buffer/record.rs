@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
-use pipeline_sdk::{Change, ChangeKind, Error, Frame, Header, Lane, Mark, Message, Opaque, Payload, Position, Result, Rows, Run};
+use pipeline_sdk::abi::convert::ChangeText;
+use pipeline_sdk::{Error, Frame, Header, Lane, Mark, Message, Opaque, Payload, Position, Result, Rows, Run};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
 
 /// Sequence, rows before and rows, then the length of the JSON.
 const FIXED: usize = 8 + 8 + 8 + 4;
@@ -34,7 +34,8 @@ struct Meta {
 enum Kind {
     Rows { runs: Vec<StoredRun> },
     Frame { format: String, namespace: String, rows: u64, tables: u32 },
-    Change { change: ChangeKind, identity: String, namespace: String, group: Option<String>, tables: Vec<String>, detail: Json, raw: Option<String> },
+    /// `raw` is the format of the opaque form.
+    Change { change: ChangeText, raw: Option<String> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,16 +61,7 @@ pub(super) fn encode(message: &Message, sequence: u64, rows_before: u64) -> Resu
         }
         Payload::Change(change) => {
             let data = change.raw.as_ref().map_or_else(Vec::new, |raw| raw.data.to_vec());
-            let kind = Kind::Change {
-                change: change.kind,
-                identity: change.identity.clone(),
-                namespace: change.namespace.to_string(),
-                group: change.group.as_deref().map(str::to_owned),
-                tables: change.tables.iter().map(|it| it.to_string()).collect(),
-                detail: change.detail.clone(),
-                raw: change.raw.as_ref().map(|raw| raw.format.to_string()),
-            };
-            (kind, data)
+            (Kind::Change { change: ChangeText::of(change), raw: change.raw.as_ref().map(|raw| raw.format.to_string()) }, data)
         }
     };
     let replicated = match &message.header.mark {
@@ -121,15 +113,10 @@ pub(super) fn decode(payload: &[u8], lane: &Lane) -> Result<Message> {
             let data = bytes::Bytes::copy_from_slice(data);
             Payload::Frame(Frame { format: format.into(), data, namespace: namespace.into(), rows, tables })
         }
-        Kind::Change { change, identity, namespace, group, tables, detail, raw } => Payload::Change(Change {
-            kind: change,
-            identity,
-            namespace: namespace.into(),
-            group: group.map(Arc::from),
-            tables: tables.into_iter().map(Arc::from).collect(),
-            detail,
-            raw: raw.map(|format| Opaque { format: format.into(), data: bytes::Bytes::copy_from_slice(data) }),
-        }),
+        Kind::Change { change, raw } => {
+            let raw = raw.map(|format| Opaque { format: format.into(), data: bytes::Bytes::copy_from_slice(data) });
+            Payload::Change(change.into_change(raw))
+        }
     };
     Ok(Message { header, payload })
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::record;
 
 /// Name and version of the format.
-pub(super) const MAGIC: [u8; 8] = *b"plbuf\0\0\x01";
+pub(super) const MAGIC: [u8; 8] = *b"plbuf\0\0\x02";
 /// Length and CRC.
 pub(super) const HEAD: usize = 8;
 const SUFFIX: &str = ".segment";
