@@ -7,7 +7,7 @@ use pipeline_sdk::{
     SinkConfig, Site, SiteConfig, Source, SourceConfig, Transform, TransformConfig,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub fn catalog() -> Linked {
     let replica = ReplicaDescription {
@@ -41,16 +41,15 @@ macro_rules! unbuilt {
                 $lint(self)
             })?
             fn build(self, _context: Context) -> Result<$made> {
-                Err(Error::fatal("is described only"))
+                Err(Error::fatal(format!("is described only: {}", serde_json::json!(self))))
             }
         }
     };
 }
 
 /// Replays a tape.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Tape {
     /// Where the tape is, such as `tape://user:password@host:port`.
     address: String,
@@ -88,7 +87,7 @@ unbuilt!(
 );
 
 /// How rows are written.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Mode {
     /// One after the other.
@@ -98,9 +97,8 @@ enum Mode {
 }
 
 /// Limits of a table.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Limits {
     /// Rows at once.
     rows: u32,
@@ -109,18 +107,16 @@ struct Limits {
 }
 
 /// Where a table is kept.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 enum Place {
     Memory {},
     Disk { folder: String },
 }
 
 /// Writes a table.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Table {
     /// Where the table is.
     address: String,
@@ -139,16 +135,15 @@ unbuilt!(
     ComponentDescription::new("table", Kind::Sink, "Writes a table").provides(MARKS_WRITES).frames("tape-raw")
 );
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct TapeSite {
     address: String,
 }
 
 unbuilt!(SiteConfig, TapeSite, Box<dyn Site>, ComponentDescription::new("tape", Kind::Site, "A tape's site"));
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LoopMark {}
 
@@ -163,9 +158,8 @@ unbuilt!(
 );
 
 /// Reads lines of comma-separated values.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Csv {
     file: String,
 }
@@ -173,17 +167,15 @@ struct Csv {
 unbuilt!(SourceConfig, Csv, Box<dyn Source>, ComponentDescription::new("csv", Kind::Source, "Reads lines"));
 
 /// Writes lines. Does not forbid unknown keys, which is no difference here.
-#[derive(Deserialize, JsonSchema)]
-#[allow(dead_code, reason = "fields are there for their schema")]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Lines {
     file: String,
 }
 
 unbuilt!(SinkConfig, Lines, Box<dyn Sink>, ComponentDescription::new("lines", Kind::Sink, "Writes lines"));
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Where {
     condition: String,
 }
@@ -195,9 +187,8 @@ unbuilt!(
     ComponentDescription::new("where", Kind::Transform, "Passes rows that fulfil a condition")
 );
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "fields are there for their schema")]
 struct Node {
     #[schemars(extend("format" = "path"))]
     data: String,
