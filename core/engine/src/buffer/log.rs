@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pipeline_sdk::{Error, Message, Result};
@@ -32,6 +33,8 @@ pub(super) struct Log {
     pub folder: PathBuf,
     pub identity: String,
     state: Mutex<State>,
+    /// The file that was read last, by its first record: records are read one after the other.
+    reading: Mutex<Option<(u64, Arc<File>)>>,
     /// Something was appended.
     pub appended: Notify,
     /// Something was deleted, or may be written again.
@@ -98,7 +101,7 @@ impl Log {
         let first = &segments[0];
         let done = Mark { sequence: first.first, rows: first.rows_before, segment: first.first, at: MAGIC.len() as u64 };
         let state = State { settings: settings.clone(), segments, file, next, rows, is_dirty: false, done };
-        Ok(Self { folder: folder.to_owned(), identity, state: Mutex::new(state), appended: Notify::new(), released: Notify::new() })
+        Ok(Self { folder: folder.to_owned(), identity, state: Mutex::new(state), reading: Mutex::default(), appended: Notify::new(), released: Notify::new() })
     }
 
     pub fn set(&self, settings: &Buffer) {
@@ -151,8 +154,9 @@ impl Log {
         }
         state.next += 1;
         state.rows += message.row_count();
-        let must_sync = state.settings.fsync == Fsync::Message;
+        let (must_sync, kept) = (state.settings.fsync == Fsync::Message, state.segments[0].first);
         drop(state);
+        self.close_before(kept);
         if must_sync {
             self.sync()?;
         }
@@ -223,8 +227,8 @@ impl Log {
             return Ok(Read::Damaged { place: format!("{} is gone", self.folder.display()), lost: behind.sequence - mark.sequence, behind });
         };
         let path = holder.path(&self.folder);
-        let mut file = File::open(&path).map_err(|error| io(&path, &error))?;
-        if let Found::Record(payload, at) = segment::read_at(&mut file, mark.at, holder.bytes).map_err(|error| io(&path, &error))?
+        let file = self.opened(&holder).map_err(|error| io(&path, &error))?;
+        if let Found::Record(payload, at) = segment::read_at(&file, mark.at, holder.bytes).map_err(|error| io(&path, &error))?
             && let Some(numbers) = record::numbers(&payload).filter(|it| it.sequence == mark.sequence)
         {
             let behind = match &following {
@@ -234,11 +238,29 @@ impl Log {
             return Ok(Read::Record { payload, behind });
         }
         let place = format!("{} at byte {}", path.display(), mark.at);
-        let behind = match segment::next_whole(&mut file, mark.at, holder.bytes, mark.sequence).map_err(|error| io(&path, &error))? {
+        let behind = match segment::next_whole(&file, mark.at, holder.bytes, mark.sequence).map_err(|error| io(&path, &error))? {
             Some((at, sequence)) => Mark { sequence, rows: mark.rows, segment: holder.first, at },
             None => following.as_ref().map_or(Mark { sequence: next, rows: mark.rows, segment: holder.first, at: holder.bytes }, to_following),
         };
         Ok(Read::Damaged { place, lost: behind.sequence - mark.sequence, behind })
+    }
+
+    /// The file of a segment, open for reading.
+    fn opened(&self, segment: &Segment) -> std::io::Result<Arc<File>> {
+        let mut reading = self.reading.lock();
+        if let Some((first, file)) = &*reading
+            && *first == segment.first
+        {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(segment.path(&self.folder))?);
+        *reading = Some((segment.first, file.clone()));
+        Ok(file)
+    }
+
+    /// A file that was deleted keeps its room for as long as it is open.
+    fn close_before(&self, kept: u64) {
+        self.reading.lock().take_if(|(first, _)| *first < kept);
     }
 
     /// Everything before `mark` is durable at the sink: files that hold nothing else are deleted.
@@ -250,7 +272,9 @@ impl Log {
             // What cannot be deleted now is deleted when it is read again.
             let _ = std::fs::remove_file(gone.path(&self.folder));
         }
+        let kept = state.segments[0].first;
         drop(state);
+        self.close_before(kept);
         self.released.notify_one();
     }
 }
@@ -336,12 +360,12 @@ fn open_last(path: &Path, mut segment: Segment) -> std::io::Result<Option<(Segme
     }
     let (mut at, mut next, mut rows) = (MAGIC.len() as u64, segment.first, segment.rows_before);
     while at < segment.bytes {
-        match segment::read_at(&mut file, at, segment.bytes)? {
+        match segment::read_at(&file, at, segment.bytes)? {
             Found::Record(payload, behind) => {
                 let numbers = record::numbers(&payload).unwrap_or(record::Numbers { sequence: next, rows_behind: rows });
                 (at, next, rows) = (behind, numbers.sequence + 1, numbers.rows_behind);
             }
-            Found::Nothing => match segment::next_whole(&mut file, at, segment.bytes, next)? {
+            Found::Nothing => match segment::next_whole(&file, at, segment.bytes, next)? {
                 // Whole records follow: the reader says what is wrong here.
                 Some((behind, sequence)) => (at, next) = (behind, sequence),
                 None => {

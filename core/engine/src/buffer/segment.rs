@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::record;
@@ -71,13 +72,12 @@ pub(super) enum Found {
 }
 
 /// Reads the record at `at` of a file with `end` bytes.
-pub(super) fn read_at(file: &mut File, at: u64, end: u64) -> Result<Found> {
+pub(super) fn read_at(file: &File, at: u64, end: u64) -> Result<Found> {
     let mut head = [0; HEAD];
     if at + HEAD as u64 > end {
         return Ok(Found::Nothing);
     }
-    file.seek(SeekFrom::Start(at))?;
-    file.read_exact(&mut head)?;
+    file.read_exact_at(&mut head, at)?;
     let length = u64::from(u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
     let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     let behind = at + HEAD as u64 + length;
@@ -85,15 +85,15 @@ pub(super) fn read_at(file: &mut File, at: u64, end: u64) -> Result<Found> {
         return Ok(Found::Nothing);
     }
     let mut payload = vec![0; length as usize];
-    file.read_exact(&mut payload)?;
+    file.read_exact_at(&mut payload, at + HEAD as u64)?;
     Ok(if crc32fast::hash(&payload) == crc { Found::Record(payload, behind) } else { Found::Nothing })
 }
 
 /// The next whole record behind a damaged one: its place, and its sequence. `expected` is that of the damaged one.
-pub(super) fn next_whole(file: &mut File, damaged_at: u64, end: u64, expected: u64) -> Result<Option<(u64, u64)>> {
+pub(super) fn next_whole(mut file: &File, damaged_at: u64, end: u64, expected: u64) -> Result<Option<(u64, u64)>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(damaged_at))?;
-    file.by_ref().take(end.saturating_sub(damaged_at)).read_to_end(&mut bytes)?;
+    file.take(end.saturating_sub(damaged_at)).read_to_end(&mut bytes)?;
     for at in 1..bytes.len().saturating_sub(HEAD) {
         let length = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
         let Some(payload) = bytes.get(at + HEAD..at + HEAD + length) else { continue };
