@@ -4,6 +4,7 @@
 //! test starts, or a real server: set `PIPELINE_TEST_SITES=HOST:PORT,HOST:PORT` to run the same tests against a real pair.
 
 mod api;
+mod kit;
 mod pair;
 mod process;
 mod scene;
@@ -12,6 +13,7 @@ mod watch;
 mod writer;
 
 pub use api::{Api, ask_over_tcp};
+pub use kit::{Findings, check_plugin, is_full_tier};
 pub use pair::{Pair, drop_topics, free_port, pipelines, start_node, start_node_with, wait_for_node};
 pub use process::{Process, binary};
 pub use scene::{Outcome, Scene};

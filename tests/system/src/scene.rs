@@ -47,8 +47,10 @@ impl Scene {
         start_node_with(&self.path(name), None, settings, &[]).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    pub fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.path(name), text).expect("a file in a temporary folder");
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        let written = std::fs::create_dir_all(path.parent().unwrap_or(&path)).and_then(|()| std::fs::write(&path, text));
+        written.expect("a file in a temporary folder");
     }
 
     pub fn read(&self, name: &str) -> String {

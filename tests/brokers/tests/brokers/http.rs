@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pipeline_tests::{Process, Scene, free_port};
 
-use crate::rig::{check_plugin, ids, stop, wait_for, wait_for_ids, wait_for_port};
+use crate::rig::{check_plugin, ci_checks, ends_well, example, ids, stop, wait_for, wait_for_ids, wait_for_port};
 
 /// Status and text; `None` where there was no answer.
 fn request(method: &str, url: &str, token: Option<&str>, body: &str) -> Option<(u16, String)> {
@@ -36,8 +36,8 @@ fn http_what_was_answered_is_durable() {
     scene.write("p.toml", &file);
     let url = format!("http://127.0.0.1:{port}/");
     let start = || {
-        let run = scene.start(&["run", "p.toml"], "run.log");
-        wait_for_port(port, &run);
+        let mut run = scene.start(&["run", "p.toml"], "run.log");
+        wait_for_port(port, &mut run);
         run
     };
     let mut run = Some(start());
@@ -80,8 +80,8 @@ fn http_refuses_what_is_wrong_or_too_much() {
          [pipeline.p.source]\ntype = \"http\"\nlisten = \"127.0.0.1:{port}\"\npath = \"/in\"\ntoken = \"top secret\"\nbody-bytes-max = \"1KiB\"\n"
     );
     scene.write("p.toml", &file);
-    let run = scene.start(&["run", "p.toml"], "run.log");
-    wait_for_port(port, &run);
+    let mut run = scene.start(&["run", "p.toml"], "run.log");
+    wait_for_port(port, &mut run);
     let check = |method: &str, path: &str, token: Option<&str>, body: &str, status: u16, words: &str| {
         let (found, text) = request(method, &format!("http://127.0.0.1:{port}{path}"), token, body).unwrap();
         assert!(found == status && text.contains(words), "{method} {path}: {found} {text}, expected {status} {words}");
@@ -214,7 +214,7 @@ fn http_a_server_that_vanishes_is_waited_for() {
             serve(stream, &seen, &bodies, &|_, _| (200, ""));
         }
     });
-    assert!(run.wait(crate::rig::LIMIT).unwrap().success(), "{}", run.output());
+    ends_well(&mut run);
     let rows: usize = scene.read("bodies").lines().map(|line| serde_json::from_str::<Vec<serde_json::Value>>(line).unwrap().len()).sum();
     assert_eq!(rows, 200);
 }
@@ -223,11 +223,10 @@ fn http_a_server_that_vanishes_is_waited_for() {
 fn http_the_example_writes_what_is_posted() {
     let mut scene = Scene::new();
     let port = free_port().unwrap();
-    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/webhook-to-files.toml")).unwrap();
-    scene.write("p.toml", &example.replace("8080", &port.to_string()));
+    scene.write("p.toml", example("webhook-to-files.toml").replace("8080", &port.to_string()));
     scene.environment.push(("TOKEN", "secret".into()));
-    let run = scene.start(&["run", "p.toml"], "run.log");
-    wait_for_port(port, &run);
+    let mut run = scene.start(&["run", "p.toml"], "run.log");
+    wait_for_port(port, &mut run);
     let url = format!("http://127.0.0.1:{port}/events");
     assert_eq!(request("POST", &url, Some("secret"), "{\"id\":0,\"kind\":\"start\"}").unwrap().0, 200);
     stop(run);
@@ -246,5 +245,5 @@ fn http_passes_the_conformance_kit() {
         server.port,
         server.bodies.display()
     );
-    assert!(check_plugin(&scene, "http", &kit) >= 7);
+    assert!(check_plugin(&scene, "http", &kit, ci_checks()) >= 7);
 }

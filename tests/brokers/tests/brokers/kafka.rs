@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use pipeline_tests::{binary, free_port, start_node};
+use pipeline_tests::{Process, Scene, binary, free_port};
 
-use crate::counterpart::{LIMIT, Server, Work, program, run, wait_until};
+use crate::rig::{check_plugin, ends_well, example, ids, program, rows_in, run, run_file, start, stop, wait_for, wait_for_port};
 
 struct Kafka {
     folder: tempfile::TempDir,
     port: u16,
-    server: Option<Server>,
+    server: Option<Process>,
 }
 
 /// The jars that `tests/brokers/kafka/prepare` fetched.
@@ -49,18 +49,16 @@ impl Kafka {
     }
 
     fn begin(&mut self) {
-        let log = self.folder.path().join("log");
         let mut command = java("kafka.Kafka");
-        self.server = Some(Server::start(command.arg(self.folder.path().join("server.properties")), &log));
-        wait_until("Kafka starts", || {
-            assert!(self.server.as_mut().unwrap().is_running(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
-            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-        });
+        command.arg(self.folder.path().join("server.properties"));
+        let mut server = Process::spawn(command, &self.folder.path().join("log")).unwrap();
+        wait_for_port(self.port, &mut server);
+        self.server = Some(server);
     }
 
     /// kill -9, and a start.
     fn kill_and_start(&mut self) {
-        self.server.take().unwrap().kill();
+        self.server.take().unwrap().kill().unwrap();
         self.begin();
     }
 
@@ -68,8 +66,8 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    fn work(&self) -> Work {
-        Work::new(&[("KAFKA", self.brokers())])
+    fn scene(&self) -> Scene {
+        Scene { environment: vec![("KAFKA", self.brokers())], ..Scene::new() }
     }
 
     /// Messages of a topic as Kafka's own client prints them.
@@ -97,11 +95,11 @@ impl Kafka {
     }
 
     /// Fills a topic with these lines, in their order, in one partition.
-    fn fill(&self, work: &Work, topic: &str, lines: &[String]) {
-        let work = &Work::new(&work.environment);
-        work.write(&format!("{topic}.in.csv"), format!("payload\n{}", lines.iter().map(|line| format!("\"{}\"\n", line.replace('"', "\"\""))).collect::<String>()));
+    fn fill(&self, topic: &str, lines: &[String]) {
+        let scene = self.scene();
+        scene.write(&format!("{topic}.in.csv"), format!("payload\n{}", lines.iter().map(|line| format!("\"{}\"\n", line.replace('"', "\"\""))).collect::<String>()));
         let source = format!("{{ type = \"files\", path = \"{topic}.in.csv\" , columns = {{ payload = \"text\" }} }}");
-        let (exit, output) = work.run(&format!("{topic}.fill.toml"), &into(topic, &source, ", key = \"one\", format = \"raw\""));
+        let (exit, output) = run_file(&scene, "fill.toml", &into(topic, &source, ", key = \"one\", format = \"raw\""), &[]);
         assert_eq!(exit, Some(0), "{output}");
     }
 }
@@ -120,11 +118,6 @@ fn to_files(path: &str) -> String {
     format!("{{ type = \"files\", name = \"files\", path = \"{path}\" }}")
 }
 
-/// Numbers of the key `id` in all files whose names begin so.
-fn ids(work: &Work, start: &str) -> Vec<u64> {
-    work.read_all(start).lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["id"].as_u64()).collect()
-}
-
 #[test]
 fn messages_are_there_as_they_should_be() {
     let kafka = Kafka::start();
@@ -137,9 +130,9 @@ fn messages_are_there_as_they_should_be() {
 }
 
 fn what_is_written(kafka: &Kafka) {
-    let work = kafka.work();
+    let scene = kafka.scene();
     let source = "{ type = \"generate\", rows = 5000, columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 5 }] }";
-    let (exit, output) = work.run("in.toml", &into("written", source, ", key = \"{device}\", headers = { kind = \"row\", of = \"{device}\" }"));
+    let (exit, output) = run_file(&scene, "in.toml", &into("written", source, ", key = \"{device}\", headers = { kind = \"row\", of = \"{device}\" }"), &[]);
     assert_eq!(exit, Some(0), "{output}");
     let messages = kafka.messages("written", 5000);
     let parts: Vec<Vec<&str>> = messages.iter().map(|line| line.split('\t').collect()).collect();
@@ -154,72 +147,68 @@ fn what_is_written(kafka: &Kafka) {
     assert_eq!((ids.len(), places.len()), (5000, 5), "every row, and each device in one partition");
     // Each row to a topic of its own value.
     let source = source.replace("5000", "50");
-    assert_eq!(work.run("topics.toml", &into("of-{device}", &source, "")).0, Some(0));
+    assert_eq!(run_file(&scene, "topics.toml", &into("of-{device}", &source, ""), &[]).0, Some(0));
     assert_eq!(kafka.counts("of-device-[0-4]").iter().sum::<u64>(), 50);
 }
 
 fn what_cannot_be_decoded(kafka: &Kafka) {
-    let work = kafka.work();
+    let scene = kafka.scene();
     let line = |id: u64| format!("{{\"id\":{id},\"v\":{id}}}");
     let lines = [line(1), "torn {".into(), line(2), String::new(), "{\"id\":7,\"v\":{}}".into(), line(3)];
-    kafka.fill(&work, "odd", &lines);
+    kafka.fill("odd", &lines);
     let text = out_of("odd", "odd", ", beside = { key = \"key\", topic = \"topic\", time = \"at\" }", &to_files("good.ndjson"));
-    let (exit, output) = work.run("odd.toml", &text);
+    let (exit, output) = run_file(&scene, "odd.toml", &text, &[]);
     assert!(exit == Some(3) && output.contains("topic `odd`, partition") && output.contains("offset 1: a payload makes no rows"), "{exit:?} {output}");
-    let good = work.read_all("good");
+    let good = rows_in(scene.folder.path());
     assert!(good.lines().all(|line| line.contains("\"id\":1,\"v\":1,\"key\":\"one\",\"topic\":\"odd\",\"at\":\"20")), "{good}");
 }
 
 fn a_hole(kafka: &Kafka) {
-    let work = kafka.work();
+    let scene = kafka.scene();
     let lines: Vec<String> = (0..100).map(|id| format!("{{\"id\":{id}}}")).collect();
-    kafka.fill(&work, "hole", &lines[..50]);
+    kafka.fill("hole", &lines[..50]);
     // The topic's partition of the key `one`: found by its count.
     let counts = kafka.counts("hole");
     assert_eq!(counts.iter().sum::<u64>(), 50);
     let partition = counts.iter().position(|count| *count == 50).expect("one key is one partition");
     let text = |hole: &str| out_of("hole", "hole", hole, &to_files("hole.ndjson"));
-    let bounded = |name: &str, text: &str| {
-        let file = work.write(name, text);
-        let mut process = pipeline_tests::Process::start_with(&["run", &file, "--for", "3s"], &work.environment, &work.path(&format!("{name}.log"))).unwrap();
-        (process.wait(LIMIT).unwrap().code(), process.output())
-    };
-    let (exit, output) = bounded("hole.toml", &text(""));
-    assert_eq!((exit, ids(&work, "hole").len()), (Some(0), 50), "{output}");
-    kafka.fill(&work, "hole", &lines[50..]);
+    let bounded = |text: &str| run_file(&scene, "hole.toml", text, &["--for", "3s"]);
+    let (exit, output) = bounded(&text(""));
+    assert_eq!((exit, ids(scene.folder.path()).values().sum()), (Some(0), 50), "{output}");
+    kafka.fill("hole", &lines[50..]);
     kafka.delete_before("hole", partition, 70);
-    let (exit, output) = bounded("hole.toml", &text(""));
+    let (exit, output) = bounded(&text(""));
     assert!(exit == Some(3) && output.contains("no longer has messages 50 to 69") && output.contains("on-hole"), "{exit:?} {output}");
-    let (exit, output) = bounded("hole.toml", &text(", on-hole = \"continue\""));
+    let (exit, output) = bounded(&text(", on-hole = \"continue\""));
     assert_eq!(exit, Some(0), "{output}");
-    let found: BTreeSet<u64> = ids(&work, "hole").into_iter().collect();
+    let found: BTreeSet<i64> = ids(scene.folder.path()).into_keys().collect();
     assert_eq!(found, (0..50).chain(70..100).collect(), "{output}");
 }
 
 fn a_group_of_two(kafka: &Kafka) {
     const ROWS: usize = 3_000;
-    let works = [kafka.work(), kafka.work()];
+    let scenes = [kafka.scene(), kafka.scene()];
     let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 50 }]";
     let source = |rate: &str| format!("{{ type = \"generate\", rows = {ROWS}, {rate} batch-rows = 50, {columns} }}");
     // The first row, once more, makes the topic.
-    let (exit, output) = works[0].run("make.toml", &into("shared", &source("").replace(&ROWS.to_string(), "1"), ""));
+    let (exit, output) = run_file(&scenes[0], "make.toml", &into("shared", &source("").replace(&ROWS.to_string(), "1"), ""), &[]);
     assert_eq!(exit, Some(0), "{output}");
-    let mut writer = works[0].start("in.toml", &into("shared", &source("rate = 500,"), ", key = \"{device}\""), &[]);
+    let mut writer = start(&scenes[0], "in.toml", &into("shared", &source("rate = 500,"), ", key = \"{device}\""), &[]);
     let text = out_of("shared", "shared", "", &to_files("got.ndjson"));
-    let first = works[0].start("out.toml", &text, &[]);
-    wait_until("the first reads", || !ids(&works[0], "got").is_empty());
-    let second = works[1].start("out.toml", &text, &[]);
-    wait_until("the second reads as well", || !ids(&works[1], "got").is_empty());
-    assert!(writer.wait(LIMIT).unwrap().success(), "{}", writer.output());
+    let first = start(&scenes[0], "out.toml", &text, &[]);
+    wait_for("the first reads", || !ids(scenes[0].folder.path()).is_empty(), || first.output());
+    let second = start(&scenes[1], "out.toml", &text, &[]);
+    wait_for("the second reads as well", || !ids(scenes[1].folder.path()).is_empty(), || second.output());
+    ends_well(&mut writer);
     // The second leaves, and the first goes on with its partitions.
-    assert!(second.stop(LIMIT).unwrap().success());
-    let all = || works.iter().flat_map(|work| ids(work, "got")).collect::<BTreeSet<_>>();
-    wait_until("every row is there", || all().len() == ROWS);
-    assert!(first.stop(LIMIT).unwrap().success());
+    stop(second);
+    let all = || scenes.iter().flat_map(|scene| ids(scene.folder.path()).into_keys()).collect::<BTreeSet<_>>();
+    wait_for("every row is there", || all().len() == ROWS, || first.output());
+    stop(first);
 }
 
 fn what_is_wrong(kafka: &Kafka) {
-    let work = kafka.work();
+    let scene = kafka.scene();
     let few = "reconnect-attempts-max = 1\n";
     for (name, text, exit, said) in [
         ("topic", out_of("absent", "g", "", &to_files("x.ndjson")), 1, "topic `absent`"),
@@ -234,32 +223,30 @@ fn what_is_wrong(kafka: &Kafka) {
         ("large", into("large", "{ type = \"generate\", rows = 3 }", ", properties = { \"message.max.bytes\" = \"1000\" }, headers = { x = \"LONG\" }").replace("LONG", &"x".repeat(2000)), 3, "row 0"),
     ] {
         let text = text.replace("retry-delay-min = \"50ms\"\nretry-delay-max = \"500ms\"\n", few);
-        let (code, output) = work.run(&format!("{name}.toml"), &text);
+        let (code, output) = run_file(&scene, &format!("{name}.toml"), &text, &[]);
         assert!(code == Some(exit) && output.contains(said), "{name}: {code:?}\n{output}");
     }
 }
 
 fn the_example(kafka: &Kafka) {
-    let work = kafka.work();
+    let mut scene = kafka.scene();
     let rows: Vec<String> = (0..500).map(|n| format!("{{\"ts\":\"2026-01-01T00:00:{:02}.{:03}\",\"device\":{},\"location\":\"site {}\",\"current\":{}}}", n / 100, n % 100, n % 7, n % 2, f64::from(n) / 8.0)).collect();
-    kafka.fill(&work, "meters", &rows);
-    let folder = tempfile::tempdir().unwrap();
-    let (site, _node) = start_node(folder.path(), None).unwrap();
-    let mut environment = work.environment.clone();
-    environment.push(("SITE", site.dsn()));
-    let file = work.write("kafka-to-tdengine.toml", crate::counterpart::example("kafka-to-tdengine.toml"));
-    let run = pipeline_tests::Process::start_with(&["run", &file], &environment, &work.path("example.log")).unwrap();
+    kafka.fill("meters", &rows);
+    let (site, _node) = scene.node("site", "");
+    scene.environment.push(("SITE", site.dsn()));
+    let run = start(&scene, "p.toml", &example("kafka-to-tdengine.toml"), &[]);
     let count = || site.try_sql("select count(*) from power.meters").ok().and_then(Result::ok).and_then(|rows| rows.first()?.first()?.as_i64());
-    wait_until("the rows are there", || count() == Some(500));
-    assert!(run.stop(LIMIT).unwrap().success());
+    wait_for("the rows are there", || count() == Some(500), || run.output());
+    stop(run);
 }
 
 fn conforms(kafka: &Kafka) {
-    let work = kafka.work();
+    let scene = kafka.scene();
     let lines: Vec<String> = (0..600).map(|id| format!("{{\"id\":{id},\"text\":\"{}\"}}", "x".repeat(50))).collect();
-    kafka.fill(&work, "kit", &lines);
+    kafka.fill("kit", &lines);
     let brokers = kafka.brokers();
-    let passed = work.check(
+    let passed = check_plugin(
+        &scene,
         "kafka",
         &format!(
             "[source.kafka]\nbrokers = \"{brokers}\"\ntopics = [\"kit\"]\ngroup = \"{{name}}\"\nbatch-payloads = 25\nconnect-timeout = \"9s\"\nproperties = {{ \"session.timeout.ms\" = \"6000\" }}\n\
@@ -268,32 +255,33 @@ fn conforms(kafka: &Kafka) {
              [kit.sink.kafka]\nunreachable = {{ brokers = \"127.0.0.1:1\" }}\nbad = [{{ topic = \"\" }}, {{ key = \"{{\" }}]\n\
              observe = {{ source = {{ type = \"kafka\", brokers = \"{brokers}\", topics = [\"kit-{{name}}\"], group = \"{{name}}\", format = \"raw\", columns = {{ payload = \"text\" }} }} }}\n"
         ),
+        &[],
     );
     assert!(passed >= 28, "{passed}");
 }
 
 #[test]
 fn nothing_is_lost_when_the_broker_or_the_pipeline_is_killed() {
-    const ROWS: u64 = 20_000;
+    const ROWS: usize = 20_000;
     let mut kafka = Kafka::start();
-    let work = kafka.work();
+    let scene = kafka.scene();
     let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 9 }]";
     let source = format!("{{ type = \"generate\", rows = {ROWS}, rate = 4000, batch-rows = 100, {columns} }}");
     let (written, read) = (into("killed", &source, ", key = \"{device}\""), out_of("killed", "killed", "", &to_files("read.ndjson")));
     // The first row, once more, makes the topic.
-    assert_eq!(work.run("make.toml", &into("killed", &source.replace(&ROWS.to_string(), "1"), "")).0, Some(0));
-    let first = work.start("in.toml", &written, &[]);
-    let mut reader = work.start("out.toml", &read, &[]);
-    let count = || ids(&work, "read").into_iter().collect::<BTreeSet<_>>().len() as u64;
-    wait_until("rows come", || count() > 1_000);
+    assert_eq!(run_file(&scene, "make.toml", &into("killed", &source.replace(&ROWS.to_string(), "1"), ""), &[]).0, Some(0));
+    let first = start(&scene, "in.toml", &written, &[]);
+    let reader = start(&scene, "out.toml", &read, &[]);
+    let count = || ids(scene.folder.path()).len();
+    wait_for("rows come", || count() > 1_000, || reader.output());
     kafka.kill_and_start();
     let before = count();
-    wait_until("rows come again", || count() > before + 500);
+    wait_for("rows come again", || count() > before + 500, || reader.output());
     first.kill().unwrap();
     reader.kill().unwrap();
-    let mut writer = work.start("in.toml", &written, &[]);
-    reader = work.start("out.toml", &read, &[]);
-    assert!(writer.wait(LIMIT).unwrap().success(), "{}", writer.output());
-    wait_until("every row is there", || count() == ROWS);
-    assert!(reader.stop(LIMIT).unwrap().success());
+    let mut writer = start(&scene, "in.toml", &written, &[]);
+    let reader = start(&scene, "out.toml", &read, &[]);
+    ends_well(&mut writer);
+    wait_for("every row is there", || count() == ROWS, || reader.output());
+    stop(reader);
 }

@@ -1,5 +1,6 @@
 //! The sink `postgres` against PostgreSQL.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -9,24 +10,35 @@ use arrow::array::{
     Float64Array, Int64Array, ListArray, RecordBatch, StringArray, Time64MicrosecondArray, TimestampMillisecondArray, UInt64Array,
 };
 use arrow::datatypes::{Int32Type, i256};
-use pipeline_tests::free_port;
+use pipeline_tests::{Process, Scene, free_port};
 
-use crate::counterpart::{Server, Work, as_ordinary_user, program, run, wait_until};
+use crate::rig::{LIMIT, check_plugin, ends_well, example, program, rows_in, run, run_file, start, wait_for};
 
 const PASSWORD: &str = "p@ss/w:rd";
+const INSTALL: &str = "install postgresql";
+/// `nobody`: the server refuses to run as root.
+const ORDINARY_USER: u32 = 65_534;
 
 /// A server of its own, with a socket in its folder.
 struct Postgres {
     folder: tempfile::TempDir,
     port: u16,
     settings: Vec<String>,
-    server: Option<Server>,
+    server: Option<Process>,
 }
 
+/// A program of the newest server that is installed.
 fn postgres_program(name: &str) -> PathBuf {
-    let versions: Vec<String> = (13..30).rev().map(|version| format!("/usr/lib/postgresql/{version}/bin")).collect();
-    let folders: Vec<&str> = versions.iter().map(String::as_str).collect();
-    program(name, &folders, "Debian's postgresql")
+    let folders: Vec<PathBuf> = (13..30).rev().map(|version| format!("/usr/lib/postgresql/{version}/bin").into()).collect();
+    program(name, &folders, INSTALL)
+}
+
+/// Makes a command run as an ordinary user where this process is root's, and gives it the folder.
+fn as_ordinary_user(command: &mut Command, folder: &Path) {
+    if run(Command::new("id").arg("-u")).trim() == "0" {
+        std::os::unix::fs::chown(folder, Some(ORDINARY_USER), Some(ORDINARY_USER)).expect("root may give a folder away");
+        command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+    }
 }
 
 impl Postgres {
@@ -55,24 +67,26 @@ impl Postgres {
 
     fn begin(&mut self) {
         let folder = self.folder.path().display().to_string();
-        wait_until("PostgreSQL starts", || {
+        let log = self.path("log");
+        let is_there = || {
             // What a killed one left behind may need a moment to go.
-            if !self.server.as_mut().is_some_and(Server::is_running) {
+            if !self.server.as_mut().is_some_and(Process::is_running) {
                 let mut command = self.command("postgres");
                 command.args(["-D", "data", "-p", &self.port.to_string(), "-k", &folder]);
                 command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
                 for setting in &self.settings {
                     command.args(["-c", setting]);
                 }
-                self.server = Some(Server::start(&mut command, &self.path("log")));
+                self.server = Some(Process::spawn(command, &log).unwrap());
             }
             self.try_sql("select 1").is_some()
-        });
+        };
+        wait_for("PostgreSQL starts", is_there, || std::fs::read_to_string(&log).unwrap_or_default());
     }
 
     /// kill -9, and a start.
     fn kill_and_start(&mut self) {
-        self.server.take().unwrap().kill();
+        self.server.take().unwrap().kill().unwrap();
         self.begin();
     }
 
@@ -81,7 +95,7 @@ impl Postgres {
     }
 
     fn psql(&self, sql: &str) -> Command {
-        let mut command = Command::new(program("psql", &[], "Debian's postgresql"));
+        let mut command = Command::new(program("psql", &[], INSTALL));
         command.env("PGPASSWORD", PASSWORD).args(["-XAtq", "-d", &self.url(), "-c", sql]);
         command
     }
@@ -96,8 +110,8 @@ impl Postgres {
         run(&mut self.psql(sql)).trim().to_owned()
     }
 
-    fn work(&self) -> Work {
-        Work::new(&[("PGPASSWORD", PASSWORD.into()), ("POSTGRES", self.url())])
+    fn scene(&self) -> Scene {
+        Scene { environment: vec![("PGPASSWORD", PASSWORD.into()), ("POSTGRES", self.url())], ..Scene::new() }
     }
 }
 
@@ -118,15 +132,20 @@ fn rows_are_there_as_they_should_be() {
 }
 
 fn the_example(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     let rows: String = (0..5_000).map(|n| format!("2026-01-01T00:00:{:02}.{:03},{},site {},{}\n", n / 1000, n % 1000, n % 7, n % 2, n)).collect();
-    work.write("data/meters.csv", format!("ts,device,location,current\n{rows}"));
-    work.run_example("csv-to-postgres.toml");
+    scene.write("data/meters.csv", format!("ts,device,location,current\n{rows}"));
+    run_example(&scene);
     assert_eq!(postgres.sql("select count(*), count(distinct ts), sum(current) from meters"), "5000|5000|12497500");
     // Once more from the start: the key keeps it at one row each.
-    std::fs::remove_dir_all(work.path(".pipeline")).ok();
-    work.run_example("csv-to-postgres.toml");
+    std::fs::remove_dir_all(scene.path(".pipeline")).ok();
+    run_example(&scene);
     assert_eq!(postgres.sql("select count(*) from meters"), "5000");
+}
+
+fn run_example(scene: &Scene) {
+    let (exit, output) = run_file(scene, "csv-to-postgres.toml", &example("csv-to-postgres.toml"), &[]);
+    assert_eq!(exit, Some(0), "{output}");
 }
 
 fn write_arrow(path: &Path, columns: Vec<(&str, ArrayRef)>) {
@@ -137,7 +156,7 @@ fn write_arrow(path: &Path, columns: Vec<(&str, ArrayRef)>) {
 }
 
 fn every_type(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
     let decimal = Decimal128Array::from(vec![Some(-1_234_567), None]).with_precision_and_scale(10, 4).unwrap();
     let wide = Decimal256Array::from(vec![Some(i256::from_string(&format!("1{}5", "0".repeat(50))).unwrap()), None]).with_precision_and_scale(60, 1).unwrap();
@@ -161,8 +180,8 @@ fn every_type(postgres: &Postgres) {
         ("list", Arc::new(list), "jsonb", "[1, null]"),
         ("raw", Arc::new(uuid), "bytea", "\\xabababababababababababababababab"),
     ];
-    write_arrow(&work.path("types.arrow"), columns.iter().map(|(name, column, ..)| (*name, column.clone())).collect());
-    let (exit, output) = work.run("types.toml", &pipeline("{ type = \"files\", path = \"types.arrow\" }", "table = \"types\""));
+    write_arrow(&scene.path("types.arrow"), columns.iter().map(|(name, column, ..)| (*name, column.clone())).collect());
+    let (exit, output) = run_file(&scene, "types.toml", &pipeline("{ type = \"files\", path = \"types.arrow\" }", "table = \"types\""), &[]);
     assert_eq!(exit, Some(0), "{output}");
     for (name, _, data_type, value) in &columns {
         let sql = format!("set timezone = 'UTC'; select format_type(atttypid, atttypmod) from pg_attribute where attrelid = 'types'::regclass and attname = '{name}'");
@@ -173,32 +192,32 @@ fn every_type(postgres: &Postgres) {
     // Into a table of other types: what holds every value is filled, what does not is said.
     postgres.sql("create type mood as enum ('good', 'bad'); create table others (i numeric, t mood, raw uuid, ts timestamptz, list json, b bigint)");
     let some = |names: &[&str]| columns.iter().filter(|it| names.contains(&it.0)).map(|it| (it.0, it.1.clone())).collect::<Vec<_>>();
-    write_arrow(&work.path("some.arrow"), some(&["i", "raw", "ts", "list"]));
-    let into = |file: &str| work.run("others.toml", &pipeline(&format!("{{ type = \"files\", path = \"{file}\" }}"), "table = \"others\""));
+    write_arrow(&scene.path("some.arrow"), some(&["i", "raw", "ts", "list"]));
+    let into = |file: &str| run_file(&scene, "others.toml", &pipeline(&format!("{{ type = \"files\", path = \"{file}\" }}"), "table = \"others\""), &[]);
     assert_eq!(into("some.arrow").0, Some(0));
     assert_eq!(
         postgres.sql("set timezone = 'UTC'; select i, raw, ts, list from others where i is not null"),
         "-9223372036854775808|abababab-abab-abab-abab-abababababab|1969-12-31 23:59:59.999+00|[1,null]"
     );
-    write_arrow(&work.path("b.arrow"), some(&["b"]));
+    write_arrow(&scene.path("b.arrow"), some(&["b"]));
     let (exit, output) = into("b.arrow");
     assert!(exit == Some(3) && output.contains("column `b` (bigint) of public.others: Boolean cannot be held by it"), "{exit:?} {output}");
 }
 
 fn what_is_rejected(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     postgres.sql("create table checked (id bigint primary key, v integer check (v < 1000), t varchar(5))");
     // Twice the same key; against the check; out of range; too long; against the encoding. The others are written.
     let bad = [(7, "7", "x"), (20, "2000", "x"), (21, "3000000000", "x"), (22, "1", "too long"), (23, "1", "a\0b"), (24, "2000", "x")];
     let rows = (0..20).map(|n| (n, "1", "x")).chain(bad);
     let text: String = rows.map(|(id, v, t)| serde_json::json!({ "id": id, "v": v.parse::<i64>().unwrap(), "t": t }).to_string() + "\n").collect();
-    work.write("rows.ndjson", text);
+    scene.write("rows.ndjson", text);
     let file = pipeline("{ type = \"files\", path = \"rows.ndjson\" }", "table = \"checked\", on-error = \"dead-letter\"");
-    let file = format!("{file}dead-letter = {{ type = \"files\", name = \"letters\", path = \"letters.ndjson\" }}\n");
-    let (exit, output) = work.run("rejected.toml", &file);
+    let file = format!("{file}dead-letter = {{ type = \"files\", name = \"letters\", path = \"letters/rows.ndjson\" }}\n");
+    let (exit, output) = run_file(&scene, "rejected.toml", &file, &[]);
     assert_eq!(exit, Some(0), "{output}");
     assert_eq!(postgres.sql("select count(*), max(id) from checked"), "20|19");
-    let letters = work.read_all("letters");
+    let letters = rows_in(&scene.path("letters"));
     assert_eq!(letters.lines().count(), bad.len(), "{letters}");
     for (id, reason) in [
         (7, "duplicate key value violates unique constraint"),
@@ -212,17 +231,17 @@ fn what_is_rejected(postgres: &Postgres) {
         assert!(letters.lines().any(|line| is_it(&line)), "{id} {reason}\n{letters}");
     }
     // Without a dead letter the first of them stops the task, and says which row.
-    let (exit, output) = work.run("stopped.toml", &pipeline("{ type = \"files\", path = \"rows.ndjson\" }", "table = \"checked\"").replace("rows.ndjson", "./rows.ndjson"));
-    assert!(exit == Some(3) && output.contains("row 22: column `v`") || output.contains("row 2"), "{exit:?} {output}");
+    let (exit, output) = run_file(&scene, "stopped.toml", &pipeline("{ type = \"files\", path = \"rows.ndjson\" }", "table = \"checked\"").replace("rows.ndjson", "./rows.ndjson"), &[]);
+    assert!(exit == Some(3) && output.contains("row 2"), "{exit:?} {output}");
 }
 
 fn upserts(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     let line = |id: i64, rest: &str| format!("{{\"id\":{id},\"part\":\"p\"{rest}}}\n");
     let upsert = "table = \"merged\", mode = \"upsert\", key = [\"id\", \"part\"], add-columns = true";
     let run = |name: &str, text: String| {
-        work.write(&format!("{name}.ndjson"), text);
-        let (exit, output) = work.run(&format!("{name}.toml"), &pipeline(&format!("{{ type = \"files\", path = \"{name}.ndjson\" }}"), upsert));
+        scene.write(&format!("{name}.ndjson"), text);
+        let (exit, output) = run_file(&scene, &format!("{name}.toml"), &pipeline(&format!("{{ type = \"files\", path = \"{name}.ndjson\" }}"), upsert), &[]);
         assert_eq!(exit, Some(0), "{output}");
     };
     // Of one key in one batch the last counts.
@@ -233,18 +252,18 @@ fn upserts(postgres: &Postgres) {
     let key = "select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'merged'::regclass";
     assert_eq!(postgres.sql(key), "PRIMARY KEY (id, part)");
     // A NULL in the key is no key.
-    work.write("null.ndjson", line(5, ",\"a\":1") + "{\"id\":null,\"part\":\"p\",\"a\":1}\n");
-    let (exit, output) = work.run("null.toml", &pipeline("{ type = \"files\", path = \"null.ndjson\" }", upsert));
+    scene.write("null.ndjson", line(5, ",\"a\":1") + "{\"id\":null,\"part\":\"p\",\"a\":1}\n");
+    let (exit, output) = run_file(&scene, "null.toml", &pipeline("{ type = \"files\", path = \"null.ndjson\" }", upsert), &[]);
     assert!(exit == Some(3) && output.contains("row 1: column `id`") && output.contains("a part of the key is NULL"), "{output}");
     // No index over the key.
     postgres.sql("create table bare (id bigint)");
     let bare = "table = \"bare\", mode = \"upsert\", key = [\"id\"]";
-    let (exit, output) = work.run("bare.toml", &pipeline("{ type = \"generate\", rows = 3, columns = [{ name = \"id\", type = \"sequence\" }] }", bare));
+    let (exit, output) = run_file(&scene, "bare.toml", &pipeline("{ type = \"generate\", rows = 3, columns = [{ name = \"id\", type = \"sequence\" }] }", bare), &[]);
     assert!(exit == Some(1) && output.contains("make a unique index over the columns of `key`"), "{exit:?} {output}");
 }
 
 fn what_is_wrong(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     let source = "{ type = \"generate\", rows = 3 }";
     let port = postgres.port.to_string();
     postgres.sql("create role reader login password 'readers-secret'");
@@ -262,7 +281,7 @@ fn what_is_wrong(postgres: &Postgres) {
     ] {
         postgres.sql("create table if not exists wrong_columns (id bigint)");
         let text = pipeline(source, "table = \"wrong\"").replace(change.0, change.1);
-        let (code, output) = work.run(&format!("{name}.toml"), &text);
+        let (code, output) = run_file(&scene, &format!("{name}.toml"), &text, &[]);
         assert_eq!(code, Some(exit), "{name}: {output}");
         assert!(output.contains(said) && output.contains("hint: "), "{name}: {output}");
         assert!(!output.contains(PASSWORD) && !output.contains("not-this-one"), "a password is printed: {output}");
@@ -271,23 +290,24 @@ fn what_is_wrong(postgres: &Postgres) {
 }
 
 fn tables_that_change(postgres: &Postgres) {
-    let work = postgres.work();
+    let scene = postgres.scene();
     let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"v\", type = \"int\", min = 0, max = 9 }]";
     let source = format!("{{ type = \"generate\", rows = 20000, rate = 4000, batch-rows = 500, {columns} }}");
-    let mut run = work.start("change.toml", &pipeline(&source, "table = \"changing\""), &[]);
+    let mut run = start(&scene, "change.toml", &pipeline(&source, "table = \"changing\""), &[]);
     let count = || postgres.try_sql("select count(*) from changing").and_then(|it| it.parse::<u64>().ok()).unwrap_or_default();
-    wait_until("rows come", || count() > 500);
+    wait_for("rows come", || count() > 500, || run.output());
     // Under way: a wider type, and a column more in front of the others' end.
     postgres.sql("alter table changing alter v type numeric");
     postgres.sql("alter table changing add w text default 'w'");
-    assert!(run.wait(crate::counterpart::LIMIT).unwrap().success(), "{}", run.output());
+    ends_well(&mut run);
     assert_eq!(postgres.sql("select count(*), count(distinct id), count(*) filter (where v between 0 and 9) from changing"), "20000|20000|20000");
 }
 
 fn conforms(postgres: &Postgres) {
-    let work = postgres.work();
-    let (port, psql) = (postgres.port, program("psql", &[], "Debian's postgresql"));
-    let passed = work.check(
+    let scene = postgres.scene();
+    let (port, psql) = (postgres.port, program("psql", &[], INSTALL));
+    let passed = check_plugin(
+        &scene,
         "postgres",
         &format!(
             "[sink.postgres]\nurl = \"{url}\"\npassword = \"{PASSWORD}\"\ntable = \"{{folder}}\"\nadd-columns = true\n\
@@ -299,6 +319,7 @@ fn conforms(postgres: &Postgres) {
             psql = psql.display(),
             encoded = "p%40ss%2Fw%3Ard",
         ),
+        &[],
     );
     assert!(passed >= 15, "{passed}");
 }
@@ -307,7 +328,7 @@ fn conforms(postgres: &Postgres) {
 fn nothing_is_lost_when_the_server_or_the_pipeline_is_killed() {
     const ROWS: u64 = 60_000;
     let mut postgres = Postgres::start(&[]);
-    let work = postgres.work();
+    let scene = postgres.scene();
     let columns = "columns = [{ name = \"id\", type = \"sequence\" }, { name = \"device\", type = \"text\", values = 9 }]";
     let text = |table: &str, more: &str| {
         let source = format!("{{ type = \"generate\", rows = {ROWS}, rate = 15000, batch-rows = 100, {columns} }}");
@@ -315,19 +336,20 @@ fn nothing_is_lost_when_the_server_or_the_pipeline_is_killed() {
         pipeline(&source, &format!("table = \"{table}\"{more}")).replace("[pipeline.p]\n", &format!("[pipeline.{table}]\n{settings}"))
     };
     let files = [("added", text("added", "")), ("merged", text("merged", ", mode = \"upsert\", key = [\"id\"]"))];
-    let start = |files: &[(&str, String)]| files.iter().map(|(name, text)| work.start(&format!("{name}.toml"), text, &[])).collect::<Vec<_>>();
-    let mut runs = start(&files);
+    let start_all = |files: &[(&str, String)]| files.iter().map(|(name, text)| start(&scene, &format!("{name}.toml"), text, &[])).collect::<Vec<_>>();
+    let mut runs = start_all(&files);
+    let said = |runs: &[Process]| runs.iter().map(Process::output).collect::<String>();
     let counts = |postgres: &Postgres| ["added", "merged"].map(|it| postgres.try_sql(&format!("select count(*) from {it}")).and_then(|it| it.parse::<u64>().ok()).unwrap_or_default());
-    wait_until("rows come", || counts(&postgres).iter().all(|count| *count > 5_000));
+    wait_for("rows come", || counts(&postgres).iter().all(|count| *count > 5_000), || said(&runs));
     postgres.kill_and_start();
     let before = counts(&postgres);
-    wait_until("rows come again", || counts(&postgres).iter().zip(before).all(|(now, before)| *now > before + 2_000));
+    wait_for("rows come again", || counts(&postgres).iter().zip(before).all(|(now, before)| *now > before + 2_000), || said(&runs));
     // The administrator ends the connections: 57P01.
     postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pipeline %'");
     runs.drain(..).for_each(|run| run.kill().unwrap());
-    let mut runs = start(&files);
+    let mut runs = start_all(&files);
     for run in &mut runs {
-        assert!(run.wait(crate::counterpart::LIMIT).unwrap().success(), "{}", run.output());
+        ends_well(run);
     }
     let all = |table: &str| postgres.sql(&format!("select count(distinct id), min(id), max(id) from {table}"));
     let first = postgres.sql("select min(id) from added").parse::<u64>().unwrap();
@@ -354,17 +376,17 @@ fn a_connection_is_encrypted_and_the_certificate_checked() {
     as_ordinary_user(&mut owner, keys.path());
     let file = |name: &str| keys.path().join(name).display().to_string();
     let postgres = Postgres::start(&["ssl=on", &format!("ssl_cert_file={}", file("server.crt")), &format!("ssl_key_file={}", file("server.key"))]);
-    let work = postgres.work();
+    let scene = postgres.scene();
     let attempt = |name: &str, more: &str| {
         let text = pipeline("{ type = \"generate\", rows = 3 }", &format!("table = \"{name}\"{more}"));
-        work.run(&format!("{name}.toml"), &text.replace("[pipeline.p]\n", "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\n"))
+        run_file(&scene, &format!("{name}.toml"), &text.replace("[pipeline.p]\n", "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\n"), &[])
     };
     let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where application_name like 'pipeline %'";
     let slow = pipeline("{ type = \"generate\", rate = 10 }", "table = \"slow\"");
-    let mut run = work.start("slow.toml", &slow, &[]);
-    wait_until("the connection is encrypted where the server can", || postgres.sql(encrypted) == "t");
+    let mut run = start(&scene, "slow.toml", &slow, &[]);
+    wait_for("the connection is encrypted where the server can", || postgres.sql(encrypted) == "t", || run.output());
     run.signal("TERM").unwrap();
-    run.wait(crate::counterpart::LIMIT).unwrap();
+    run.wait(LIMIT).unwrap();
     let (exit, output) = attempt("checked", &format!(", ca = \"{}\"", file("server.crt")));
     assert_eq!(exit, Some(0), "{output}");
     let (exit, output) = attempt("unknown", &format!(", ca = \"{}\"", file("other.crt")));

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pipeline_tests::{Pair, Site, messages_at};
+use pipeline_tests::{Pair, Site, is_full_tier, messages_at};
 
 /// The sequence of a seed: splitmix64, so that a seed means the same everywhere.
 struct Random(u64);
@@ -27,7 +27,7 @@ fn seed() -> u64 {
 }
 
 fn rounds() -> u64 {
-    if std::env::var("PIPELINE_TEST_TIER").as_deref() == Ok("full") { 200 } else { 40 }
+    if is_full_tier() { 200 } else { 40 }
 }
 
 /// Writes own keys of a site until told to stop; a statement that fails because a node is down is tried again with the same

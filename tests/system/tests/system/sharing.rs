@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pipeline_tests::{Api, Process, Scene, Site, drop_topics, messages_at, pipelines};
+use pipeline_tests::{Api, Process, Scene, Site, drop_topics, is_full_tier, messages_at, pipelines};
 use serde_json::{Value, json};
 
 const SERVICES: usize = 3;
@@ -209,9 +209,9 @@ fn three_services_share_the_tasks() {
     assert!(places.values().collect::<BTreeSet<_>>().len() > 1, "the tasks are shared out: {places:?}");
     let (stop, written) = (AtomicBool::new(false), Mutex::default());
     // Kills, and pauses, by round; in the full tier one after the other, so that each has a time of its own.
-    let rounds: &[(bool, bool)] = match std::env::var("PIPELINE_TEST_TIER").as_deref() {
-        Ok("full") => &[(true, false), (false, true), (true, false), (false, true), (true, true), (true, true)],
-        _ => &[(true, true)],
+    let rounds: &[(bool, bool)] = match is_full_tier() {
+        true => &[(true, false), (false, true), (true, false), (false, true), (true, true), (true, true)],
+        false => &[(true, true)],
     };
     std::thread::scope(|scope| {
         let (a, b, stop_now, written) = (&a, &b, &stop, &written);

@@ -1,10 +1,9 @@
 //! Every component that is shipped passes the conformance kit. CI runs the checks that say most; the full tier all of them.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pipeline_tests::{Scene, Site, binary, free_port};
+use pipeline_tests::{Scene, Site, check_plugin, free_port, is_full_tier};
 use serde_json::Value;
 
 /// What every change runs; some take long where a component waits for more.
@@ -65,13 +64,9 @@ fn cases(node: &Site) -> Vec<Case> {
     ];
     for case in &mut all {
         let is_chosen = case.config.contains("out.csv") || ["loop_mark", "tdengine_node"].contains(&case.library);
-        case.is_isolated = is_full() || is_chosen;
+        case.is_isolated = is_full_tier() || is_chosen;
     }
     all
-}
-
-fn is_full() -> bool {
-    std::env::var("PIPELINE_TEST_TIER").as_deref() == Ok("full")
 }
 
 /// Rows to read: files of each format, and a super table at a node.
@@ -97,32 +92,15 @@ fn prepare(scene: &Scene, node: &Site) {
 }
 
 /// What failed in a run of the kit.
-fn failures(scene: &Scene, case: &Case, index: usize, isolation: &str, only: &[&str]) -> Vec<String> {
-    let config = format!("kit{index}.toml");
-    scene.write(&config, &case.config);
-    let library = binary().with_file_name(format!("libpipeline_plugin_{}.so", case.library));
-    assert!(library.exists(), "{} is missing: run `cargo build` first", library.display());
-    let library = library.display().to_string();
-    let mut arguments = vec!["plugin", "check", &library, "--json", "--config", &config, "--isolation", isolation];
-    arguments.extend(["--check-timeout", "180s", "--call-timeout", "60s"]);
+fn failures(scene: &Scene, case: &Case, isolation: &str, only: &[&str]) -> Vec<String> {
+    let mut more = vec!["--isolation", isolation];
     if !case.component.is_empty() {
-        arguments.extend(["--component", case.component]);
+        more.extend(["--component", case.component]);
     }
-    only.iter().for_each(|check| arguments.extend(["--only", check]));
-    let outcome = run(&scene.path(""), &arguments);
-    let report: Value = serde_json::from_str(&outcome).unwrap_or_else(|error| panic!("{}: {error}: {outcome}", case.library));
-    let findings = report["findings"].as_array().unwrap();
-    let passed = findings.iter().filter(|finding| finding["verdict"] == "passed").count();
-    assert!(passed > 0, "{} {}: nothing applies: {report:#}", case.library, case.component);
-    let failed = findings.iter().filter(|finding| finding["verdict"] == "failed");
-    failed.map(|it| format!("{isolation} {} {} {}: {} {} {}", case.library, it["component"], it["check"], it["place"], it["reason"], it["log"])).collect()
-}
-
-/// Standard output of `pipeline ARGUMENTS`, of several at once.
-fn run(folder: &Path, arguments: &[&str]) -> String {
-    let output = std::process::Command::new(binary()).args(arguments).current_dir(folder).env_remove("RUST_BACKTRACE").output().unwrap();
-    assert!(!output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let findings = check_plugin(scene, case.library, &case.config, only, &more);
+    assert!(findings.passed() > 0, "{} {}: nothing applies", case.library, case.component);
+    let shown = |it: &Value| format!("{isolation} {} {} {}: {} {} {}", case.library, it["component"], it["check"], it["place"], it["reason"], it["log"]);
+    findings.failed().into_iter().map(shown).collect()
 }
 
 #[test]
@@ -136,10 +114,10 @@ fn every_shipped_component_passes_the_kit() {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(case) = cases.get(index) else { return };
-            let (only, isolated): (&[&str], &[&str]) = if is_full() { (&[], &[]) } else { (&CI, &ISOLATED) };
-            let mut found = failures(&scene, case, index, "none", only);
+            let (only, isolated): (&[&str], &[&str]) = if is_full_tier() { (&[], &[]) } else { (&CI, &ISOLATED) };
+            let mut found = failures(&scene, case, "none", only);
             if case.is_isolated {
-                found.extend(failures(&scene, case, index, "process", isolated));
+                found.extend(failures(&scene, case, "process", isolated));
             }
             failed.lock().unwrap().extend(found);
         }
