@@ -11,9 +11,9 @@ use crate::{Format, PAYLOAD};
 /// A payload for each row, one behind the other.
 #[derive(Debug, Default)]
 pub struct Lines {
-    pub bytes: Vec<u8>,
+    bytes: Vec<u8>,
     /// Where each ends.
-    pub ends: Vec<usize>,
+    ends: Vec<usize>,
 }
 
 impl Lines {

@@ -31,6 +31,8 @@ pub use pattern::{MQTT, NATS, Patterns, Syntax};
 pub use template::{Piece, Wrong, pieces};
 pub use undecodable::{UNDECODABLE, refuse, undecodable};
 
+/// What one read of a broker takes of what waits, beside `batch-payloads`.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Shapes (headers of CSV) whose columns are remembered.
 const SHAPES_MAX: usize = 64;
 
@@ -83,6 +85,16 @@ pub struct Decoder {
     types: BTreeMap<String, DataType>,
     /// By header, of CSV; else one.
     shapes: BTreeMap<Vec<u8>, SchemaRef>,
+}
+
+/// What a component's key `header` is where a file does not say it.
+pub fn header() -> bool {
+    true
+}
+
+/// What a source's key `batch-payloads` is where a file does not say it.
+pub fn batch_payloads() -> u32 {
+    16_384
 }
 
 /// What a component's key `delimiter` says.

@@ -35,6 +35,11 @@ struct Pattern {
 }
 
 impl Patterns {
+    /// Of what comes without a topic.
+    pub fn none() -> Self {
+        Self { syntax: MQTT, patterns: Vec::new(), columns: Vec::new() }
+    }
+
     /// # Errors
     /// Fatal, with the place in `key`: it is no filter.
     pub fn new(texts: &[String], syntax: Syntax, key: &str) -> Result<Self> {

@@ -45,7 +45,7 @@ pub struct MqttSourceConfig {
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
     /// Of CSV: the first line of each payload names the columns; without, they are `column_1`, `column_2`, …
-    #[serde(default = "yes")]
+    #[serde(default = "pipeline_formats::header")]
     pub header: bool,
     /// Of CSV: between fields.
     #[serde(default)]
@@ -75,7 +75,7 @@ pub struct MqttSourceConfig {
     #[schemars(with = "String", extend("format" = "bytes"))]
     pub waiting_bytes_max: u64,
     /// Payloads that become one batch of rows at most.
-    #[serde(default = "batch_payloads")]
+    #[serde(default = "pipeline_formats::batch_payloads")]
     #[schemars(range(min = 1, max = 65_535))]
     pub batch_payloads: u32,
     /// How often the connection is tried while nothing is sent.
@@ -97,10 +97,6 @@ pub(crate) enum Protocol {
     V3,
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn session_expiry() -> Duration {
     Duration::from_secs(7 * 86_400)
 }
@@ -115,10 +111,6 @@ fn message_bytes_max() -> u64 {
 
 fn waiting_bytes_max() -> u64 {
     64 << 20
-}
-
-fn batch_payloads() -> u32 {
-    16_384
 }
 
 fn keep_alive() -> Duration {

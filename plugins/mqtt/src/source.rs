@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use pipeline_formats::{Beside, Decoder, Part, count_of, counted, undecodable};
+use pipeline_formats::{BATCH_BYTES_MAX, Beside, Decoder, Part, count_of, counted, undecodable};
 use pipeline_sdk::{
     Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Result, Rows, Source, async_trait,
 };
@@ -17,8 +17,6 @@ use crate::config::MqttSourceConfig;
 const LANE: &str = "session";
 /// The key under which the state knows the session's name, where the file gives none.
 const STATE_KEY: &str = "client-id";
-/// What one read takes from what waits, beside `batch-payloads`.
-const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// Handed out and not acknowledged.
 struct Held {
@@ -78,7 +76,7 @@ impl Mqtt {
         };
         let mut bytes = first.bytes();
         let mut taken = vec![first];
-        while taken.len() < self.config.batch_payloads as usize && bytes < BATCH_BYTES_MAX {
+        while taken.len() < self.config.batch_payloads as usize && bytes < BATCH_BYTES_MAX as u64 {
             let Some(next) = connection.try_next() else { break };
             bytes += next.bytes();
             taken.push(next);
@@ -129,8 +127,7 @@ impl Mqtt {
                 }
             };
             self.sequence += 1;
-            let mut header = Header::new(self.lane.clone(), counted(begin + last as u64));
-            header.sequence = self.sequence;
+            let header = Header { sequence: self.sequence, ..Header::new(self.lane.clone(), counted(begin + last as u64)) };
             messages.push(Message { header, payload });
         }
         Ok(messages)

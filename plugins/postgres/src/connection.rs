@@ -14,7 +14,7 @@ use pipeline_sdk::tls::rustls::pki_types::{CertificateDer, ServerName, UnixTime}
 use pipeline_sdk::tls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use pipeline_sdk::{Error, Result, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{Client, Config, Connection, NoTls};
 use tokio_rustls::TlsConnector;
@@ -45,22 +45,23 @@ pub async fn connect(config: &PostgresSinkConfig, name: &str) -> Result<Client> 
         client
     };
     // What a write returned for is durable, whatever the database's setting is.
-    client.batch_execute("SET synchronous_commit = on").await.map_err(|error| from_postgres(&error).context(&place))?;
+    client.batch_execute("SET synchronous_commit = on").await.map_err(lost)?;
     Ok(client)
 }
 
-/// For messages: hosts and database.
+/// For messages: hosts with their ports.
 pub fn place(server: &Config) -> String {
-    let hosts: Vec<String> = server
-        .get_hosts()
-        .iter()
-        .map(|host| match host {
-            tokio_postgres::config::Host::Tcp(name) => name.clone(),
-            tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
-        })
-        .collect();
-    let ports: Vec<String> = server.get_ports().iter().map(|port| format!(":{port}")).collect();
-    format!("PostgreSQL at {}{}", hosts.join(","), ports.join(","))
+    // One for all, one each, or none.
+    let ports = server.get_ports();
+    let place = |(index, host): (usize, &Host)| {
+        let port = ports.get(index).or(ports.first()).map_or_else(String::new, |port| format!(":{port}"));
+        match host {
+            Host::Tcp(name) => format!("{name}{port}"),
+            Host::Unix(path) => format!("{}{port}", path.display()),
+        }
+    };
+    let places: Vec<String> = server.get_hosts().iter().enumerate().map(place).collect();
+    format!("PostgreSQL at {}", places.join(","))
 }
 
 /// Moves what the client sends and gets, until the client is gone.

@@ -57,11 +57,8 @@ pub async fn plan(client: &Client, config: &PostgresSinkConfig, schema: &SchemaR
         execute_alone(client, &create(config, schema)?).await?;
         known = columns(client, config).await?;
     }
-    let lacks = |known: &[Known]| -> Vec<String> {
-        let is_known = |name: &str| known.iter().any(|column| column.name == name);
-        schema.fields().iter().filter(|field| !is_known(field.name())).map(|field| field.name().clone()).collect()
-    };
-    let missing = lacks(&known);
+    let is_known = |name: &str| known.iter().any(|column| column.name == name);
+    let missing: Vec<String> = schema.fields().iter().filter(|field| !is_known(field.name())).map(|field| field.name().clone()).collect();
     if !missing.is_empty() {
         if !config.add_columns {
             let error = Error::rejected(format!("{} has no column `{}`", shown(config), missing.join("`, `"))).code("postgres.42703");

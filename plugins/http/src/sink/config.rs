@@ -30,7 +30,7 @@ pub struct HttpSinkConfig {
     #[serde(default)]
     pub array: bool,
     /// Of CSV: the first line of each body names the columns.
-    #[serde(default = "yes")]
+    #[serde(default = "pipeline_formats::header")]
     pub header: bool,
     /// Of CSV: between fields.
     #[serde(default)]
@@ -74,10 +74,6 @@ pub(crate) enum Method {
     #[default]
     Post,
     Put,
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn body_bytes_max() -> u64 {

@@ -14,8 +14,6 @@ use client::{Answer, Client};
 
 /// How often a server may ask for another try in a row before the connection counts as lost, which is tried without end.
 const REFUSALS_MAX: u32 = 5;
-/// A body whose rows are tried apart where the server refuses what is in it.
-const HALVES: usize = 2;
 
 pub(crate) struct Http {
     config: HttpSinkConfig,
@@ -68,7 +66,7 @@ impl Http {
             self.refused.push((from, shown(&answer)));
             return Ok(());
         }
-        let middle = from + (to - from) / HALVES;
+        let middle = from + (to - from) / 2;
         Box::pin(self.send_part(lines, from, middle, header)).await?;
         // The first half is written: where the other one fails for now, only that is tried again.
         self.written = middle;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipeline_formats::{Beside, Format, MQTT, Patterns, Settings, UNDECODABLE};
+use pipeline_formats::{Beside, Format, Patterns, Settings, UNDECODABLE};
 use pipeline_sdk::tls::lint_pair;
 use pipeline_sdk::{ComponentDescription, Context, Error, Frame, Header, Kind, Message, Result, Source, SourceConfig, units};
 use schemars::JsonSchema;
@@ -34,7 +34,7 @@ pub struct HttpSourceConfig {
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
     /// Of CSV: the first line of each body names the columns; without, they are `column_1`, `column_2`, …
-    #[serde(default = "yes")]
+    #[serde(default = "pipeline_formats::header")]
     pub header: bool,
     /// Of CSV: between fields.
     #[serde(default)]
@@ -107,10 +107,6 @@ fn path() -> String {
     "/".into()
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn body_bytes_max() -> u64 {
     4 << 20
 }
@@ -170,10 +166,8 @@ impl HttpSourceConfig {
         Settings::new(self.format, &self.columns, self.header, self.delimiter.as_deref())
     }
 
-    /// # Errors
-    /// None that a file could cause.
-    pub fn beside(&self) -> Result<Beside> {
-        Ok(Beside { patterns: Patterns::new(&[], MQTT, "path")?, topic: None, time: self.time_column.clone() })
+    pub fn beside(&self) -> Beside {
+        Beside { patterns: Patterns::none(), topic: None, time: self.time_column.clone() }
     }
 
     pub fn login(&self) -> Login {

@@ -45,7 +45,7 @@ pub(crate) struct Http {
 
 impl Http {
     pub fn new(config: HttpSourceConfig, context: Context) -> Result<Self> {
-        let (beside, decoder) = (config.beside()?, Decoder::new(config.settings())?);
+        let (beside, decoder) = (config.beside(), Decoder::new(config.settings())?);
         Ok(Self { config, context, beside, decoder, lane: Lane::new(LANE), server: None, count: 0, sequence: 0, held: VecDeque::new() })
     }
 
@@ -69,8 +69,7 @@ impl Http {
                 },
             };
             self.sequence += 1;
-            let mut header = Header::new(self.lane.clone(), counted(begin + last as u64));
-            header.sequence = self.sequence;
+            let header = Header { sequence: self.sequence, ..Header::new(self.lane.clone(), counted(begin + last as u64)) };
             messages.push(Message { header, payload });
         }
         for Waiting { answer, room, .. } in taken {
@@ -82,6 +81,16 @@ impl Http {
             self.held.push_back(Held { number: self.count, answer, _room: room });
         }
         Ok(messages)
+    }
+
+    /// Answers requests that are durable.
+    fn tell(&mut self, stored: u64) {
+        while let Some(held) = self.held.pop_front_if(|held| held.number <= stored) {
+            if let Some(answer) = held.answer {
+                // The client may be gone: it will send again what is written.
+                let _ = answer.send(Fate::Durable);
+            }
+        }
     }
 }
 
@@ -125,17 +134,5 @@ impl Source for Http {
 
     async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
         Ok(Vec::new())
-    }
-}
-
-impl Http {
-    /// Answers requests that are durable.
-    fn tell(&mut self, stored: u64) {
-        while let Some(held) = self.held.pop_front_if(|held| held.number <= stored) {
-            if let Some(answer) = held.answer {
-                // The client may be gone: it will send again what is written.
-                let _ = answer.send(Fate::Durable);
-            }
-        }
     }
 }

@@ -36,7 +36,7 @@ pub struct KafkaSourceConfig {
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
     /// Of CSV: the first line of each payload names the columns; without, they are `column_1`, `column_2`, …
-    #[serde(default = "yes")]
+    #[serde(default = "pipeline_formats::header")]
     pub header: bool,
     /// Of CSV: between fields.
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct KafkaSourceConfig {
     #[serde(default)]
     pub beside: Beside,
     /// Payloads that become one batch of rows at most.
-    #[serde(default = "batch_payloads")]
+    #[serde(default = "pipeline_formats::batch_payloads")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_payloads: u32,
     /// What was fetched and waits to be read.
@@ -84,14 +84,6 @@ pub enum OnHole {
 
 /// Properties that are the plugin's own.
 const FIXED: [&str; 5] = ["group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset", "queued.max.messages.kbytes"];
-
-fn yes() -> bool {
-    true
-}
-
-fn batch_payloads() -> u32 {
-    16_384
-}
 
 fn waiting_bytes_max() -> u64 {
     64 << 20

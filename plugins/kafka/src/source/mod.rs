@@ -6,7 +6,7 @@ mod group;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pipeline_formats::{Decoder, Part, foreign, undecodable};
+use pipeline_formats::{BATCH_BYTES_MAX, Decoder, Part, foreign, undecodable};
 use pipeline_sdk::{
     Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, Source,
     async_trait,
@@ -24,8 +24,6 @@ use crate::client::{from_kafka, refused, unreachable};
 
 /// Of the bytes of a position.
 const VERSION: u8 = 1;
-/// What one read takes, beside `batch-payloads`.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Between two looks whether partitions were assigned.
 const ASSIGNMENT_POLL: Duration = Duration::from_millis(100);
 /// Offsets at the broker are asked for this often at most.
@@ -134,8 +132,7 @@ impl Kafka {
                 };
                 assigned.next = taken[last].offset() + 1;
                 assigned.sequence += 1;
-                let mut header = Header::new(assigned.lane.clone(), position(assigned.next));
-                header.sequence = assigned.sequence;
+                let header = Header { sequence: assigned.sequence, ..Header::new(assigned.lane.clone(), position(assigned.next)) };
                 messages.push(Message { header, payload });
             }
         }

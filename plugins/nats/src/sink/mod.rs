@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishErrorKind};
-use async_nats::jetstream::{self};
-use async_nats::{Client, HeaderMap};
+use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
 use pipeline_formats::{delimiter, encode_lines};
 use pipeline_sdk::{Connected, Context, Error, Message, Payload, Position, Result, Sink, async_trait};

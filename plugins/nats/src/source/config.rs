@@ -42,7 +42,7 @@ pub struct NatsSourceConfig {
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
     /// Of CSV: the first line of each payload names the columns; without, they are `column_1`, `column_2`, …
-    #[serde(default = "yes")]
+    #[serde(default = "pipeline_formats::header")]
     pub header: bool,
     /// Of CSV: between fields.
     #[serde(default)]
@@ -66,7 +66,7 @@ pub struct NatsSourceConfig {
     #[schemars(with = "String", extend("format" = "bytes"))]
     pub waiting_bytes_max: u64,
     /// Payloads that become one batch of rows at most.
-    #[serde(default = "batch_payloads")]
+    #[serde(default = "pipeline_formats::batch_payloads")]
     #[schemars(range(min = 1, max = 65_535))]
     pub batch_payloads: u32,
     /// After how long without an acknowledgement the server sends a message again; what came before is known, and left out.
@@ -103,20 +103,12 @@ pub(crate) enum OnHole {
     Continue,
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn inflight_max() -> u32 {
     20_000
 }
 
 fn waiting_bytes_max() -> u64 {
     16 << 20
-}
-
-fn batch_payloads() -> u32 {
-    16_384
 }
 
 fn ack_wait() -> Duration {

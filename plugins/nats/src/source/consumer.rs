@@ -1,11 +1,12 @@
 //! The durable consumer: made, or set back to where the pipeline is, so that what comes is in order.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::pull::{Config, MessagesErrorKind, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, Info, PullConsumer};
-use async_nats::jetstream::context::{ContextBuilder, GetStreamErrorKind};
-use async_nats::jetstream::stream::{RetentionPolicy, Stream};
-use async_nats::jetstream::{self};
-use async_nats::Client;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, ContextBuilder, GetStreamErrorKind};
+use async_nats::jetstream::stream::{ConsumerErrorKind, RetentionPolicy, Stream};
+use async_nats::{Client, jetstream};
 use pipeline_sdk::{Error, Result, SOURCE_HOLE, SOURCE_REPLACED};
 
 use super::config::{NatsSourceConfig, OnHole, Start};
@@ -14,8 +15,9 @@ use crate::server::lost;
 /// What one pull takes at most; the server is asked for more before it is used up.
 const PULL_MESSAGES: usize = 8_192;
 /// How often the server says that it is there while nothing comes.
-const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
-const PULL_EXPIRES: std::time::Duration = std::time::Duration::from_secs(30);
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// After so long without anything the client asks again.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
 /// A stream with its consumer.
 pub(super) struct Reading {
@@ -36,21 +38,20 @@ impl Reading {
     ///
     /// # Errors
     /// Disconnected; fatal where there is no such stream, it is another one, or it no longer holds what comes next.
-    pub async fn open(config: &NatsSourceConfig, name: &str, is_made: bool, stored: Option<u64>) -> Result<Self> {
+    pub async fn open(config: &NatsSourceConfig, name: &str, stored: Option<u64>) -> Result<Self> {
         let client = config.server().connect(name).await?;
         let context = ContextBuilder::new().timeout(config.timeout).build(client.clone());
         let stream = find(&context, &config.stream).await?;
-        let known = stream.consumer_info(name).await;
-        let known = match known {
+        let known = match stream.consumer_info(name).await {
             Ok(info) => Some(info),
-            Err(error) if error.to_string().contains("not found") => None,
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => None,
             Err(error) => return Err(lost(error)),
         };
         let info = stream.cached_info().clone();
         let begin = stored.or(known.as_ref().map(|it| it.ack_floor.stream_sequence));
         let hole = check_position(config, &info, stored)?;
         let behind = begin.unwrap_or(0).max(hole.unwrap_or(0));
-        let wanted = wanted(config, name, is_made, begin.map(|_| behind));
+        let wanted = wanted(config, name, begin.map(|_| behind));
         let is_there = |known: &Info| known.num_ack_pending == 0 && known.delivered.stream_sequence <= behind && known.ack_floor.stream_sequence <= behind;
         let consumer = match known {
             // What it has not sent yet is what comes next.
@@ -61,11 +62,11 @@ impl Reading {
             }
             None => made(&stream, wanted).await?,
         };
-        let bytes = usize::try_from(config.waiting_bytes_max).unwrap_or(usize::MAX);
-        let pull = consumer.stream().max_messages_per_batch(PULL_MESSAGES.min(config.inflight_max as usize)).heartbeat(HEARTBEAT);
-        let messages = match config.waiting_bytes_max {
-            0 => pull.expires(PULL_EXPIRES).messages().await,
-            _ => pull.expires(PULL_EXPIRES).max_bytes_per_batch(bytes).messages().await,
+        let pull = consumer.stream().max_messages_per_batch(PULL_MESSAGES.min(config.inflight_max as usize));
+        let pull = pull.heartbeat(HEARTBEAT).expires(PULL_EXPIRES);
+        let messages = match usize::try_from(config.waiting_bytes_max).unwrap_or(usize::MAX) {
+            0 => pull.messages().await,
+            bytes => pull.max_bytes_per_batch(bytes).messages().await,
         };
         let identity = format!("{}@{}", config.stream, info.created.unix_timestamp_nanos());
         Ok(Self { client, stream, consumer, messages: messages.map_err(lost)?, identity, behind, hole })
@@ -105,7 +106,7 @@ fn check_position(config: &NatsSourceConfig, info: &jetstream::stream::Info, sto
     }
 }
 
-fn wanted(config: &NatsSourceConfig, name: &str, is_made: bool, behind: Option<u64>) -> Config {
+fn wanted(config: &NatsSourceConfig, name: &str, behind: Option<u64>) -> Config {
     let deliver_policy = match (behind, config.start) {
         (Some(behind), _) => DeliverPolicy::ByStartSequence { start_sequence: behind + 1 },
         (None, Start::Oldest) => DeliverPolicy::All,
@@ -124,7 +125,7 @@ fn wanted(config: &NatsSourceConfig, name: &str, is_made: bool, behind: Option<u
         max_ack_pending: i64::from(config.inflight_max),
         filter_subject,
         filter_subjects,
-        inactive_threshold: if is_made { config.consumer_expiry } else { std::time::Duration::ZERO },
+        inactive_threshold: if config.consumer.is_none() { config.consumer_expiry } else { Duration::ZERO },
         ..Config::default()
     }
 }
@@ -138,7 +139,7 @@ fn is_alike(known: &Info, wanted: &Config) -> bool {
 
 async fn made(stream: &Stream, wanted: Config) -> Result<PullConsumer> {
     stream.create_consumer(wanted).await.map_err(|error| match error.kind() {
-        async_nats::jetstream::stream::ConsumerErrorKind::TimedOut => lost(error),
+        ConsumerErrorKind::TimedOut => lost(error),
         _ => Error::fatal(format!("the consumer cannot be made: {error}")).code("nats.consumer").hint("see whether `subjects` are in the stream"),
     })
 }

@@ -10,7 +10,7 @@ use async_nats::jetstream::Message as Arrived;
 use async_nats::Subject;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use pipeline_formats::{Beside, Decoder, Part, foreign, undecodable};
+use pipeline_formats::{BATCH_BYTES_MAX, Beside, Decoder, Part, foreign, undecodable};
 use pipeline_sdk::{
     Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Position, Result, Rows, Source,
     async_trait,
@@ -23,8 +23,6 @@ use consumer::{Reading, from_messages};
 
 /// The key under which the state knows the consumer's name, where the file gives none.
 const STATE_KEY: &str = "consumer";
-/// What one read takes from what waits, beside `batch-payloads`.
-const BATCH_BYTES_MAX: usize = 4 << 20;
 const ACK: &[u8] = b"+ACK";
 
 /// Handed out and not acknowledged.
@@ -111,8 +109,7 @@ impl Nats {
                 }
             };
             self.sequence += 1;
-            let mut header = Header::new(self.lane.clone(), position(taken[last].0));
-            header.sequence = self.sequence;
+            let header = Header { sequence: self.sequence, ..Header::new(self.lane.clone(), position(taken[last].0)) };
             messages.push(Message { header, payload });
         }
         for (sequence, message) in taken {
@@ -139,7 +136,7 @@ impl Source for Nats {
         let stored = from.lanes.get(&self.lane).map(|it| sequence_of(it, &self.lane)).transpose()?;
         self.reading = None;
         self.held.clear();
-        let reading = Reading::open(&self.config, &self.consumer, self.config.consumer.is_none(), stored).await?;
+        let reading = Reading::open(&self.config, &self.consumer, stored).await?;
         self.last = reading.behind;
         if let Some(end) = reading.hole {
             let begin = stored.unwrap_or(0) + 1;
