@@ -16,7 +16,7 @@ use pipeline_sdk::context::Host;
 use pipeline_sdk::{Checkpoint, Error, Incident, Kind, Message, Output, Polled, Ready, Result, Service, Sink, Source, Stop, Transform};
 
 use super::frame::{Codec, Packet, Word, joined, split};
-use super::proxy::{receive_blocking, send_blocking};
+use super::line::{receive_blocking, send_blocking};
 use super::{Create, Hello, VERSION};
 
 /// Serves the host that started this process, until it is gone; `name` is the argument that [`super::Launch`] appended.

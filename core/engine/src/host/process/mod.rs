@@ -3,13 +3,15 @@
 //!
 //! One process is one component of one task: the instances of a sink, one a lane, are in it together, as they may share memory. The
 //! process is this same program ([`Launch`]) with the same library; the host's side ([`process`], [`proxy`]) implements the traits of
-//! the SDK over a connection an instance ([`frame`], [`message`]), the other side ([`child`]) calls the library as any host does and
-//! passes on what it asks of its host. A process that ends, or whose call is overdue and that is therefore killed, gives errors that
+//! the SDK over a connection an instance ([`line`], [`frame`], [`message`]), the other side ([`child`]) calls the library as any host
+//! does and passes on what it asks of its host ([`hosts`]). A process that ends, or whose call is overdue and that is therefore killed, gives errors that
 //! ask for a new connection: the task makes the component anew and goes on at its checkpoint. A process whose host is gone ends.
 
 mod frame;
 mod message;
+mod hosts;
 mod process;
+mod line;
 mod proxy;
 pub mod child;
 #[cfg(test)]

@@ -5,8 +5,7 @@
 //! behind. The host takes a control connection from that process alone; the process takes connections that know a token, which
 //! went over the control connection. It ends when the control connection closes, and is killed where it does not.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::BufReader;
+use std::collections::VecDeque;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -19,15 +18,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pipeline_sdk::abi::host::Log;
 use pipeline_sdk::abi::import::HostParts;
-use pipeline_sdk::{Error, Incident, Ready, Result};
+use pipeline_sdk::{Error, Ready, Result};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{Codec, Packet, Word, joined, split};
-use super::proxy::{receive_blocking, send_blocking};
+use super::frame::{Codec, Word};
+use super::hosts::{HostEnd, HostEnds, answer};
 use super::{Create, ENDED, Hello, Launch, START, VERSION};
 use crate::config::IsolationLimits;
 
@@ -38,14 +37,6 @@ const LAST_LINES: usize = 3;
 const LOOK: Duration = Duration::from_millis(5);
 /// How long an instance that is destroyed may keep its host before the next one is made.
 const GIVE_BACK: Duration = Duration::from_millis(100);
-
-/// What an instance asks for goes to these.
-struct HostEnd {
-    parts: HostParts,
-    ready: Option<Ready>,
-}
-
-type HostEnds = Arc<Mutex<HashMap<u64, HostEnd>>>;
 
 /// A component's process. Dropping it ends it.
 pub struct Process {
@@ -219,8 +210,8 @@ async fn greet(listener: &UnixListener, pid: Option<u32>, hello: &Hello) -> Resu
     };
     let mut codec = Codec::new(hello.frame_bytes_max);
     let text = serde_json::to_vec(hello).expect("a greeting is plain JSON");
-    super::proxy::send(control.get_mut(), codec.encode(Word::Hello, 0, &text, &[])?).await.map_err(broke)?;
-    super::proxy::receive(&mut control, &mut codec).await.map_err(|error| error.or(broke))?.checked()?;
+    super::line::send(control.get_mut(), codec.encode(Word::Hello, 0, &text, &[])?).await.map_err(broke)?;
+    super::line::receive(&mut control, &mut codec).await.map_err(|error| error.or(broke))?.checked()?;
     let control = control.into_inner().into_std().map_err(broke)?;
     control.set_nonblocking(false).map_err(broke)?;
     Ok(control)
@@ -307,83 +298,4 @@ async fn log_lines(mut stderr: ChildStderr, log: Arc<Log>, last: Arc<Mutex<VecDe
         }
     }
     told(&mut line);
-}
-
-/// Answers what instances ask of their hosts, until the connection closes.
-fn answer(stream: UnixStream, ends: &HostEnds, limit: u64) {
-    let mut codec = Codec::new(limit);
-    let mut stream = BufReader::new(stream);
-    while let Ok(asked) = receive_blocking(&mut stream, &mut codec) {
-        let answered = match asked.word {
-            Word::Released => {
-                let released = ends.lock().remove(&asked.number);
-                drop(released);
-                Ok(None)
-            }
-            Word::Ready => {
-                let ready = ends.lock().get_mut(&asked.number).and_then(|end| end.ready.take());
-                ready.into_iter().for_each(|mut ready| ready.ready());
-                Ok(None)
-            }
-            _ => {
-                let parts = ends.lock().get(&asked.number).map(|end| end.parts.clone());
-                parts.ok_or_else(|| Error::fatal("the instance is not known")).and_then(|parts| carry_out(&parts, &asked))
-            }
-        };
-        let failed = |error: Error| (Word::Failed, 0, serde_json::to_vec(&error).expect("an error is plain JSON"));
-        let (word, number, text) = match answered {
-            Ok(Some((number, text))) => (Word::Done, number, text),
-            Err(error) if asked.word.is_question() => failed(error),
-            Ok(None) | Err(_) => continue,
-        };
-        let answer = codec.encode(word, number, &text, &[]).or_else(|error| {
-            let (word, number, text) = failed(error);
-            codec.encode(word, number, &text, &[])
-        });
-        if answer.is_ok_and(|answer| send_blocking(stream.get_mut(), answer).is_err()) {
-            break;
-        }
-    }
-    // Hosts are given back though the instances could not do it.
-    ends.lock().clear();
-}
-
-/// The answer's number and text, where the question wants one.
-fn carry_out(parts: &HostParts, asked: &Packet) -> Result<Option<(u64, Vec<u8>)>> {
-    let (host, text) = (&parts.host, |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned());
-    let array = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    match asked.word {
-        Word::Log => {
-            let [level, target, message, fields] = split(&asked.text)?;
-            (parts.log)(array(level) as u32, &text(target), &text(message), &text(fields));
-        }
-        Word::Counter => {
-            let [name, add] = split(&asked.text)?;
-            host.counter(&text(name), array(add));
-        }
-        Word::Gauge => {
-            let [name, value] = split(&asked.text)?;
-            host.gauge(&text(name), f64::from_bits(array(value)));
-        }
-        Word::Incident => host.incident(&asked.json::<Incident>()?),
-        Word::StateGet => {
-            let [shared, key] = split(&asked.text)?;
-            let value = host.state_get(!shared.is_empty(), &text(key))?;
-            return Ok(Some((value.is_some().into(), value.unwrap_or_default())));
-        }
-        Word::StatePut => {
-            let [shared, key, exists, value] = split(&asked.text)?;
-            host.state_put(!shared.is_empty(), &text(key), (!exists.is_empty()).then_some(value))?;
-            return Ok(Some((0, Vec::new())));
-        }
-        Word::StateKeys => {
-            let [shared, prefix] = split(&asked.text)?;
-            let keys = host.state_keys(!shared.is_empty(), &text(prefix))?;
-            let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
-            return Ok(Some((keys.len() as u64, joined(&keys))));
-        }
-        Word::IsCancelled => return Ok(Some((host.is_cancelled().into(), Vec::new()))),
-        _ => {}
-    }
-    Ok(None)
 }
