@@ -9,14 +9,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use pipeline_sdk::{Error, Result};
 
-use crate::{PAYLOAD, rejected};
+use crate::{PAYLOAD, json_reader, rejected};
 
 type Decoded = std::result::Result<(RecordBatch, Vec<usize>), ArrowError>;
 
 pub(crate) fn json(schema: &SchemaRef, bodies: &[&[u8]]) -> Decoded {
     // As many rows as there can be: a batch that is full in the middle of an array could not be handed out.
     let rows_max = bodies.iter().map(|body| body.iter().filter(|byte| **byte == b'{').count()).sum::<usize>() + 1;
-    let builder = arrow_json::ReaderBuilder::new(schema.clone()).with_batch_size(rows_max).with_strict_mode(true);
+    let builder = json_reader(schema.clone()).with_batch_size(rows_max).with_strict_mode(true);
     let mut decoder = builder.with_coerce_primitive(true).with_flatten(true).build_decoder()?;
     let mut rows = Vec::with_capacity(bodies.len());
     for body in bodies {

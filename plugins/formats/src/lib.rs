@@ -5,6 +5,7 @@
 //! are known, payloads are decoded together. `columns` in a file fixes types from the start.
 
 mod shape;
+mod numbers;
 mod decode;
 mod encode;
 mod undecodable;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use beside::{Beside, with_columns};
 pub use count::{count_of, counted, foreign};
 pub use encode::{Lines, csv_header, encode_lines};
+pub use numbers::json_reader;
 pub use pattern::{MQTT, NATS, Patterns, Syntax};
 pub use template::{Piece, Wrong, pieces};
 pub use undecodable::{UNDECODABLE, refuse, undecodable};

@@ -61,6 +61,19 @@ fn json_is_learned_and_only_what_cannot_be_read_is_rejected() {
             "7 [1] ts:Timestamp(ms) v:Float64 x:Utf8 | ,3.0,",
         ],
     );
+    // Columns are known, and nothing is cut off for that.
+    let mut known = decoder(Format::Ndjson, &[("ts", "timestamp[ms]"), ("count", "int")], true);
+    check(&mut known, &["{\"v\":1,\"o\":{\"n\":[1]},\"ts\":1,\"count\":9007199254740993}"], &[
+        "0 [1] count:Int64 ts:Timestamp(ms) o:Struct(\"n\": List(Int64)) v:Int64 | 9007199254740993,1970-01-01T00:00:00.001,{n: [1]},1",
+    ]);
+    check(&mut known, &["{\"v\":2.5}"], &["0 [1] count:Int64 ts:Timestamp(ms) o:Struct(\"n\": List(Int64)) v:Float64 | ,,,2.5"]);
+    check(&mut known, &["{\"o\":{\"n\":[2.5]}}"], &["0 [1] count:Int64 ts:Timestamp(ms) o:Struct(\"n\": List(Float64)) v:Float64 | ,,{n: [2.5]},"]);
+    check(&mut known, &["{\"count\":2e3,\"ts\":7.0}", "{\"count\":2.5}", "{\"ts\":0.5}", "{\"ts\":1e300}"], &[
+        "0 [1] count:Int64 ts:Timestamp(ms) o:Struct(\"n\": List(Float64)) v:Float64 | 2000,1970-01-01T00:00:00.007,,",
+        "bad 1 Int64 cannot hold 2.5",
+        "bad 2 Timestamp(ms) cannot hold 0.5",
+        "bad 3 Timestamp(ms) cannot hold 1e300",
+    ]);
     // Within objects and lists as well.
     let mut nested = decoder(Format::Ndjson, &[], true);
     check(&mut nested, &["{\"a\":{\"b\":1},\"l\":[1]}"], &["0 [1] a:Struct(\"b\": Int64) l:List(Int64) | {b: 1},[1]"]);

@@ -148,6 +148,7 @@ async fn bad_input_is_told_with_file_and_place() {
     check("ragged.csv", b"a,b\n1,2\n3\n4,5\n", json!({}), &["line 3", "expected 2 got 1"]).await;
     check("torn.csv", b"a,b\n1,2\n3", json!({}), &["line 3", "cut off"]).await;
     check("type.csv", b"a\n1\nx\n", json!({ "columns": { "a": "int" } }), &["'x'", "line 3"]).await;
+    check("fraction.ndjson", b"{\"a\":1}\n{\"a\":2.5}\n", json!({ "columns": { "a": "int" } }), &["Int64 cannot hold 2.5"]).await;
     check("torn.ndjson", b"{\"a\":1}\n{\"a\":", json!({}), &["cut off"]).await;
     check("open.parquet", b"PAR1....................", json!({}), &["no whole Parquet file", "still being written"]).await;
     check("open.arrow", b"ARROW1\0\0............", json!({}), &["no whole Arrow file"]).await;

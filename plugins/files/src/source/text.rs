@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
+use pipeline_formats::json_reader;
 use pipeline_sdk::{Error, Result, units};
 
 use super::Read as Batch;
@@ -120,7 +121,7 @@ impl TextReader {
             Format::Ndjson => {
                 let (schema, _) = arrow_json::reader::infer_json_schema(Cursor::new(&head), None).map_err(told)?;
                 let schema = Arc::new(with_types(schema, config, true)?);
-                let builder = arrow_json::ReaderBuilder::new(schema).with_batch_size(batch_rows);
+                let builder = json_reader(schema).with_batch_size(batch_rows);
                 let decoder = builder.with_strict_mode(!config.ignore_unknown_keys).build_decoder().map_err(told)?;
                 Decoder::Ndjson(Box::new(decoder))
             }
