@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use pipeline_tests::{Process, Scene, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::rig::{LIMIT, check_plugin, ci_checks, example, ids, program, stop, wait_for, wait_for_ids, wait_for_port};
+use crate::rig::{LIMIT, check_plugin, ci_checks, example, ids, program, rows_in, stop, wait_for, wait_for_ids, wait_for_port};
 
 const INSTALL: &str = "install mosquitto and mosquitto-clients";
 
@@ -168,7 +168,7 @@ fn mqtt_with_tls_a_login_and_the_older_protocol() {
     publish("site/roof/d2", "{\"id\":1,\"value\":3}\n");
     wait_for_ids(&scene.path("out"), 3, &run);
     stop(run);
-    let (rows, bad) = (scene.read("out/rows.ndjson"), scene.read("bad/rows.ndjson"));
+    let (rows, bad) = (rows_in(&scene.path("out")), rows_in(&scene.path("bad")));
     assert!(rows.contains("\"location\":\"hall\",\"device\":\"d1\",\"topic\":\"site/hall/d1\""), "{rows}");
     assert!(rows.contains("\"id\":1,\"value\":3.0,\"location\":\"roof\",\"device\":\"d2\""), "{rows}");
     assert_eq!(bad.lines().count(), 2, "{bad}");
