@@ -69,6 +69,8 @@ impl Scene {
             .current_dir(self.folder.path())
             .env_remove("PIPELINE_PLUGIN_PATH")
             .env_remove("PIPELINE_LOG")
+            // Printing one takes seconds on a loaded machine, and the component that panics is waited for.
+            .env_remove("RUST_BACKTRACE")
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(&out)?)
