@@ -22,25 +22,30 @@ pub struct HostArgs {
 }
 
 impl HostArgs {
-    /// Opens the plugins. Those that do not load are warned of: nothing may need them.
+    /// Opens the plugins that files need; without a file, all. Those that do not load are warned of: nothing may need them.
     pub fn plugins(&self, files: &[File], copies: Option<PathBuf>, output: &Output) -> Plugins {
-        let plugins = self.all_plugins(files, copies);
+        let wanted = (!files.is_empty()).then(|| files.iter().flat_map(File::types).map(ToOwned::to_owned).collect());
+        let plugins = Plugins::load(&LoadOptions { wanted, copies, ..self.options(files) });
         for problem in plugins.problems() {
             output.error("warning", &format!("{} was not loaded: {}", problem.path.display(), problem.error));
         }
         plugins
     }
 
-    /// Opens the plugins, without a word on those that do not load.
-    pub fn all_plugins(&self, files: &[File], copies: Option<PathBuf>) -> Plugins {
+    /// Opens all plugins, with the pins of files, without a word on those that do not load.
+    pub fn all_plugins(&self, files: &[File]) -> Plugins {
+        Plugins::load(&self.options(files))
+    }
+
+    fn options(&self, files: &[File]) -> LoadOptions {
         let variable = std::env::var("PIPELINE_PLUGIN_PATH").ok();
         let executable = std::env::current_exe().ok();
-        Plugins::load(&LoadOptions {
+        LoadOptions {
             search: SearchPath::new(&self.plugin_path, variable.as_deref(), executable.as_deref()),
-            copies,
             pins: files.iter().flat_map(|file| file.plugins.clone()).collect(),
             accept_stale: self.accept_stale,
-        })
+            ..LoadOptions::default()
+        }
     }
 }
 

@@ -5,6 +5,11 @@
  *
  *     const pl_root *pipeline_plugin_root(void);
  *
+ * and, if it will, a second one that says which types are in it (its components' and its replica's), each with a line feed behind
+ * it. The host reads that from the file, without opening the library, and opens it only when a pipeline names one of them:
+ *
+ *     const char pipeline_plugin_types[] = "lines\n";
+ *
  * Rules
  *  - Every struct of functions, pl_message, pl_output and pl_instance start with their size in bytes. Both sides use the part
  *    that both know; the major version must be equal, a higher minor version only appends. So: `out` and `instance` come with
@@ -265,6 +270,7 @@ typedef struct pl_root {
 } pl_root;
 
 const pl_root *pipeline_plugin_root(void);
+extern const char pipeline_plugin_types[];
 
 #ifdef __cplusplus
 }

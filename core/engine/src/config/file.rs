@@ -52,6 +52,12 @@ impl File {
         Self::parse(&name, &text, folder, environment)
     }
 
+    /// The types of its components and replicas.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        let components = self.services.iter().chain(self.pipelines.iter().flat_map(Pipeline::components)).map(|it| &it.type_name);
+        components.chain(self.replicas.iter().map(|it| &it.type_name)).map(|name| name.value.as_str())
+    }
+
     /// A report on this file.
     pub fn report(&self, problems: Vec<Problem>) -> Report {
         Report::new(&self.name, &self.text, &self.redactor, problems)

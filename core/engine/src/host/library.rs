@@ -1,10 +1,13 @@
-//! Opening one library: hash, copy, architecture, symbol, version.
+//! Opening one library: hash, copy, architecture, symbol, version; and what one says of itself before it is opened.
 
+use std::collections::BTreeSet;
 use std::os::raw::c_int;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix;
-use pipeline_sdk::abi::ROOT_SYMBOL;
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSection, ObjectSymbol, ReadCache, ReadRef};
+use pipeline_sdk::abi::{ROOT_SYMBOL, TYPES_SYMBOL};
 use pipeline_sdk::abi::import::Library;
 use pipeline_sdk::abi::types::Root;
 use pipeline_sdk::{Error, Result};
@@ -25,6 +28,23 @@ pub(super) struct Opened {
     pub sha256: String,
     /// The file that was opened: the copy, where there is one.
     pub file: PathBuf,
+    /// As of [`types`].
+    pub types: Option<BTreeSet<String>>,
+}
+
+/// The types that a library says it has, read from the file without opening it; `None` where it does not say, or cannot be read.
+pub(super) fn types(path: &Path) -> Option<BTreeSet<String>> {
+    types_in(&ReadCache::new(std::fs::File::open(path).ok()?))
+}
+
+fn types_in<'data>(file: impl ReadRef<'data>) -> Option<BTreeSet<String>> {
+    let file: ElfFile64<'data, object::Endianness, _> = ElfFile64::parse(file).ok()?;
+    let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(TYPES_SYMBOL))?;
+    let section = file.section_by_index(symbol.section_index()?).ok()?;
+    let bytes = section.data_range(symbol.address(), symbol.size()).ok()??;
+    let text = std::str::from_utf8(bytes).ok()?;
+    // A constant of C ends with a NUL.
+    Some(text.trim_end_matches('\0').lines().map(ToOwned::to_owned).collect())
 }
 
 /// Opens a library, from a copy under its hash where a folder for copies is given.
@@ -48,7 +68,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened> {
         // An absolute path: dlopen would look a bare name up in the system's folders.
         None => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
     };
-    Ok(Opened { library: root_of(&opened)?, sha256, file: opened })
+    Ok(Opened { library: root_of(&opened)?, sha256, file: opened, types: types_in(bytes.as_slice()) })
 }
 
 fn check_machine(bytes: &[u8]) -> Result<()> {

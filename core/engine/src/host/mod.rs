@@ -1,7 +1,8 @@
 //! The plugin host: finds shared libraries, checks and opens them, and answers what the graph asks of plugins.
 //!
 //! A library is opened from a copy under its own hash where a folder for copies is given, so that building anew under a running
-//! process does not change what it runs; it is never unloaded. Linked-in root tables take the same way from there on, which is how
+//! process does not change what it runs; it is never unloaded. Libraries that say what they have are opened only when one of their
+//! types is wanted. Linked-in root tables take the same way from there on, which is how
 //! the simulation runs without a dlopen. What could not be loaded is kept, with what to do about it.
 
 mod library;
@@ -12,9 +13,10 @@ mod stale;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pipeline_sdk::abi::TYPES_SYMBOL;
 use pipeline_sdk::abi::import::Library;
 use pipeline_sdk::abi::types::Root;
 use pipeline_sdk::{Error, Kind, PluginDescription, Result};
@@ -77,6 +79,8 @@ pub struct LoadProblem {
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     pub search: SearchPath,
+    /// Libraries that say to have none of these types stay closed; `None` opens all.
+    pub wanted: Option<BTreeSet<String>>,
     /// Libraries are copied here under their hash and opened from there; without, they are opened where they are.
     pub copies: Option<PathBuf>,
     /// By plugin name: no library with another hash is used.
@@ -94,10 +98,34 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// Looks through the search path and opens every plugin in it. What fails is in [`Plugins::problems`].
+    /// Looks through the search path and opens the plugins in it that are wanted. What fails is in [`Plugins::problems`].
+    ///
+    /// Where a wanted type is nowhere, all are opened: what there is instead belongs into the error.
     pub fn load(options: &LoadOptions) -> Self {
         let mut plugins = Self { folders: options.search.folders.clone(), ..Self::default() };
-        let files = options.search.files();
+        let mut closed = options.search.files();
+        let Some(mut wanted) = options.wanted.clone() else {
+            plugins.open(closed, options);
+            return plugins;
+        };
+        loop {
+            let is_wanted = |path: &mut PathBuf| library::types(path).is_none_or(|types| !types.is_disjoint(&wanted));
+            let batch: Vec<_> = closed.extract_if(.., is_wanted).collect();
+            if batch.is_empty() {
+                break;
+            }
+            plugins.open(batch, options);
+            let replicas = plugins.plugins.iter().filter_map(|plugin| plugin.description.replica.as_ref());
+            wanted.extend(replicas.flat_map(|it| [&it.source, &it.transform, &it.sink, &it.site]).cloned());
+        }
+        let known: BTreeSet<&str> = plugins.plugins.iter().flat_map(|plugin| types_of(&plugin.description)).collect();
+        if wanted.iter().any(|it| !known.contains(it.as_str())) {
+            plugins.open(closed, options);
+        }
+        plugins
+    }
+
+    fn open(&mut self, files: Vec<PathBuf>, options: &LoadOptions) {
         // Hashing and copying take a start's time: each library in a thread of its own.
         let opened: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = files.iter().map(|path| scope.spawn(|| library::open(path, options))).collect();
@@ -105,12 +133,11 @@ impl Plugins {
             threads.into_iter().map(join).collect()
         });
         for (path, opened) in files.into_iter().zip(opened) {
-            let loaded = opened.and_then(|opened| plugins.take(&path, opened, options));
+            let loaded = opened.and_then(|opened| self.take(&path, opened, options));
             if let Err(error) = loaded {
-                plugins.problems.push(LoadProblem { path, error });
+                self.problems.push(LoadProblem { path, error });
             }
         }
-        plugins
     }
 
     /// Plugins that are linked into this program.
@@ -128,8 +155,16 @@ impl Plugins {
     }
 
     fn take(&mut self, path: &Path, opened: library::Opened, options: &LoadOptions) -> Result<()> {
-        let name = opened.library.describe()?.name;
-        if let Some(pin) = options.pins.get(&name).filter(|pin| !pin.sha256.eq_ignore_ascii_case(&opened.sha256)) {
+        let description = opened.library.describe()?;
+        let (has, name) = (types_of(&description).collect::<BTreeSet<_>>(), &description.name);
+        if let Some(said) = opened.types.as_ref().filter(|said| !said.iter().map(String::as_str).eq(has.iter().copied())) {
+            let list = |types: Vec<&str>| format!("`{}`", types.join("`, `"));
+            let (said, has) = (list(said.iter().map(String::as_str).collect()), list(has.into_iter().collect()));
+            return Err(Error::fatal(format!("plugin `{name}` says that it has {said} and has {has}"))
+                .code("plugin.types")
+                .hint(format!("its `{TYPES_SYMBOL}` must name the types of its components and its replica: in Rust, `plugin!`'s second argument")));
+        }
+        if let Some(pin) = options.pins.get(name).filter(|pin| !pin.sha256.eq_ignore_ascii_case(&opened.sha256)) {
             return Err(Error::fatal(format!(
                 "plugin `{name}` is pinned to SHA-256 {}, this library has {}",
                 pin.sha256, opened.sha256
@@ -213,6 +248,12 @@ impl Plugins {
             Error::fatal(message).code("plugin.missing").hint("build the plugins with `cargo build`, or give --plugin-path")
         })
     }
+}
+
+/// The types of its components and of its replica.
+fn types_of(plugin: &PluginDescription) -> impl Iterator<Item = &str> {
+    let components = plugin.components.iter().map(|component| component.type_name.as_str());
+    components.chain(plugin.replica.iter().map(|replica| replica.type_name.as_str()))
 }
 
 fn from(plugin: &LoadedPlugin) -> String {

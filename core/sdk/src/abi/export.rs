@@ -510,8 +510,24 @@ macro_rules! root {
 /// Exports a plugin from a shared library: `pipeline_sdk::plugin!(my_plugin::plugin);`, where `plugin` is a function that
 /// returns a [`Plugin`](crate::Plugin). Belongs into a cdylib of its own, made of the plugin's rlib: two rlibs with the
 /// symbol do not link together.
+///
+/// `plugin!(my_plugin::plugin, ["lines"])` says as well which types it has (its components' and its replica's), so that a host can
+/// tell without opening the library, and opens it only when a file names one of them.
 #[macro_export]
 macro_rules! plugin {
+    ($plugin:expr, [$($type_name:literal),+ $(,)?]) => {
+        $crate::plugin!($plugin);
+
+        /// The types in the library, each with a line feed behind it.
+        #[unsafe(no_mangle)]
+        #[allow(non_upper_case_globals)]
+        pub static pipeline_plugin_types: [u8; TYPES.len()] = {
+            let mut bytes = [0; TYPES.len()];
+            bytes.copy_from_slice(TYPES.as_bytes());
+            bytes
+        };
+        const TYPES: &str = concat!($($type_name, "\n"),+);
+    };
     ($plugin:expr) => {
         #[cfg(panic = "abort")]
         compile_error!("a plugin contains its panics, which needs panic = \"unwind\"");

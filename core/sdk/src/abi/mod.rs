@@ -19,6 +19,9 @@ pub mod glue;
 
 /// The name of the one symbol that a plugin exports: `const pl_root *pipeline_plugin_root(void)`.
 pub const ROOT_SYMBOL: &str = "pipeline_plugin_root";
+/// The name of a constant that a plugin may export: `const char pipeline_plugin_types[]`, the names of its types, each with a line
+/// feed behind it. A host reads it from the file and opens only libraries that it needs.
+pub const TYPES_SYMBOL: &str = "pipeline_plugin_types";
 /// Another major version does not load.
 pub const ABI_MAJOR: u32 = 1;
 /// Both sides use the lower minor version.

@@ -1,3 +1,3 @@
 //! The basics as a shared library.
 
-pipeline_sdk::plugin!(pipeline_basics::plugin);
+pipeline_sdk::plugin!(pipeline_basics::plugin, ["generate", "select", "where", "dedupe", "sample", "throttle", "delay", "fault", "blackhole"]);

@@ -1,3 +1,3 @@
 //! CSV, NDJSON, Parquet and Arrow files as a shared library.
 
-pipeline_sdk::plugin!(pipeline_files::plugin);
+pipeline_sdk::plugin!(pipeline_files::plugin, ["files"]);

@@ -1,3 +1,3 @@
 //! HTTP requests as source and sink as a shared library.
 
-pipeline_sdk::plugin!(pipeline_http::plugin);
+pipeline_sdk::plugin!(pipeline_http::plugin, ["http"]);

@@ -1,3 +1,3 @@
 //! MQTT topics as a shared library.
 
-pipeline_sdk::plugin!(pipeline_mqtt::plugin);
+pipeline_sdk::plugin!(pipeline_mqtt::plugin, ["mqtt"]);

@@ -8,10 +8,34 @@ use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
 use pipeline_sdk::Kind;
 use pipeline_tests::binary;
 
+/// The library says which types it has: it stays closed where none of them is wanted.
+#[test]
+fn only_libraries_with_a_wanted_type_are_opened() {
+    let scene = tempfile::tempdir().unwrap();
+    for name in ["loop_mark", "files", "tdengine", "basics"] {
+        let name = format!("libpipeline_plugin_{name}.so");
+        std::fs::copy(binary().with_file_name(&name), scene.path().join(&name)).unwrap();
+    }
+    let opened = |wanted: &[&str]| {
+        let wanted = wanted.iter().map(|it| (*it).to_owned()).collect();
+        let search = SearchPath { folders: vec![scene.path().to_owned()] };
+        let plugins = Plugins::load(&LoadOptions { search, wanted: Some(wanted), ..LoadOptions::default() });
+        assert!(plugins.problems().is_empty(), "{:?}", plugins.problems());
+        plugins.loaded().iter().map(|it| it.description.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(opened(&["files"]), "files");
+    assert_eq!(opened(&["files", "where"]), "basics files");
+    // The replica that a plugin makes up of components has the transform of another one.
+    assert_eq!(opened(&["tdengine"]), "tdengine loop-mark");
+    // What is there instead of what is nowhere belongs into the error.
+    assert_eq!(opened(&["fles"]), "basics files loop-mark tdengine");
+}
+
 fn load(folder: &Path, pin: Option<&str>) -> Plugins {
     let pins = pin.map(|sha256| ("loop-mark".to_owned(), PluginPin { sha256: sha256.into() }));
     Plugins::load(&LoadOptions {
         search: SearchPath { folders: vec![folder.to_owned()] },
+        wanted: None,
         copies: Some(folder.join("copies")),
         pins: pins.into_iter().collect(),
         accept_stale: false,

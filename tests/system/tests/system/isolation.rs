@@ -13,6 +13,7 @@ use serde_json::Value;
 /// How long anything may take that must happen.
 const SOON: Duration = Duration::from_secs(90);
 const ROWS: usize = 3_000;
+const TERMINATE: u32 = 15;
 /// Keys that let a test end soon where a person would rather wait.
 const IMPATIENT: &str = "checkpoint-interval = \"50ms\"\nretry-delay-min = \"20ms\"\nretry-delay-max = \"200ms\"\ncall-timeout = \"2s\"\n";
 
@@ -52,6 +53,13 @@ fn children(parent: u32) -> Vec<(u32, String)> {
         }
     }
     found
+}
+
+/// Whether the process has begun to handle what would end it otherwise: before that, it has just been started.
+fn handles_termination(id: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default().trim();
+    u64::from_str_radix(caught, 16).is_ok_and(|caught| caught & 1 << (TERMINATE - 1) != 0)
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool, log: impl Fn() -> String) {
@@ -137,7 +145,7 @@ fn processes_end_with_their_host() {
     let run = scene.start(&["run", "--plugin-path", &scene.path("plugins").display().to_string(), "p.toml"], "p.log");
     let id = run.id();
     // One that was just forked is still called as its host is.
-    let is_one = |(_, called): &(u32, String)| called.starts_with("pipeline component ");
+    let is_one = |(child, called): &(u32, String)| called.starts_with("pipeline component ") && handles_termination(*child);
     until("two processes", || children(id).iter().filter(|it| is_one(it)).count() == 2, || scene.read("p.log"));
     let children = children(id);
     assert!(children.iter().all(is_one), "{children:?}");

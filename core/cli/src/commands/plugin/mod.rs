@@ -82,7 +82,7 @@ impl Plugin {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         match self {
             Self::List(args) => {
-                list(&host.all_plugins(&[], None), args.json, output);
+                list(&host.all_plugins(&[]), args.json, output);
                 Ok(())
             }
             Self::Describe(args) => args.run(&host.plugins(&[], None, output), output),
@@ -90,7 +90,7 @@ impl Plugin {
             Self::Check(args) => args.run(output),
             Self::Doctor(args) => {
                 let files = crate::host::load_files(&args.files, output)?;
-                args.run(&host.all_plugins(&files, None), output)
+                args.run(&host.all_plugins(&files), output)
             }
             Self::CheckChild(args) => args.run(),
         }

@@ -1,3 +1,3 @@
 //! The embedded node as a shared library.
 
-pipeline_sdk::plugin!(tdengine_node::plugin);
+pipeline_sdk::plugin!(tdengine_node::plugin, ["tdengine-node"]);
