@@ -5,6 +5,8 @@
 
 pub mod api;
 mod folder;
+mod hand_over;
+mod notes;
 mod orders;
 mod sharing;
 mod supervisor;
@@ -18,6 +20,7 @@ pub mod client;
 pub mod socket;
 mod token;
 
+pub use hand_over::HandOverNotes;
 pub use orders::Orders;
 pub use sharing::Sharing;
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};

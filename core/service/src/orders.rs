@@ -8,19 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline_engine::runtime::{Running, TaskName};
-use pipeline_replica::{OpenSite, within};
 use pipeline_sdk::Result;
-use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
+use crate::notes::{Notes, Turn as NotesTurn};
 use crate::sharing::SharedPlace;
 use crate::supervisor::{Managed, Supervisor};
 use crate::tasks::stopped;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// One call; the first ever makes a database at the site.
-const LIMIT: Duration = Duration::from_secs(180);
 
 /// What a note says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,26 +38,22 @@ impl Wanted {
     }
 }
 
-/// The notes of a group.
+/// What operators told the services of a group.
 pub struct Orders {
-    place: Arc<SharedPlace>,
     /// Taken for as long as an order is told and done here, so that an older look does not undo it.
-    site: Mutex<Option<OpenSite>>,
+    notes: Notes,
 }
 
 /// Orders while nobody else reads or gives any.
-pub(crate) struct Turn<'a> {
-    place: &'a SharedPlace,
-    site: MutexGuard<'a, Option<OpenSite>>,
-}
+pub(crate) struct Turn<'a>(NotesTurn<'a>);
 
 impl Orders {
     pub(crate) fn new(place: Arc<SharedPlace>) -> Self {
-        Self { place, site: Mutex::default() }
+        Self { notes: Notes::new(place) }
     }
 
     pub(crate) async fn turn(&self) -> Turn<'_> {
-        Turn { place: &self.place, site: self.site.lock().await }
+        Turn(self.notes.turn().await)
     }
 }
 
@@ -71,18 +64,7 @@ impl Turn<'_> {
             return Ok(());
         }
         let notes = tasks.iter().map(|(file, task)| (name(file, task), wanted.note().to_owned()));
-        self.notes(notes.collect()).await.map(drop)
-    }
-
-    async fn notes(&mut self, notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-        let mut open = match self.site.take() {
-            Some(open) => open,
-            None => self.place.open()?,
-        };
-        // After an error the next call opens it anew.
-        let all = within(LIMIT, &open.name, open.site.notes(&self.place.group, notes)).await?;
-        *self.site = Some(open);
-        Ok(all)
+        self.0.exchange(notes.collect()).await.map(drop)
     }
 }
 
@@ -97,13 +79,13 @@ impl Supervisor {
         loop {
             let followed = async {
                 let mut turn = orders.turn().await;
-                let notes = turn.notes(BTreeMap::new()).await?;
+                let notes = turn.0.exchange(BTreeMap::new()).await?;
                 for file in self.managed() {
                     obey(&file, &notes).await?;
                 }
                 Ok::<_, pipeline_sdk::Error>(())
             };
-            let error = followed.await.err().map(|error| orders.place.redactor.redact(&error.to_string())).unwrap_or_default();
+            let error = followed.await.err().map(|error| orders.notes.place.redactor.redact(&error.to_string())).unwrap_or_default();
             if !error.is_empty() && error != trouble {
                 tracing::warn!(error, "what operators told other services is not known");
             }

@@ -15,6 +15,7 @@ use pipeline_sdk::{Error, Result};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::hand_over::HandOverNotes;
 use crate::orders::Orders;
 
 /// Between two questions.
@@ -71,6 +72,11 @@ impl Sharing {
     /// What operators want, for the supervisor of the same service.
     pub fn orders(&self) -> Arc<Orders> {
         Arc::new(Orders::new(self.place.clone()))
+    }
+
+    /// How tasks are handed over, for the supervisor of the same service.
+    pub fn hand_overs(&self) -> Arc<HandOverNotes> {
+        HandOverNotes::new(self.place.clone())
     }
 
     /// Asks until told to stop; then leaves.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiError, FileStatus};
 use crate::folder::{self, Fingerprint};
+use crate::hand_over::HandOverNotes;
 use crate::orders::{Orders, Turn};
 use crate::tasks::Ends;
 
@@ -44,6 +45,8 @@ pub struct Options {
     pub run: Arc<dyn Fn() -> RunOptions + Send + Sync>,
     /// Where other services that share the tasks are told what operators want; absent where there are none.
     pub orders: Option<Arc<Orders>>,
+    /// Where other services share the tasks.
+    pub hand_overs: Option<Arc<HandOverNotes>>,
     /// Told the secrets of every file before anything of it is done.
     pub learn: Arc<dyn Fn(&Redactor) + Send + Sync>,
 }
@@ -344,7 +347,9 @@ impl Supervisor {
                     file.live.lock().running = None;
                 }
                 file.live.lock().is_starting = true;
-                let started = Engine::start(Graph::clone(&graph), self.plugins.clone(), (self.options.run)()).await;
+                let mut options = (self.options.run)();
+                options.hand_overs = self.options.hand_overs.as_ref().map(|notes| notes.of_file(&file.id));
+                let started = Engine::start(Graph::clone(&graph), self.plugins.clone(), options).await;
                 file.live.lock().is_starting = false;
                 match started {
                     Ok(running) => self.applied(file, graph, Arc::new(running), None),

@@ -200,6 +200,7 @@ async fn offer(socket: &Path, files: &[PathBuf], runs: &[Run], plugins: &Arc<Plu
         environment: Arc::new(|name| std::env::var(name).ok()),
         run: Arc::new(run_options),
         orders: None,
+        hand_overs: None,
         learn: Arc::new(|_| {}),
     };
     let supervisor = Supervisor::new(options, plugins.clone())?;

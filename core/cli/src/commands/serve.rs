@@ -105,6 +105,7 @@ impl Args {
                 options
             }),
             orders: sharing.as_ref().map(Sharing::orders),
+            hand_overs: sharing.as_ref().map(Sharing::hand_overs),
             learn: Arc::new(move |redactor| learn.learn(redactor)),
         };
         let supervisor = Supervisor::new(options, plugins)?;

@@ -34,7 +34,7 @@ mod tests;
 pub use orders::{Reloaded, TaskName};
 pub use pipeline::ALL_VALUES;
 pub use run::{Clock, Engine, RunEnd, RunOptions, Running};
-pub use share::{Share, Terms};
+pub use share::{HandOvers, Share, Terms};
 pub use tap::{Seen, SeenColumn, SeenKind, TAP_BYTES_MAX, TAP_MESSAGES_MAX, TAP_ROWS_DEFAULT, TAPS_MAX, Tap, TapQuery};
 
 use tokio::task::JoinHandle;

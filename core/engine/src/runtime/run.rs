@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::orders::TaskName;
 use super::pipeline::Pipeline;
 use super::service::Started;
-use super::share::Share;
+use super::share::{HandOvers, Share};
 use super::tap::Taps;
 use super::task::Letters;
 use super::task::Control;
@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub clock: Clock,
     /// Where several processes share the tasks: which of them are this one's.
     pub share: Option<Arc<Share>>,
+    /// How these tell each other that a task was let go; where absent, nothing is known of the one before.
+    pub hand_overs: Option<Arc<dyn HandOvers>>,
     /// How processes of components are started; none are where absent.
     pub launch: Option<Launch>,
 }
@@ -51,7 +53,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// `seed` should differ from run to run, but for tests.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        Self { accept_new_sources: false, store: None, seed, clock, share: None, launch: None }
+        Self { accept_new_sources: false, store: None, seed, clock, share: None, hand_overs: None, launch: None }
     }
 }
 

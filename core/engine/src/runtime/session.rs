@@ -26,7 +26,10 @@ use crate::metrics::TaskState;
 /// Why a session ended.
 pub(super) enum End {
     /// As asked for.
-    Stopped,
+    Stopped {
+        /// All that was read is written, and committed at the source.
+        is_committed: bool,
+    },
     /// The source is done.
     Finished,
     Failed(Failure),
@@ -125,10 +128,11 @@ async fn connect(task: &Task, source: &mut Box<dyn Source>) -> Result<(String, C
     Ok((identity, checkpoint))
 }
 
-/// Where others share the tasks: how far the logs reached when the tenure began.
+/// Where others share the tasks, and the last of them may have left something written and not committed: how far the logs reached
+/// when the tenure began.
 async fn look_before(task: &Task, source: &mut Box<dyn Source>) -> Result<(), Failure> {
-    let before = task.tenure().before;
-    if task.run.options.share.is_none() || before.get().is_some() {
+    let Tenure { before, is_handed_over, .. } = task.tenure();
+    if task.run.options.share.is_none() || is_handed_over || before.get().is_some() {
         return Ok(());
     }
     let progress = call("the source's progress", task.pipeline.settings.call_timeout, source.progress()).await.map_err(Failure::of)?;
@@ -157,7 +161,7 @@ impl<'t> Session<'t> {
             }
         };
         if task.tenure().halt.is_cancelled() {
-            return End::Stopped;
+            return End::Stopped { is_committed: false };
         }
         if let Err(failure) = look_before(task, &mut connecting).await {
             return End::Failed(failure.context(&task.pipeline.source.node.path));
@@ -275,8 +279,8 @@ impl<'t> Session<'t> {
                     self.tell_caught_up();
                 }
                 Event::Paused => {
-                    self.finish().await?;
-                    return Ok(Some(End::Stopped));
+                    let is_committed = self.finish().await?;
+                    return Ok(Some(End::Stopped { is_committed }));
                 }
                 Event::End => {
                     self.finish().await?;
@@ -490,15 +494,15 @@ impl<'t> Session<'t> {
         }
     }
 
-    /// Settles, and tells the source.
-    async fn finish(&mut self) -> Result<(), Failure> {
+    /// Settles, and tells the source; whether it took that.
+    async fn finish(&mut self) -> Result<bool, Failure> {
         self.settle().await?;
         let (done, told) = oneshot::channel();
         self.notice(Notice::Commit(done)).await?;
         // The source may be gone: then it is told when it is back.
-        let _ = told.await;
+        let is_told = told.await.is_ok();
         self.tell_caught_up();
-        Ok(())
+        Ok(is_told)
     }
 
     /// Ends every part, waiting for calls that are under way: each of them has its own deadline.

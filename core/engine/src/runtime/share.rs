@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
+use pipeline_sdk::Result;
 use pipeline_sdk::site::{HeldLane, Holding};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +39,17 @@ impl Default for Terms {
         let seconds = Duration::from_secs;
         Self { lease: seconds(8), doubt: seconds(4), settle: seconds(2), grace: seconds(1) }
     }
+}
+
+/// What processes that share leave for each other about a task: the next holder knows how the one before let go of it.
+#[async_trait]
+pub trait HandOvers: Send + Sync {
+    /// This process has the task from now on: known to all once this returns. Whether the one before let go of it by
+    /// [`HandOvers::release`].
+    async fn take(&self, task: &TaskKey) -> Result<bool>;
+
+    /// This process lets go of the task it took; all that it had read is written, and committed at the source.
+    async fn release(&self, task: &TaskKey) -> Result<()>;
 }
 
 /// What is known of the lanes, for all tasks of a process.

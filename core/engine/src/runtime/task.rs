@@ -120,7 +120,7 @@ impl Task {
         let counters = TaskCounters::new(&run.registry, &labels);
         let live = Mutex::new(Live { since_ms: run.wall_clock_ms(), ..Live::default() });
         let (watches, has_trouble, applied_ms) = (Mutex::default(), AtomicBool::new(false), AtomicI64::new(0));
-        let tenure = Mutex::new(Tenure::new(&stop));
+        let tenure = Mutex::new(Tenure::new(&stop, false));
         let owner = pipeline.buffer_of.as_ref().unwrap_or(&pipeline.name);
         let letters = run.letters.lock().entry(format!("{owner}\0{value}")).or_default().clone();
         let processes = Processes::default();

@@ -2,10 +2,12 @@
 //!
 //! Where nobody shares there is one tenure, until the task is stopped. Where several processes share, a task waits until its lane is
 //! this process's ([`super::share`]), and is stopped when that is in doubt: first gracefully, then as it is. What was stored in an
-//! earlier tenure is forgotten then, as another process may have gone beyond it: the source begins where its other end says,
-//! and everything that is in its log by then may have been written (invariant `no-regress`).
+//! earlier tenure is forgotten then, as another process may have gone beyond it: the source begins where its other end says. Where the
+//! one before let go of the task with everything written and committed ([`HandOvers`](super::share::HandOvers)) that is all; otherwise
+//! everything that is in the log by then may have been written (invariant `no-regress`).
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pipeline_sdk::{Checkpoint, Error, Lane, Position, Result};
 use tokio::sync::mpsc;
@@ -19,6 +21,9 @@ use super::task::{Control, Task};
 use crate::metrics::TaskState;
 use crate::state::{Change, Intent};
 
+/// Between two tries to tell the others that a task is here.
+const TAKE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A time in which a task is this process's. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Tenure {
@@ -28,11 +33,21 @@ pub(super) struct Tenure {
     pub cut: CancellationToken,
     /// How far each lane's log reached when the tenure began; empty where nobody shares, or it is not known yet.
     pub before: Arc<OnceLock<Checkpoint>>,
+    /// Nothing is written that is not committed at the source.
+    pub is_handed_over: bool,
+}
+
+/// How the sessions of a tenure ended.
+struct Ended {
+    /// The task is over, for good or until it is started again.
+    is_over: bool,
+    /// As of [`End::Stopped`].
+    is_committed: bool,
 }
 
 impl Tenure {
-    pub fn new(stop: &CancellationToken) -> Self {
-        Self { halt: stop.child_token(), cut: CancellationToken::new(), before: Arc::default() }
+    pub fn new(stop: &CancellationToken, is_handed_over: bool) -> Self {
+        Self { halt: stop.child_token(), cut: CancellationToken::new(), before: Arc::default(), is_handed_over }
     }
 
     /// What a sink may have written by the intent that is stored, and by what another process may have done.
@@ -91,12 +106,15 @@ impl Task {
                 Err(error) => return self.fail(Failure::Fatal(error)),
             }
             let tenure = self.tenure();
-            let is_over = tokio::select! {
-                is_over = self.run_sessions(&mut control) => is_over,
+            let ended = tokio::select! {
+                ended = self.run_sessions(&mut control) => ended,
                 // It only tells them to end.
                 () = tenure.end_in_doubt(&share, &self) => unreachable!("it waits for ever"),
             };
-            if is_over {
+            if ended.is_committed {
+                self.release().await;
+            }
+            if ended.is_over {
                 return;
             }
             tracing::info!(task = %self.key, "the task was let go");
@@ -110,40 +128,74 @@ impl Task {
                 self.set_state(TaskState::Elsewhere);
                 share.given(&self.key).await;
                 self.set_state(TaskState::Starting);
+                let taken = async {
+                    share.admitted(&self.key).await;
+                    self.take().await
+                };
                 tokio::select! {
                     biased;
-                    () = share.admitted(&self.key) => return,
+                    is_handed_over = taken => return is_handed_over,
                     () = share.doubtful(&self.key) => {}
                 }
             }
         };
-        tokio::select! {
+        let is_handed_over = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(false),
-            () = admitted => {}
-        }
+            is_handed_over = admitted => is_handed_over,
+        };
         self.run.store.commit(vec![Change::HandOver { task: self.key.clone() }]).await?;
-        self.set_tenure(Tenure::new(&self.stop));
-        tracing::info!(task = %self.key, "the task is taken here");
+        self.set_tenure(Tenure::new(&self.stop, is_handed_over));
+        tracing::info!(task = %self.key, is_handed_over, "the task is taken here");
         Ok(true)
     }
 
-    /// Runs sessions until one ends for good, or the tenure is over. Whether the task is over.
-    async fn run_sessions(self: &Arc<Self>, control: &mut mpsc::Receiver<Control>) -> bool {
+    /// Tells the others that the task is here; whether the one before handed it over.
+    async fn take(&self) -> bool {
+        let Some(hand_overs) = &self.run.options.hand_overs else { return false };
+        loop {
+            match hand_overs.take(&self.key).await {
+                Ok(is_handed_over) => return is_handed_over,
+                Err(error) => tracing::warn!(task = %self.key, %error, "the task is not begun: others cannot be told that it is here"),
+            }
+            tokio::time::sleep(TAKE_INTERVAL).await;
+        }
+    }
+
+    /// Tells the next one that nothing is left. Untold, it compares what it need not.
+    async fn release(&self) {
+        let Some(hand_overs) = &self.run.options.hand_overs else { return };
+        if let Err(error) = hand_overs.release(&self.key).await {
+            tracing::warn!(task = %self.key, %error, "others cannot be told that the task was let go");
+        }
+    }
+
+    /// Runs sessions until one ends for good, or the tenure is over.
+    async fn run_sessions(self: &Arc<Self>, control: &mut mpsc::Receiver<Control>) -> Ended {
         let (settings, tenure) = (&self.pipeline.settings, self.tenure());
         let mut reconnects = Backoff::reconnect(settings, self.run.seed());
         let mut restarts = Backoff::retry(settings, self.run.seed());
         let mut source = None;
-        loop {
+        let is_committed = loop {
             // Not dropped when the run stops: the session sees the stop itself.
             let end = Session::run(self, &mut source, control).await;
             let is_let_go = tenure.halt.is_cancelled() && !self.stop.is_cancelled();
             let error = match end {
-                End::Stopped | End::Failed(_) if is_let_go => return false,
-                End::Stopped => break self.set_state(TaskState::Stopped),
-                End::Finished => break self.set_state(TaskState::Finished),
+                End::Stopped { is_committed } if is_let_go => return Ended { is_over: false, is_committed },
+                End::Failed(_) if is_let_go => return Ended { is_over: false, is_committed: false },
+                End::Stopped { is_committed } => {
+                    self.set_state(TaskState::Stopped);
+                    break is_committed;
+                }
+                End::Finished => {
+                    self.set_state(TaskState::Finished);
+                    break false;
+                }
                 End::Failed(Failure::Lost(error)) => error,
-                End::Failed(failure) => break self.fail(failure),
+                End::Failed(failure) => {
+                    self.fail(failure);
+                    break false;
+                }
             };
             if self.take_advanced() {
                 reconnects.reset();
@@ -152,19 +204,23 @@ impl Task {
             let backoff = if is_broken(&error) { &mut restarts } else { &mut reconnects };
             let Some(delay) = backoff.next() else {
                 let attempts = backoff.attempts();
-                break self.fail(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+                self.fail(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));
+                break false;
             };
             self.note_lost(&error);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(delay) => {}
-                () = tenure.halt.cancelled() => match self.stop.is_cancelled() {
-                    true => break self.set_state(TaskState::Stopped),
-                    false => return false,
-                },
+                () = tenure.halt.cancelled() => {
+                    let is_over = self.stop.is_cancelled();
+                    if is_over {
+                        self.set_state(TaskState::Stopped);
+                    }
+                    return Ended { is_over, is_committed: false };
+                }
             }
-        }
-        true
+        };
+        Ended { is_over: true, is_committed }
     }
 
     /// Checked before everything that leaves this process.

@@ -33,10 +33,11 @@ fn run(scene: &Scene, file: &str) -> Outcome {
     scene.pipeline(&["run", "--plugin-path", "plugins", "--json", file])
 }
 
-/// Values of the first column of a file that was written.
-fn ids(path: &Path) -> BTreeSet<usize> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().skip(1).filter_map(|line| line.split(',').next()?.parse().ok()).collect()
+/// Values of the first column of what was written under a name: a sink that is made anew begins another file.
+fn ids(scene: &Scene, name: &str) -> BTreeSet<usize> {
+    let names = std::iter::once(format!("{name}.csv")).chain((2..).map(|number| format!("{name}-{number}.csv")));
+    let texts: Vec<String> = names.map_while(|name| std::fs::read_to_string(scene.path(&name)).ok()).collect();
+    texts.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| line.split(',').next()?.parse().ok()).collect()
 }
 
 /// Processes that this one started, with how they were called.
@@ -112,7 +113,7 @@ fn what_ends_a_component_costs_its_restart() {
     for (kind, does, words) in faults {
         let name = format!("{kind}-{does}");
         let of = pipelines.iter().find(|it| it["pipeline"] == *name).unwrap();
-        assert_eq!(ids(&scene.path(&format!("{name}.csv"))).len(), ROWS, "{name}: {of:#}\n{}", outcome.stderr);
+        assert_eq!(ids(&scene, &name).len(), ROWS, "{name}: {of:#}\n{}", outcome.stderr);
         let said = outcome.stderr.lines().any(|line| line.contains(&name) && line.contains(words));
         assert!(said || words.is_empty(), "{name}: no {words:?} in:\n{}", outcome.stderr);
         let restarts = of["process-restarts"].as_u64().unwrap();

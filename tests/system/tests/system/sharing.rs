@@ -226,19 +226,44 @@ fn three_services_share_the_tasks() {
         stop.store(true, Ordering::Relaxed);
         watching.into_iter().for_each(|watching| watching.join().unwrap());
     });
-    settled(&services, &a, &b, &written.into_inner().unwrap());
+    let written = written.into_inner().unwrap();
+    // What was written over while its task moved from a service that was killed is told and not written; written again, it goes through
+    // (decision 7).
+    write_over(&a, &b, -1);
+    settled(&services, &a, &b, &written);
     let times = services.times();
     for (task, had) in &times {
         for pair in had.windows(2) {
             assert!(pair[0].2 <= pair[1].1, "{task} was in two services: {had:?}");
         }
     }
+    a_service_that_leaves_hands_over(&mut services, &a, &b, &written);
     orders_reach_all(&services, &a, &b);
     for index in 0..SERVICES {
         assert!(!services.log(index).contains("taosdata"), "a password is in the log of service {index}");
         let status = services.running[index].take().unwrap().stop(Duration::from_secs(60)).unwrap();
         assert!(status.success(), "{}", services.log(index));
     }
+}
+
+/// Writes the rows that are written over and over, once more.
+fn write_over(a: &Site, b: &Site, value: i64) {
+    for (site, name) in [(a, "a"), (b, "b")] {
+        DATABASES.iter().for_each(|database| drop(site.sql(&format!("insert into {database}.over_{name} values ({T0}, {value})"))));
+    }
+}
+
+/// A service is told to end while rows are written over: what comes while its tasks are nobody's is known to be new.
+fn a_service_that_leaves_hands_over(services: &mut Services, a: &Site, b: &Site, written: &BTreeMap<String, i64>) {
+    let leaving = *services.until_all_run().values().next().unwrap();
+    (0..20).for_each(|value| write_over(a, b, value));
+    let status = services.running[leaving].take().unwrap().stop(Duration::from_secs(60)).unwrap();
+    services.ended[leaving].push(now());
+    assert!(status.success(), "{}", services.log(leaving));
+    (100..120).for_each(|value| write_over(a, b, value));
+    services.until_all_run();
+    settled(services, a, b, written);
+    services.start(leaving);
 }
 
 /// Kills one service that has tasks, holds another still for longer than its lease, and brings both back.

@@ -1,20 +1,40 @@
 //! A task of several processes: run where its lane is, let go in time, begun behind what another may have written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use pipeline_sdk::Result;
 use pipeline_sdk::site::{HeldLane, Holding};
 use tokio::time::Instant;
 
-use super::super::share::{Share, Terms};
+use super::super::share::{HandOvers, Share, Terms};
 use super::world::*;
 use crate::metrics::TaskState;
 use crate::runtime::{Engine, Running};
-use crate::state::Store;
+use crate::state::{Store, TaskKey};
 
-async fn start_shared(name: &str, store: &Store, share: &Arc<Share>) -> Running {
+/// Whether the task was released by who took it last.
+#[derive(Default)]
+struct Released(AtomicBool);
+
+#[async_trait]
+impl HandOvers for Released {
+    async fn take(&self, _: &TaskKey) -> Result<bool> {
+        Ok(self.0.swap(false, Ordering::SeqCst))
+    }
+
+    async fn release(&self, _: &TaskKey) -> Result<()> {
+        self.0.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+async fn start_shared(name: &str, store: &Store, share: &Arc<Share>, released: &Arc<Released>) -> Running {
     let mut options = options(store);
     options.share = Some(share.clone());
+    options.hand_overs = Some(released.clone());
     Engine::start(graph(&one(name, "checkpoint-interval = \"1s\"")), plugins(), options).await.unwrap()
 }
 
@@ -33,7 +53,8 @@ async fn a_task_runs_where_its_lane_is_and_begins_with_what_another_may_have_wri
     let (world, store, terms) = (new_world("shared"), Store::in_memory(), Terms::default());
     lock(&world).fill("1", 20);
     let share = Share::new(terms);
-    let running = start_shared("shared", &store, &share).await;
+    let released = Arc::<Released>::default();
+    let running = start_shared("shared", &store, &share, &released).await;
     tell(&share, false, Duration::from_secs(30)).await;
     assert_eq!((state(&running), lock(&world).read), (TaskState::Elsewhere, 0), "the lane is another's");
     tell(&share, true, terms.lease).await;
@@ -51,19 +72,36 @@ async fn a_task_runs_where_its_lane_is_and_begins_with_what_another_may_have_wri
     tell(&share, false, Duration::from_secs(30)).await;
     assert_eq!(lock(&world).written.len(), 25, "nothing is written for another");
     assert!(store.checkpoint(&running.keys().unwrap()[0], "one").unwrap().lanes.contains_key(&pipeline_sdk::Lane::new("1")));
-    // The store of this process has a position, but the log's other end decides: here, from the beginning.
+    // The store of this process has a position, but the log's other end decides: here, from the beginning. Another one had the task
+    // meanwhile and did not release it.
+    assert!(released.0.swap(false, Ordering::SeqCst), "everything was written and committed");
     tell(&share, true, Duration::from_secs(20)).await;
     let again: Vec<i64> = lock(&world).written[25..].iter().filter(|it| it.replayed).map(|it| it.number).collect();
     assert_eq!(again, (1..=30).collect::<Vec<_>>());
     running.stop().await;
     assert_eq!((state(&running), lock(&world).violations.clone()), (TaskState::Stopped, Vec::new()));
+    assert!(released.0.load(Ordering::SeqCst), "a graceful end hands over as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_since_a_task_was_handed_over_is_new() {
+    let (world, store, terms) = (new_world("handed"), Store::in_memory(), Terms::default());
+    let (share, released) = (Share::new(terms), Arc::new(Released(true.into())));
+    let running = start_shared("handed", &store, &share, &released).await;
+    lock(&world).fill("1", 20);
+    tell(&share, true, terms.lease + terms.grace + Duration::from_secs(5)).await;
+    let written = lock(&world).written.clone();
+    assert!(written.len() == 20 && written.iter().all(|it| !it.replayed), "{written:?}");
+    assert!(!released.0.load(Ordering::SeqCst), "it is here now");
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_outlives_the_lease_is_told_and_nothing_follows_it() {
     let (world, store, terms) = (new_world("overrun"), Store::in_memory(), Terms::default());
     let share = Share::new(terms);
-    let running = start_shared("overrun", &store, &share).await;
+    let released = Arc::<Released>::default();
+    let running = start_shared("overrun", &store, &share, &released).await;
     tell(&share, true, terms.lease + terms.grace + Duration::from_secs(2)).await;
     lock(&world).is_sink_blocked = true;
     lock(&world).fill("1", 20);
@@ -75,7 +113,7 @@ async fn a_write_that_outlives_the_lease_is_told_and_nothing_follows_it() {
     // What the one call held, and nothing behind it.
     let written = lock(&world).written.len() as u64;
     assert!(written <= super::super::worker::COMPARED_MESSAGES_MAX, "{written} were written");
-    assert!(lock(&world).committed.is_empty());
+    assert!(lock(&world).committed.is_empty() && !released.0.load(Ordering::SeqCst), "nobody may rely on it");
     assert_eq!((state(&running), share.overrun()), (TaskState::Elsewhere, None));
     running.stop().await;
 }
