@@ -18,7 +18,19 @@ pub struct Group {
     /// Without `ts`.
     pub columns: BTreeMap<String, Kind>,
     pub tags: BTreeMap<String, Kind>,
+    /// Old names of tags, and what each was renamed to.
+    pub renamed: BTreeMap<String, String>,
     pub tables: BTreeMap<String, Table>,
+}
+
+impl Group {
+    /// The name by now of a tag that was called `name`; `None` for one that was dropped.
+    pub fn tag_now<'a>(&'a self, mut name: &'a str) -> Option<&'a str> {
+        while let Some(new) = self.renamed.get(name) {
+            name = new;
+        }
+        self.tags.contains_key(name).then_some(name)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

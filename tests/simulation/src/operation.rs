@@ -3,7 +3,7 @@
 //! A group is free to both sites in a round, or owned by one. Where it is free, the two do what commutes: new rows, rows that are
 //! theirs this round, new columns and children of names that only they give. What two sites may not do to one thing at once, as no
 //! active-active system without a clock could tell who was last (FACTS F71), only an owner does; the owner changes from round to
-//! round, once the sites are equal.
+//! round, once the sites are equal. Tags of a free group are renamed and dropped by the site that made it, while the other uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -47,6 +47,8 @@ pub struct Operation {
     pub group: String,
     pub sql: String,
     pub effect: Effect,
+    /// Whether it names a tag that the other site may have renamed or dropped: then it may be refused.
+    pub may_miss_tag: bool,
 }
 
 /// One site's user in one round.
@@ -102,6 +104,21 @@ impl User {
         !matches!(self.modes.get(group), Some(Mode::Free)) && self.may(group)
     }
 
+    fn has_made(&self, group: &str) -> bool {
+        group[1..].starts_with(SITES[self.site])
+    }
+
+    /// Whether tags of a free group are renamed and dropped here: by the site that made it, as nobody could tell the order of two renames.
+    fn renames_in_use(&self, group: &str) -> bool {
+        self.menu.renames_in_use && self.has_made(group)
+    }
+
+    /// Marks an operation that names tags.
+    fn naming_tags(&self, operation: Operation) -> Operation {
+        let may_miss_tag = self.menu.renames_in_use && !self.owns(&operation.group) && !self.has_made(&operation.group);
+        Operation { may_miss_tag, ..operation }
+    }
+
     /// The next operation; `None` when nothing of the kind that was drawn can be done.
     pub fn draw(&mut self, avoid: impl Fn(&str) -> bool) -> Option<Operation> {
         if let Some(then) = self.then.take().filter(|then| !avoid(&then.group)) {
@@ -122,6 +139,8 @@ impl User {
             75..80 => self.set_tag(&name, &group, owns),
             80..90 if !owns && self.menu.both_amend => self.amend(&name, &group),
             90..94 if !owns && self.menu.both_add_tags => self.add_tag(&name, &group),
+            94..97 if !owns && self.renames_in_use(&name) => self.rename_tag(&name, &group),
+            97..100 if !owns && self.renames_in_use(&name) => self.drop_tag(&name, &group),
             80..100 if !owns => self.insert(&name, &group),
             80..84 => self.delete(&name, &group),
             84..86 => self.drop_column(&name, &group),
@@ -227,7 +246,7 @@ impl User {
         let number = self.number();
         let (row, effect) = self.row(name, group, table, time, number);
         let sql = format!("insert into {DATABASE}.`{table}` {row}");
-        Some(Operation { group: name.into(), sql, effect })
+        Some(Operation { group: name.into(), sql, effect, may_miss_tag: false })
     }
 
     fn create_child(&mut self, name: &str, group: &Group) -> Option<Operation> {
@@ -250,20 +269,22 @@ impl User {
             let (name, table) = (name.to_owned(), table.clone());
             move |state: &mut State| {
                 if let Some(group) = state.groups.get_mut(&name) {
-                    group.tables.insert(table.clone(), Table { tags: tags.clone(), ..Table::default() });
+                    let now = tags.iter().filter_map(|(tag, value)| Some((group.tag_now(tag)?.to_owned(), value.clone())));
+                    let tags = now.collect();
+                    group.tables.insert(table.clone(), Table { tags, ..Table::default() });
                 }
             }
         };
         if self.random.random_ratio(1, 2) {
-            return operation(name, format!("create table {DATABASE}.`{table}` {using}"), make);
+            return self.naming_tags(operation(name, format!("create table {DATABASE}.`{table}` {using}"), make));
         }
         let number = self.number();
         let (row, effect) = self.row(name, group, &table, EPOCH_MS + number * 1000, number);
         let sql = format!("insert into {DATABASE}.`{table}` {using} {row}");
-        operation(name, sql, move |state| {
+        self.naming_tags(operation(name, sql, move |state| {
             make(state);
             effect(state);
-        })
+        }))
     }
 
     fn create_group(&mut self) -> Option<Operation> {
@@ -360,6 +381,7 @@ impl User {
         Some(on_group(name, sql, move |group| {
             if let Some(kind) = group.tags.remove(&tag) {
                 group.tags.insert(new.clone(), kind);
+                group.renamed.insert(tag.clone(), new.clone());
             }
             for table in group.tables.values_mut() {
                 if let Some(value) = table.tags.remove(&tag) {
@@ -391,7 +413,12 @@ impl User {
         let (tag, kind) = group.tags.iter().choose(&mut self.random)?;
         let (tag, (sql, text)) = (tag.clone(), kind.value(self.number()));
         let sql = format!("alter table {DATABASE}.`{table}` set tag `{tag}` = {sql}");
-        Some(on_table(name, &table, sql, move |table| drop(table.tags.insert(tag.clone(), text.clone()))))
+        Some(self.naming_tags(on_group(name, sql, move |group| {
+            let Some(tag) = group.tag_now(&tag).map(str::to_owned) else { return };
+            if let Some(table) = group.tables.get_mut(&table) {
+                table.tags.insert(tag, text.clone());
+            }
+        })))
     }
 
     fn delete(&mut self, name: &str, group: &Group) -> Option<Operation> {
@@ -431,7 +458,7 @@ fn of(name: &str, group: &Group) -> String {
 }
 
 fn operation(group: &str, sql: String, effect: impl Fn(&mut State) + Send + Sync + 'static) -> Operation {
-    Operation { group: group.into(), sql, effect: Arc::new(effect) }
+    Operation { group: group.into(), sql, effect: Arc::new(effect), may_miss_tag: false }
 }
 
 fn on_group(name: &str, sql: String, effect: impl Fn(&mut Group) + Send + Sync + 'static) -> Operation {

@@ -42,6 +42,8 @@ pub struct Stable {
 pub struct CreateTable {
     pub name: String,
     pub comment: String,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
     pub of: TableOf,
 }
 
@@ -158,7 +160,7 @@ impl From<meta::CreateTable> for CreateTable {
                 TableOf::Stable { stable, suid, tags }
             }
         };
-        Self { name: table.name, comment: table.comment.unwrap_or_default(), of }
+        Self { name: table.name, comment: table.comment.unwrap_or_default(), created_ms: table.created_ms, of }
     }
 }
 
@@ -171,10 +173,8 @@ pub fn alter_clause(raw: &[u8], type_of: &dyn Fn(&str) -> Option<ColumnType>) ->
     let (raw_type, body) = super::open_envelope(raw)?;
     let Meta::AlterTable(alter) = RawMeta::decode(raw_type, body)?.meta else { return Ok(None) };
     Ok(match alter.action {
-        TableAction::SetTag { name, data_type, value } => {
-            let value = value.map_or_else(|| "NULL".to_owned(), |value| literal(data_type, &value));
-            Some(format!("set tag {} = {value}", identifier(&name)))
-        }
+        // See `SetTag`.
+        TableAction::SetTag { .. } => None,
         TableAction::AddColumn { name, data_type, bytes, .. } => {
             Some(format!("add column {} {}", identifier(&name), ColumnType { data_type, bytes }))
         }
@@ -196,6 +196,11 @@ pub struct SetTag {
     /// The tag's id, which an entry holds beside its name (recording c3).
     pub id: i32,
     pub name: String,
+    pub data_type: DataType,
+    /// Little-endian or text bytes, without a length; `None` for NULL.
+    pub value: Option<Vec<u8>>,
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
     alter: meta::AlterTable,
     vgroup_id: i32,
 }
@@ -209,8 +214,26 @@ impl SetTag {
         let (raw_type, body) = super::open_envelope(raw)?;
         let RawMeta { vgroup_id, meta } = RawMeta::decode(raw_type, body)?;
         let Meta::AlterTable(alter) = meta else { return Ok(None) };
-        let TableAction::SetTag { name, .. } = &alter.action else { return Ok(None) };
-        Ok(Some(Self { id: alter.column_id, name: name.clone(), vgroup_id, alter }))
+        Ok(Self::of_entry(vgroup_id, alter))
+    }
+
+    fn of_entry(vgroup_id: i32, alter: meta::AlterTable) -> Option<Self> {
+        let TableAction::SetTag { name, data_type, value } = &alter.action else { return None };
+        let (name, data_type, value) = (name.clone(), *data_type, value.clone());
+        Some(Self { id: alter.column_id, name, data_type, value, time_ms: alter.time_ms, vgroup_id, alter })
+    }
+
+    /// A new value of a tag, as an entry would hold it.
+    pub fn new(table: &str, id: i32, name: &str, data_type: DataType, value: Option<Vec<u8>>, time_ms: i64) -> Self {
+        let action = TableAction::SetTag { name: name.to_owned(), data_type, value };
+        let (name, source) = (table.to_owned(), meta::SOURCE_LOCAL);
+        let alter = meta::AlterTable { name, column_id: id, action, time_ms, source, rest: Vec::new() };
+        Self::of_entry(NO_VGROUP, alter).expect("it sets a tag")
+    }
+
+    /// The value as a SQL literal.
+    pub fn to_sql(&self) -> String {
+        self.value.as_ref().map_or_else(|| "NULL".to_owned(), |value| literal(self.data_type, value))
     }
 
     /// The same value of the tag that is now called `name`, in the form that is written back.
@@ -235,10 +258,11 @@ pub fn parse_create(request: &[u8]) -> Result<CreateTable> {
     meta::CreateTable::decode(request).map(CreateTable::from)
 }
 
-/// A message that creates tables, with requests as an entry has them. Nobody looks at the vgroup of a message that is
-/// written back.
+/// Nobody looks at the vgroup of a message that is written back.
+const NO_VGROUP: i32 = 0;
+
+/// A message that creates tables, with requests as an entry has them.
 pub fn create_message<'a>(requests: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
-    const NO_VGROUP: i32 = 0;
     super::envelope(kind::CREATE_TABLE, &create_batch(NO_VGROUP, requests, meta::SOURCE_LOCAL))
 }
 
@@ -303,8 +327,10 @@ mod tests {
         // Behind the columns ts, k, a, v, n and d.
         assert_eq!((set.id, set.name.as_str()), (7, "t"));
         assert_eq!(set.raw_named("t").unwrap(), raw);
-        let renamed = set.raw_named("longer").unwrap();
-        assert_eq!(alter_clause(&renamed, &|_| None).unwrap().unwrap(), "set tag `longer` = 11");
+        let renamed = SetTag::of(&set.raw_named("longer").unwrap()).unwrap().unwrap();
+        assert_eq!((renamed.id, renamed.name.as_str(), renamed.to_sql().as_str()), (7, "longer", "11"));
+        let made = SetTag::new("c1", 7, "t", set.data_type, set.value.clone(), set.time_ms);
+        assert_eq!(made.raw_named("t").unwrap()[14..], raw[14..], "all but the vgroup");
     }
 
     #[test]

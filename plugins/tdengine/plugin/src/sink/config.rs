@@ -36,7 +36,8 @@ pub struct TdengineConfig {
     /// here), or wait for its creation to come another way (right among three or more).
     #[serde(default)]
     pub missing_table: MissingTable,
-    /// How long rows wait for the entry of the log that announces their column or table.
+    /// How long rows wait for the entry of the log that announces their column or table, and after how long a value is reported whose
+    /// tag is not told of.
     #[serde(default = "announce_timeout")]
     pub announce_timeout: Span,
     /// Between two tries of a change that the site refuses because something of a user's is in its way.

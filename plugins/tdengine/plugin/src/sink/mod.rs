@@ -17,6 +17,7 @@ mod replay;
 mod rows;
 mod shared;
 mod statement;
+mod tag_values;
 mod target;
 mod template;
 
@@ -132,6 +133,7 @@ impl Sink for TdengineSink {
         let Some(link) = &self.link else { return Err(Error::disconnected("the sink is not connected")) };
         for target in self.targets.values_mut() {
             parked::retry(target, &link.connection).await?;
+            tag_values::report_overdue(target)?;
         }
         Ok(())
     }

@@ -43,6 +43,8 @@ pub struct Target {
     pub parked_interval: Duration,
     /// Since when this lane waits for an entry that announces a column or table.
     pub waits_since: Option<Instant>,
+    /// Since when values of tags are kept that nothing was told of; see [`super::tag_values`].
+    pub tag_values_since: Option<Instant>,
     /// What was waited for in vain, by super table or normal table: it is not waited for again.
     pub never_announced: HashSet<(Arc<str>, String)>,
     pub last_parked_try: Instant,
@@ -78,6 +80,8 @@ impl Target {
             announce_timeout: config.announce_timeout.0,
             parked_interval: config.parked_interval.0,
             waits_since: None,
+            // An earlier process may have kept some.
+            tag_values_since: Some(Instant::now()),
             never_announced: HashSet::new(),
             last_parked_try: Instant::now(),
             unaltered: None,

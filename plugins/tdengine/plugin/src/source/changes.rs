@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::{Change, ChangeKind, Context, Frame, Lane, Mark, Opaque, Payload, Result};
 use serde_json::{Value as Json, json};
 use tdengine_wire::tmq::{create_requests, split};
@@ -11,7 +12,7 @@ use tdengine_wire::tmq::{create_requests, split};
 use super::lane::Reader;
 use super::pending::PendingTokens;
 use super::tag_names::TagNames;
-use super::{CHANGE_FORMAT, FRAME_FORMAT};
+use super::{CHANGE_FORMAT, FRAME_FORMAT, SEEN_FORMAT};
 use crate::client::Message as TmqMessage;
 use crate::transport::Connection;
 use crate::errors::wire_error;
@@ -111,7 +112,7 @@ impl Changes {
                 if let Json::Object(detail) = &mut detail {
                     detail.insert("database".into(), self.create_database().await?.into());
                 }
-                vec![self.stable(ChangeKind::CreateGroup, &stable, detail, raw, Mark::Local)]
+                vec![(Mark::Local, Payload::Change(self.stable(ChangeKind::CreateGroup, &stable, detail, raw)))]
             }
             change::Change::AlterStable(stable) => self.alter_stable(reader, lane, position, stable, detail, raw)?,
             change::Change::DropStable { name, suid } => {
@@ -122,7 +123,7 @@ impl Changes {
                 let mut change = self.build(ChangeKind::DropGroup, detail, raw);
                 change.identity = identity;
                 change.group = Some(name.into());
-                vec![(mark, Payload::Change(change))]
+                self.and_seen(mark, change)
             }
             change::Change::CreateTables(tables) => {
                 let requests = create_requests(message.body()).map_err(wire_error)?;
@@ -160,13 +161,24 @@ impl Changes {
         }
     }
 
-    fn stable(&self, kind: ChangeKind, stable: &Stable, detail: Json, raw: bytes::Bytes, mark: Mark) -> (Mark, Payload) {
+    fn stable(&self, kind: ChangeKind, stable: &Stable, detail: Json, raw: bytes::Bytes) -> Change {
         let text = xxhash_rust::xxh3::xxh3_64(&stable.statement);
         let mut change = self.build(kind, detail, raw);
         let (columns, tags) = (stable.column_version, stable.tag_version);
         change.identity = format!("{}:{}:{columns}:{tags}:{text:016x}", self.cluster, stable.suid);
         change.group = Some(stable.name.as_str().into());
-        (mark, Payload::Change(change))
+        change
+    }
+
+    /// A change of a super table. In a replica the filter of loops drops what the other site's made, so that its sink is told beside
+    /// it what to know: else it would go by ids and names of before.
+    fn and_seen(&self, mark: Mark, change: Change) -> Vec<(Mark, Payload)> {
+        let is_to_be_known = mark != Mark::Local && self.context.negotiated(TELLS_REPLICATED);
+        let seen = is_to_be_known.then(|| {
+            let raw = change.raw.clone().map(|raw| Opaque { format: SEEN_FORMAT.into(), ..raw });
+            (Mark::Local, Payload::Change(Change { kind: ChangeKind::AlterGroup, detail: Json::Null, raw, ..change.clone() }))
+        });
+        std::iter::once((mark, Payload::Change(change))).chain(seen).collect()
     }
 
     fn alter_stable(
@@ -191,7 +203,8 @@ impl Changes {
             self.pending.comment(lane.as_str(), &stable.name, position, token.as_ref())?;
         }
         let mark = mark_of(token.map(|token| token.origin));
-        Ok(vec![self.stable(ChangeKind::AlterGroup, &stable, detail, raw, mark)])
+        let change = self.stable(ChangeKind::AlterGroup, &stable, detail, raw);
+        Ok(self.and_seen(mark, change))
     }
 
     /// Rows that were written with `USING … TAGS` bring the creation of their table each time (FACTS F13): the first of each

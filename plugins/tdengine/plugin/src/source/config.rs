@@ -18,6 +18,8 @@ use crate::span::Span;
 pub const FRAME_FORMAT: &str = "tdengine-tmq-raw";
 /// Format of a change's raw form: the same, of a change.
 pub const CHANGE_FORMAT: &str = "tdengine-tmq-meta";
+/// The same of a change that the other site's replica made here: nothing to apply, but ids, names and incarnations to know.
+pub const SEEN_FORMAT: &str = "tdengine-tmq-seen";
 
 /// Reads the log of a TDengine database through TMQ.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

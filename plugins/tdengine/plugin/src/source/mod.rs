@@ -17,7 +17,7 @@ mod pending;
 mod session;
 mod tag_names;
 
-pub use config::{CHANGE_FORMAT, FRAME_FORMAT, OnHole, StartFrom, TmqConfig};
+pub use config::{CHANGE_FORMAT, FRAME_FORMAT, OnHole, SEEN_FORMAT, StartFrom, TmqConfig};
 pub(crate) use lane::position;
 
 /// Name of the lane of a vgroup.

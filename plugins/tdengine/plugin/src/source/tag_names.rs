@@ -2,13 +2,14 @@
 //!
 //! An entry holds values by tag id and, beside them, names in the order of the user's statement: `USING s (b, a) TAGS (2, 1)`
 //! gives a's value the name b (seen on 3.3.0.1, in the raw form and in JSON). The names are those of the values, so both are
-//! brought into the order of ids: from the schemas that the log showed, else from DESCRIBE, which lists tags by id.
+//! brought into the order of ids: from the schemas that the log showed, else from DESCRIBE, which lists tags by id. Values of tags
+//! that were dropped since are left out.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use pipeline_sdk::Result;
-use tdengine_wire::meta::{self, TableBody};
+use tdengine_wire::meta::{self, TableBody, TagKey};
 
 use crate::errors::wire_error;
 use crate::log::change::{CreateTable, Stable, TableOf};
@@ -21,20 +22,40 @@ const STABLES_MAX: usize = 10_000;
 /// What is known of the tags of super tables.
 #[derive(Default)]
 pub struct TagNames {
-    /// By incarnation, as the last entry of the log showed them: id and name.
-    logged: HashMap<i64, Vec<(i16, String)>>,
+    /// By incarnation, as the latest entry of any lane showed them.
+    logged: HashMap<i64, Logged>,
     /// By name, in the order of ids, as they are now; `None` for one that is gone.
     described: HashMap<String, Option<Vec<String>>>,
 }
 
+/// The tags of a super table at a version.
+struct Logged {
+    tag_version: i32,
+    names: HashMap<i16, String>,
+    /// The highest id seen: ids are never used again and only grow (FACTS F67).
+    newest_id: i16,
+}
+
+impl Logged {
+    fn was_dropped(&self, id: i16) -> bool {
+        id <= self.newest_id && !self.names.contains_key(&id)
+    }
+}
+
 impl TagNames {
-    /// Takes in an entry that shows a super table's schema.
+    /// Takes in an entry that shows a super table's schema; one lane may be behind another.
     pub fn learn(&mut self, stable: &Stable) {
+        let known = self.logged.get(&stable.suid);
+        if known.is_some_and(|known| known.tag_version >= stable.tag_version) {
+            return;
+        }
+        let before = known.map_or(0, |known| known.newest_id);
+        let newest_id = stable.columns.iter().chain(&stable.tags).map(|field| field.id).fold(before, i16::max);
         if self.logged.len() >= STABLES_MAX {
             self.logged.clear();
         }
-        let tags = stable.tags.iter().map(|tag| (tag.id, tag.name.clone())).collect();
-        self.logged.insert(stable.suid, tags);
+        let names = stable.tags.iter().map(|tag| (tag.id, tag.name.clone())).collect();
+        self.logged.insert(stable.suid, Logged { tag_version: stable.tag_version, names, newest_id });
         self.described.remove(&stable.name);
     }
 
@@ -50,24 +71,30 @@ impl TagNames {
         if tags.len() < 2 {
             return Ok(Cow::Borrowed(request));
         }
+        let mut request = Cow::Borrowed(request);
+        let logged = self.logged.get(suid);
+        if let Some(known) = logged.filter(|known| tags.iter().any(|tag| known.was_dropped(tag.id))) {
+            tags.retain(|tag| !known.was_dropped(tag.id));
+            request = Cow::Owned(without(&request, |id| known.was_dropped(id)).map_err(wire_error)?);
+        }
         let ids: Vec<i16> = tags.iter().map(|tag| tag.id).collect();
         let before: Vec<String> = tags.iter().map(|tag| tag.name.clone()).collect();
-        let logged = self.logged.get(suid).and_then(|known| by_id(known, &ids));
+        let logged = logged.and_then(|known| by_id(&known.names, &ids));
         let names = match logged {
             Some(names) => names,
             None => match self.described(sql, database, stable).await?.and_then(|order| by_order(order, &before)) {
                 Some(names) => names,
                 None => {
                     tracing::warn!(table = table.name, "tags were renamed or dropped since: names are taken as they come");
-                    return Ok(Cow::Borrowed(request));
+                    return Ok(request);
                 }
             },
         };
         if names == before {
-            return Ok(Cow::Borrowed(request));
+            return Ok(request);
         }
         tags.iter_mut().zip(&names).for_each(|(tag, name)| tag.name.clone_from(name));
-        renamed(request, names).map(Cow::Owned).map_err(wire_error)
+        renamed(&request, names).map(Cow::Owned).map_err(wire_error)
     }
 
     async fn described(&mut self, sql: &Connection, database: &str, stable: &str) -> Result<Option<&[String]>> {
@@ -83,8 +110,8 @@ impl TagNames {
     }
 }
 
-fn by_id(known: &[(i16, String)], ids: &[i16]) -> Option<Vec<String>> {
-    ids.iter().map(|id| known.iter().find(|(known, _)| known == id).map(|(_, name)| name.clone())).collect()
+fn by_id(known: &HashMap<i16, String>, ids: &[i16]) -> Option<Vec<String>> {
+    ids.iter().map(|id| known.get(id).cloned()).collect()
 }
 
 /// The names in the order of the list, `None` where it lacks one.
@@ -100,6 +127,16 @@ fn renamed(request: &[u8], names: Vec<String>) -> tdengine_wire::Result<Vec<u8>>
     let mut table = meta::CreateTable::decode(request)?;
     if let TableBody::Child { names: old, .. } = &mut table.body {
         *old = names;
+    }
+    table.encode()
+}
+
+/// The request without the values of some tags. The names that stay are those of the statement's first: they are set anew.
+fn without(request: &[u8], is_gone: impl Fn(i16) -> bool) -> tdengine_wire::Result<Vec<u8>> {
+    let mut table = meta::CreateTable::decode(request)?;
+    if let TableBody::Child { tags, names, .. } = &mut table.body {
+        tags.entries.retain(|entry| !matches!(entry.key, TagKey::Id(id) if is_gone(id)));
+        names.truncate(tags.entries.len());
     }
     table.encode()
 }
@@ -124,15 +161,20 @@ mod tests {
         digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
 
+    /// With the length that it has here.
+    fn bytes_of(request: &str) -> Vec<u8> {
+        let mut request = bytes(request);
+        let length = (request.len() - 4) as i32;
+        request[..4].copy_from_slice(&length.to_le_bytes());
+        request
+    }
+
     #[test]
     fn values_get_the_names_of_their_ids() {
-        let int = ColumnType::of(DataType::Int);
-        let known: Vec<(i16, String)> = [(3, "a"), (4, "b"), (5, "c")].map(|(id, name)| (id, name.to_owned())).into();
-        let order: Vec<String> = known.iter().map(|(_, name)| name.clone()).collect();
+        let order = ["a", "b", "c"].map(str::to_owned);
+        let known: HashMap<i16, String> = (3..).zip(order.clone()).collect();
         for (request, expect) in REQUESTS.iter().zip([&["a", "b", "c"][..], &["b", "c"]]) {
-            let mut request = bytes(request);
-            let length = (request.len() - 4) as i32;
-            request[..4].copy_from_slice(&length.to_le_bytes());
+            let request = bytes_of(request);
             let TableOf::Stable { tags, .. } = parse_create(&request).unwrap().of else { panic!() };
             let ids: Vec<i16> = tags.iter().map(|tag| tag.id).collect();
             let before: Vec<String> = tags.iter().map(|tag| tag.name.clone()).collect();
@@ -144,19 +186,23 @@ mod tests {
         }
         assert_eq!(by_id(&known, &[9]), None);
         assert_eq!(by_order(&order, &["z".to_owned()]), None);
+        let request = without(&bytes_of(REQUESTS[0]), |id| id == 4).unwrap();
+        let TableOf::Stable { tags, .. } = parse_create(&request).unwrap().of else { panic!() };
+        assert_eq!(tags.iter().map(|tag| tag.id).collect::<Vec<_>>(), [3, 5]);
+    }
+
+    #[test]
+    fn of_two_lanes_the_one_that_is_further_is_believed() {
+        let int = ColumnType::of(DataType::Int);
         let mut names = TagNames::default();
-        let tags = vec![Field::new("a", int, 3)];
-        let stable = Stable {
-            name: "m".into(),
-            suid: 7,
-            column_version: 1,
-            columns: Vec::new(),
-            tag_version: 1,
-            tags,
-            statement: Vec::new(),
-            is_marked: false,
-        };
-        names.learn(&stable);
-        assert_eq!(names.logged[&7], [(3, "a".to_owned())]);
+        for (tag_version, tags) in [(1, &[(3, "a"), (4, "b")][..]), (3, &[(3, "z")]), (2, &[(3, "a")])] {
+            let tags = tags.iter().map(|(id, name)| Field::new(*name, int, *id)).collect();
+            let (name, suid, column_version) = ("m".to_owned(), 7, 1);
+            let columns = Vec::new();
+            names.learn(&Stable { name, suid, column_version, columns, tag_version, tags, statement: Vec::new(), is_marked: false });
+        }
+        let known = &names.logged[&7];
+        assert_eq!(known.names, HashMap::from([(3, "z".to_owned())]));
+        assert!(known.was_dropped(4) && !known.was_dropped(3) && !known.was_dropped(5));
     }
 }

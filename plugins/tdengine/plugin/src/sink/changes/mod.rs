@@ -8,6 +8,8 @@ mod delete;
 mod stable;
 mod table;
 
+pub use table::is_missing;
+
 use pipeline_sdk::{Change, Error, Header, Result};
 
 use super::target::Target;
@@ -15,7 +17,7 @@ use crate::transport::Connection;
 use crate::errors::wire_error;
 use crate::log::change::Change as Entry;
 use crate::log::open_envelope;
-use crate::source::CHANGE_FORMAT;
+use crate::source::{CHANGE_FORMAT, SEEN_FORMAT};
 
 /// A change with what applying it needs.
 pub struct Applying<'a> {
@@ -29,7 +31,7 @@ pub struct Applying<'a> {
 
 /// Applies a change of a TDengine log.
 pub async fn apply(target: &mut Target, connection: &Connection, header: &Header, change: &Change) -> Result<()> {
-    let Some(raw) = change.raw.as_ref().filter(|raw| &*raw.format == CHANGE_FORMAT) else {
+    let Some(raw) = change.raw.as_ref().filter(|raw| matches!(&*raw.format, CHANGE_FORMAT | SEEN_FORMAT)) else {
         let message = format!("this sink applies changes of TDengine logs only, not {:?} of another source", change.kind);
         return Err(Error::rejected(message).code("tdengine.foreign-change"));
     };
@@ -37,6 +39,8 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
     let Some(entry) = Entry::parse(raw_type, body).map_err(wire_error)? else { return Ok(()) };
     let mut applying = Applying { target, connection, header, change, raw: &raw.data };
     let applied = match entry {
+        Entry::AlterStable(stable) if &*raw.format == SEEN_FORMAT => stable::learn(&mut applying, &stable).await,
+        Entry::DropStable { name, suid } if &*raw.format == SEEN_FORMAT => stable::learn_gone(applying.target, &name, suid),
         Entry::CreateStable(stable) => stable::create(&mut applying, stable).await,
         Entry::AlterStable(stable) => stable::alter(&mut applying, stable).await,
         Entry::DropStable { name, suid } => stable::drop(&mut applying, &name, suid).await,

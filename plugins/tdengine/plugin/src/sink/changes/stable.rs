@@ -7,7 +7,7 @@ use tdengine_wire::escape::{identifier, literal};
 
 use super::super::origin::{FieldChange, OriginField, OriginStable, difference};
 use super::super::target::Target;
-use super::super::{parked, statement};
+use super::super::{parked, statement, tag_values};
 use super::Applying;
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to};
@@ -74,7 +74,8 @@ pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
     let origin = origin_of(&stable, known.as_deref(), here.as_deref());
     target.origins.put(&stable.name, &origin)?;
-    grow(applying, &stable.name, origin, here.as_deref()).await
+    grow(applying, &stable.name, origin, here.as_deref()).await?;
+    tag_values::settle(applying.target, applying.connection, &stable.name).await
 }
 
 /// Applies what was kept until the creation was.
@@ -115,10 +116,38 @@ pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
         return target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), None));
     };
     let after = origin_of(&stable, known.as_deref(), Some(&*here));
+    report_two_renames(applying, &stable.name, &here);
     let steps = steps_of(&applying.change.detail, &stable, known.as_deref(), &after, &here)?;
     take_steps(applying, &stable.name, steps).await?;
     applying.target.origins.put(&stable.name, &after)?;
     applying.target.shared.group_changed(&stable.name);
+    tag_values::settle(applying.target, applying.connection, &stable.name).await
+}
+
+/// A change that came from here: the source has it now, and its ids and names are those of its log from here on.
+pub async fn learn(applying: &mut Applying<'_>, stable: &Stable) -> Result<()> {
+    let target = &mut *applying.target;
+    let shared = target.shared.clone();
+    let _held = shared.definitions.write().await;
+    if target.origins.is_gone(&stable.name, stable.suid)? {
+        return Ok(());
+    }
+    let known = target.origins.get(&stable.name)?.filter(|known| known.suid == stable.suid);
+    if known.as_ref().is_some_and(|known| known.covers(stable.column_version, stable.tag_version)) {
+        return Ok(());
+    }
+    let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
+    target.origins.put(&stable.name, &origin_of(stable, known.as_deref(), here.as_deref()))?;
+    target.shared.advance();
+    tag_values::settle(target, applying.connection, &stable.name).await
+}
+
+/// A drop that came from here.
+pub fn learn_gone(target: &Target, name: &str, suid: i64) -> Result<()> {
+    if !target.origins.is_gone(name, suid)? {
+        target.origins.put_gone(name, suid)?;
+        tag_values::forget_stable(target, name)?;
+    }
     Ok(())
 }
 
@@ -156,7 +185,7 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<
             other => ignore_missing(other)?,
         }
     }
-    target.origins.put_gone(name, suid)?;
+    learn_gone(target, name, suid)?;
     target.shared.group_dropped(name);
     Ok(())
 }
@@ -204,6 +233,9 @@ async fn take_steps(applying: &mut Applying<'_>, name: &str, steps: Vec<AlterSte
 fn is_done_already(code: u32) -> bool {
     matches!(code, 0x0369 | 0x036a | 0x036b | 0x036c | 0x263c | 0x2602 | 0x260e | 0x264b)
 }
+
+/// An entry's alter type (PROTOCOL 9.4).
+const RENAME_TAG: i64 = 3;
 
 /// What is a column and what a tag, for one list of fields.
 #[derive(Clone, Copy)]
@@ -301,7 +333,7 @@ fn steps_of(
     let one = match (detail["alterType"].as_i64(), of_column, of_tag) {
         (Some(1), _, Some(column_type)) => add(Part::Tag, name, column_type, here),
         (Some(2), ..) => remove(Part::Tag, name, here),
-        (Some(3), ..) => rename_tag(name, text("colNewName"), here),
+        (Some(RENAME_TAG), ..) => rename_tag(name, text("colNewName"), here),
         (Some(5 | 14), Some(column_type), _) => add(Part::Column, name, column_type, here),
         (Some(6), ..) => remove(Part::Column, name, here),
         (Some(7), Some(column_type), _) => widen(Part::Column, name, column_type, here),
@@ -350,6 +382,16 @@ pub async fn tag_ids_are_equal(applying: &mut Applying<'_>, name: &str, suid: i6
         target.unaltered = Some(key);
     }
     Ok(!altered)
+}
+
+/// A tag that was renamed at the source and is here by neither name was renamed or dropped here meanwhile: nothing tells who was last.
+fn report_two_renames(applying: &Applying<'_>, name: &str, here: &Definition) {
+    let detail = &applying.change.detail;
+    let (Some(from), Some(to)) = (detail["colName"].as_str(), detail["colNewName"].as_str()) else { return };
+    if detail["alterType"] == RENAME_TAG && here.tag(from).is_none() && here.tag(to).is_none() {
+        let why = format!("tag `{from}` was renamed to `{to}` at the source, and renamed or dropped here at the same time");
+        report_conflict(applying, name, &why);
+    }
 }
 
 /// Reports that two sites made one name differently.

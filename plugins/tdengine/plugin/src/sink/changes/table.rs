@@ -1,20 +1,17 @@
 //! Tables: children and normal ones. Raw where that is right, else SQL with a token.
 
-use std::borrow::Cow;
-
 use pipeline_sdk::{Error, Result};
 use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::tmq::create_requests;
 
 use super::super::origin::{OriginStable, TagNow};
-use super::super::target::Target;
-use super::super::{parked, shared, statement};
+use super::super::{parked, shared, statement, tag_values};
 use super::{Applying, stable};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
 use crate::log::change::{ALTER_OPTIONS, CreateTable, SetTag, TableOf, Tag, alter_clause, create_message};
 use crate::log::open_envelope;
-use crate::metadata::{self, Definition};
+use crate::metadata;
 
 /// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
 /// known here. Raw, in one message, what can be: normal tables, and children where the ids of the tags are known to be equal
@@ -37,7 +34,7 @@ pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Resu
         match way {
             Way::None => continue,
             Way::Raw => raw.push(request),
-            Way::Sql(sql) => tolerate(applying.target.exec(applying.connection, &sql).await, |code| code == 0x0603)?,
+            Way::Sql(sql) => create_by_sql(applying, table, &sql).await?,
         }
         created.push(table);
     }
@@ -56,6 +53,19 @@ pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Resu
         target.shared.table_created(&table.name, group);
     }
     Ok(())
+}
+
+async fn create_by_sql(applying: &mut Applying<'_>, table: &CreateTable, sql: &str) -> Result<()> {
+    let target = &*applying.target;
+    match (target.exec(applying.connection, sql).await, &table.of) {
+        (Ok(()) | Err(ClientError::Server { code: 0x0603, .. }), _) => Ok(()),
+        // The definition is an older one: the user here changed it just now.
+        (Err(error), TableOf::Stable { stable, .. }) if error.code().is_some_and(tag_values::is_tag_missing) => {
+            target.shared.reload(applying.connection, &target.database, stable).await?;
+            Err(Error::retry(error.to_string()).code("tdengine.not-announced"))
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// How a table is made.
@@ -86,10 +96,9 @@ async fn way_of_child(
     // Read before the definition: a tag is made here before it counts as announced.
     let origin = target.origins.get(stable)?;
     let origin = origin.filter(|origin| origin.suid == suid);
-    let tags = &named_now(tags, origin.as_deref());
-    let is_missing = |tag: &&Tag, here: &Definition| here.tag(&tag.name).is_none();
+    let tags = named_now(tags, origin.as_deref());
     let mut definition = target.shared.definition(applying.connection, &target.database, stable).await?;
-    if definition.as_ref().is_some_and(|here| tags.iter().any(|tag| is_missing(&tag, here))) {
+    if definition.as_ref().is_some_and(|here| tags.iter().any(|tag| here.tag(&tag.name).is_none())) {
         target.shared.reload(applying.connection, &target.database, stable).await?;
         definition = target.shared.definition(applying.connection, &target.database, stable).await?;
     }
@@ -98,16 +107,17 @@ async fn way_of_child(
         target.context.count("changes_left_out", 1);
         return Ok(Way::None);
     };
-    for missing in tags.iter().filter(|tag| is_missing(tag, &definition)) {
-        wait_for_tag(target, origin.as_deref(), stable, &missing.name)?;
+    let (tags, missing): (Vec<Tag>, Vec<Tag>) = tags.into_iter().partition(|tag| definition.tag(&tag.name).is_some());
+    for tag in &missing {
+        tag_values::keep_first(target, stable, &table.name, table.created_ms, tag)?;
     }
-    if applying.target.marks && stable::tag_ids_are_equal(applying, stable, suid).await? {
+    if missing.is_empty() && applying.target.marks && stable::tag_ids_are_equal(applying, stable, suid).await? {
         return Ok(Way::Raw);
     }
     let target = &mut *applying.target;
     let mut known = table.clone();
     if let TableOf::Stable { tags: known, .. } = &mut known.of {
-        *known = tags.iter().filter(|tag| definition.tag(&tag.name).is_some()).cloned().collect();
+        *known = tags;
     }
     let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
     let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
@@ -140,18 +150,6 @@ async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Resu
         return Ok(Way::Raw);
     }
     Ok(Way::Sql(statement::create_table(target, table, "", None)))
-}
-
-/// A tag that is not here waits for the entry that announces it, unless that was applied: then it was dropped here.
-fn wait_for_tag(target: &mut Target, origin: Option<&OriginStable>, stable: &str, tag: &str) -> Result<()> {
-    let announced = origin.is_some_and(|origin| origin.tags.iter().any(|known| known.name == tag));
-    let since = target.waits_since.get_or_insert_with(tokio::time::Instant::now);
-    if announced || since.elapsed() > target.announce_timeout {
-        target.context.count("values_left_out", 1);
-        return Ok(());
-    }
-    let message = format!("tag `{tag}` of `{}`.`{stable}` has not been announced yet", target.database);
-    Err(Error::retry(message).code("tdengine.not-announced"))
 }
 
 /// A normal table that is here already: what the other site's has and this one lacks is added, as with super tables. As plain SQL:
@@ -206,14 +204,13 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
     };
     let shared = target.shared.clone();
     let _held = shared.definitions.read().await;
-    let Some(raw) = as_named_now(target, &here.group, applying.raw)? else {
-        target.context.count("values_left_out", 1);
-        return Ok(());
-    };
-    let clause = alter_clause(&raw, &|column| here.definition.column(column).map(|column| column.column_type));
+    if let Some(set) = SetTag::of(applying.raw).map_err(wire_error)? {
+        return set_tag(applying, name, &here.group, &set).await;
+    }
+    let clause = alter_clause(applying.raw, &|column| here.definition.column(column).map(|column| column.column_type));
     let Some(clause) = clause.map_err(wire_error)? else { return Ok(()) };
     let result = if target.marks {
-        target.write_raw(applying.connection, &raw).await
+        target.write_raw(applying.connection, applying.raw).await
     } else {
         let sql = format!("alter table {} {clause}", target.qualified(name));
         target.exec(applying.connection, &sql).await
@@ -232,16 +229,36 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
     Ok(())
 }
 
-/// The entry with the name that its tag has by now, `None` for a tag that was dropped since.
-fn as_named_now<'a>(target: &Target, group: &str, raw: &'a [u8]) -> Result<Option<Cow<'a, [u8]>>> {
-    let Some(set) = SetTag::of(raw).map_err(wire_error)? else { return Ok(Some(Cow::Borrowed(raw))) };
-    let origin = target.origins.get(group)?;
-    let id = i16::try_from(set.id).ok().filter(|id| *id != JSON_ID);
-    Ok(match origin.as_ref().zip(id).map(|(origin, id)| origin.tag_now(id)) {
-        Some(TagNow::Dropped) => None,
-        Some(TagNow::Named(name)) if name != set.name => Some(Cow::Owned(set.raw_named(name).map_err(wire_error)?)),
-        Some(_) | None => Some(Cow::Borrowed(raw)),
-    })
+/// Sets the tag by the name that it has by now.
+async fn set_tag(applying: &mut Applying<'_>, table: &str, stable: &str, set: &SetTag) -> Result<()> {
+    let (target, connection) = (&mut *applying.target, applying.connection);
+    let origin = target.origins.get(stable)?;
+    let id = i16::try_from(set.id).unwrap_or(JSON_ID);
+    let tag = match origin.as_ref().filter(|_| id != JSON_ID).map(|origin| origin.tag_now(id)) {
+        Some(TagNow::Dropped) => {
+            target.context.count("values_left_out", 1);
+            return Ok(());
+        }
+        Some(TagNow::Named(name)) => name,
+        Some(TagNow::NotAnnounced) | None => set.name.as_str(),
+    };
+    if !tag_values::has_tag(target, connection, stable, tag).await? {
+        return tag_values::keep_set(target, stable, table, id, set);
+    }
+    match tag_values::write_set(target, connection, table, set, tag).await {
+        Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
+            let sql = tag_values::statement(target, table, set, tag);
+            parked::park(target, connection, table, &sql, code, &message).await?;
+        }
+        // The user here changed it just now.
+        Err(error) if error.code().is_some_and(tag_values::is_tag_missing) => {
+            return tag_values::keep_set(target, stable, table, id, set);
+        }
+        other => tolerate(other, is_missing)?,
+    }
+    target.waits_since = None;
+    target.context.count("changes_applied", 1);
+    tag_values::forget(target, table, id)
 }
 
 /// Drops a table that is here; the token is its comment before (FACTS F7, F61).
@@ -266,7 +283,7 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str) -> Result<()> {
     }
     target.context.count("changes_applied", 1);
     target.shared.table_dropped(name);
-    Ok(())
+    tag_values::forget_table(target, name)
 }
 
 pub fn is_missing(code: u32) -> bool {
