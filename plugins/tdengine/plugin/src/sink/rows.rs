@@ -2,6 +2,7 @@
 //! that are known here, else nothing until the log announces what is missing.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -113,19 +114,44 @@ async fn send(
     if !target.marks {
         return statement::insert(target, connection, &rebuilt(planned)?).await;
     }
+    let messages = messages_of(planned);
     let as_it_is = planned.len() == block_count && planned.iter().all(|one| one.names.is_none() && one.rows.is_none());
-    if let Some(whole) = whole.filter(|_| as_it_is) {
+    if let Some(whole) = whole.filter(|_| as_it_is && messages.len() == 1) {
         return Ok(target.write_raw(connection, whole).await);
     }
-    let mut builder = DataBuilder::default();
-    for one in rebuilt(planned)? {
-        let Rebuilt { table, bytes, precision, fields, schema_version, .. } = one;
-        builder.push(&BlockParts { table, fields: &fields, schema_version, precision, block: &bytes }).map_err(wire_error)?;
+    for message in messages {
+        let mut builder = DataBuilder::default();
+        for one in rebuilt(&planned[message])? {
+            let Rebuilt { table, bytes, precision, fields, schema_version, .. } = one;
+            builder.push(&BlockParts { table, fields: &fields, schema_version, precision, block: &bytes }).map_err(wire_error)?;
+        }
+        if builder.is_empty() {
+            continue;
+        }
+        if let Err(error) = target.write_raw(connection, &builder.finish()).await {
+            return Ok(Err(error));
+        }
     }
-    if builder.is_empty() {
-        return Ok(Ok(()));
+    Ok(Ok(()))
+}
+
+/// The raw messages that the blocks go in: in none of them does a table stand with two sets of columns. A server's client library
+/// merges a table's blocks, and ends its process (an adapter, or this one) where a column is absent from one, NULL in another, has a
+/// value in a third, and the times do not only grow.
+fn messages_of(planned: &[Planned<'_>]) -> Vec<Range<usize>> {
+    let (mut messages, mut start, mut schemas) = (Vec::new(), 0, HashMap::new());
+    if !planned.windows(2).all(|pair| pair[0].block.schema == pair[1].block.schema) {
+        for (index, one) in planned.iter().enumerate() {
+            if schemas.get(one.block.table).is_some_and(|schema| *schema != one.block.schema) {
+                messages.push(start..index);
+                start = index;
+                schemas.clear();
+            }
+            schemas.insert(one.block.table, one.block.schema);
+        }
     }
-    Ok(target.write_raw(connection, &builder.finish()).await)
+    messages.push(start..planned.len());
+    messages
 }
 
 /// A block as it is written.
@@ -318,4 +344,32 @@ fn wait(
 
 fn is_overdue(target: &mut Target) -> bool {
     target.waits_since.get_or_insert_with(Instant::now).elapsed() > target.announce_timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_stands_in_a_message_with_one_set_of_columns() {
+        let (both, first, last): (&[u8], &[u8], &[u8]) = (b"ts a b", b"ts a", b"ts b");
+        for (blocks, expect) in [
+            (vec![("t", both), ("u", both), ("t", both)], vec![0..3]),
+            (vec![("t", both), ("u", first), ("v", last), ("u", first)], vec![0..4]),
+            (vec![("t", both), ("u", both), ("t", last), ("u", both), ("t", first)], vec![0..2, 2..4, 4..5]),
+        ] {
+            let precision = tdengine_wire::Precision::Milliseconds;
+            let block = |(table, schema): &(&'static str, &'static [u8])| Block {
+                precision,
+                bytes: &[],
+                rows: 1,
+                schema_version: 0,
+                schema,
+                table,
+            };
+            let blocks: Vec<Block<'_>> = blocks.iter().map(block).collect();
+            let planned: Vec<_> = blocks.iter().map(|block| Planned { block, first_row: 0, names: None, rows: None }).collect();
+            assert_eq!(messages_of(&planned), expect);
+        }
+    }
 }

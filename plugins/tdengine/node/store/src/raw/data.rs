@@ -9,6 +9,7 @@ use tdengine_wire::tmq::{BlockEntry, DataView, METADATA, Tail};
 
 use super::{Raw, table};
 use crate::error::{Result, ServerError, code};
+use crate::rows::timestamps;
 use crate::session::MARK;
 use crate::write::child::NewChild;
 use crate::write::{Columns, Write};
@@ -20,6 +21,7 @@ impl Raw<'_> {
         let view = DataView::parse(body)?;
         let entries = view.blocks().collect::<Result<Vec<_>, _>>()?;
         let schemas = entries.iter().map(fields).collect::<Result<Vec<_>>>()?;
+        check_merge(&entries, &schemas)?;
         let creates = if raw_type == METADATA { self.creates(&view)? } else { HashMap::new() };
         let mut writes = Vec::with_capacity(entries.len());
         for (entry, fields) in entries.iter().zip(&schemas) {
@@ -69,4 +71,46 @@ impl Raw<'_> {
 
 fn fields(entry: &BlockEntry<'_>) -> Result<Vec<Field>> {
     Ok(entry.fields.ok_or_else(ServerError::invalid_message)?.to_vec()?)
+}
+
+/// What the blocks of a table in one message come to.
+#[derive(Default)]
+struct Merged<'a> {
+    blocks: usize,
+    newest: Option<i64>,
+    /// A time that is not newer than all before it: rows are sorted, and those of one time merged.
+    is_sorted: bool,
+    /// For each column: blocks that have it, whether a value stands there, whether a NULL.
+    columns: HashMap<&'a str, (usize, bool, bool)>,
+}
+
+/// libtaos puts the blocks of a table together. Where it must sort them, and a column has values, NULLs and is absent from a block,
+/// it ends its process: the adapter with all its connections (seen with 3.3.0.1).
+fn check_merge<'a>(entries: &[BlockEntry<'a>], schemas: &'a [Vec<Field>]) -> Result<()> {
+    if schemas.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(());
+    }
+    let mut tables: HashMap<&str, Merged<'_>> = HashMap::new();
+    for (entry, fields) in entries.iter().zip(schemas) {
+        let table = tables.entry(entry.table.unwrap_or_default()).or_default();
+        let view = BlockView::parse(entry.block)?;
+        table.blocks += 1;
+        for time in timestamps(&view) {
+            table.is_sorted |= table.newest.is_some_and(|newest| time <= newest);
+            table.newest = table.newest.max(Some(time));
+        }
+        for (field, column) in fields.iter().zip(view.columns()) {
+            let (blocks, has_value, has_null) = table.columns.entry(&field.name).or_default();
+            let nulls = column.null_count();
+            *blocks += 1;
+            *has_value |= nulls < view.rows();
+            *has_null |= nulls > 0;
+        }
+    }
+    let is_fatal = |table: &Merged<'_>| {
+        table.is_sorted && table.columns.values().any(|(blocks, value, null)| *blocks < table.blocks && *value && *null)
+    };
+    let Some((table, _)) = tables.iter().find(|(_, table)| is_fatal(table)) else { return Ok(()) };
+    tracing::error!(table, "raw rows with two sets of columns: a real server's adapter dies of this; nothing was written");
+    Err(ServerError::new(code::SERVICE_OUT, "some vnode/qnode/mnode(s) out of service"))
 }
