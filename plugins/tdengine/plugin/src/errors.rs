@@ -29,8 +29,9 @@ pub fn reaction_to(code: u32) -> CodeReaction {
             CodeReaction::Reconnect
         }
         // Conflicting transactions, a consumer not ready, a group being re-balanced, a consumer closing, a lane on the move between an
-        // assignment and the seek or commit behind it (a busy 3.3.0.1, FACTS F39). The disk is full: somebody may make room.
-        0x012b | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x4008 | 0x4010 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
+        // assignment and the seek or commit behind it (a busy 3.3.0.1, FACTS F39), a database that another lane is making. The disk is
+        // full: somebody may make room.
+        0x012b | 0x0396 | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x4008 | 0x4010 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
         // Table, super table, its column or its tag is missing; the client library knows an older schema (0x061B, seen on 3.3.0.1 right
         // behind an ALTER); schema older than the rows; INSERT, SELECT, vnode.
         0x2603 | 0x0618 | 0x260e | 0x2662 | 0x0362 | 0x061b | 0x061d | 0x0129 => CodeReaction::ApplyMetaFirst,
@@ -110,6 +111,7 @@ mod tests {
             (0x000b, Reaction::Disconnected),
             (0x090c, Reaction::Disconnected),
             (0x03d3, Reaction::Retry),
+            (0x0396, Reaction::Retry),
             (0x4010, Reaction::Retry),
             (0x2603, Reaction::Retry),
             (0x0618, Reaction::Retry),

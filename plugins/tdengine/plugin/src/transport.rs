@@ -117,8 +117,9 @@ impl Consumer {
         either!(self, one => one.settle().await)
     }
 
+    /// The vgroups that are this consumer's and whose logs are known.
     pub async fn assignment(&self) -> client::Result<Vec<AssignedVgroup>> {
-        either!(self, one => one.assignment().await)
+        either!(self, one => one.assignment().await).map(known)
     }
 
     pub async fn position(&self, vgroups: &[i32]) -> client::Result<Vec<i64>> {
@@ -139,5 +140,24 @@ impl Consumer {
 
     pub async fn unsubscribe(&self) -> client::Result<()> {
         either!(self, one => one.unsubscribe().await)
+    }
+}
+
+/// While its server comes up, a vgroup is assigned with an end of -1: where its log begins and ends is not known then, and what was read
+/// of it lies beyond.
+fn known(mut assigned: Vec<AssignedVgroup>) -> Vec<AssignedVgroup> {
+    assigned.retain(|vgroup| vgroup.end >= 0);
+    assigned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vgroup_that_comes_up_is_not_assigned_yet() {
+        let vgroup = |vgroup_id, end: i64| AssignedVgroup { vgroup_id, offset: 6, begin: end.min(0), end };
+        let ids = known(vec![vgroup(60, -1), vgroup(61, 0), vgroup(62, 7)]).iter().map(|it| it.vgroup_id).collect::<Vec<_>>();
+        assert_eq!(ids, [61, 62]);
     }
 }
