@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use crate::process::Process;
 use crate::site::Site;
 
+/// The sites' names: of a node's folder, and to the commands that kill and start a real site.
+const NAMES: [&str; 2] = ["a", "b"];
+
 pub struct Pair {
     pub a: Site,
     pub b: Site,
@@ -128,19 +131,25 @@ impl Pair {
         self.start_node(which)
     }
 
-    /// kill -9. On a real pair the command `PIPELINE_TEST_KILL` does it.
+    /// Whether sites can be killed: embedded nodes always, a real pair's servers where there is a command for it.
+    pub fn can_kill_nodes(&self) -> bool {
+        !self.nodes.is_empty() || std::env::var_os("PIPELINE_TEST_KILL").is_some()
+    }
+
+    /// kill -9. On a real pair the command `PIPELINE_TEST_KILL` does it, given `a` or `b`.
     pub fn kill_node(&mut self, which: usize) -> Result<()> {
         match self.nodes.get_mut(which) {
             Some(node) => node.take().map_or(Ok(()), Process::kill),
-            None => command_of("PIPELINE_TEST_KILL"),
+            None => command_of("PIPELINE_TEST_KILL", NAMES[which]),
         }
     }
 
-    /// Starts a node that was killed on its data and address. On a real pair the command `PIPELINE_TEST_START` does it.
+    /// Starts a node that was killed on its data and address. On a real pair the command `PIPELINE_TEST_START` does it, given `a` or
+    /// `b`; it ends when the site answers.
     pub fn start_node(&mut self, which: usize) -> Result<()> {
-        let Some(node) = self.nodes.get_mut(which) else { return command_of("PIPELINE_TEST_START") };
-        let (site, name) = if which == 0 { (&self.a, "a") } else { (&self.b, "b") };
-        *node = Some(start_node(&self.folder.path().join(name), Some(&site.address))?.1);
+        let Some(node) = self.nodes.get_mut(which) else { return command_of("PIPELINE_TEST_START", NAMES[which]) };
+        let site = [&self.a, &self.b][which];
+        *node = Some(start_node(&self.folder.path().join(NAMES[which]), Some(&site.address))?.1);
         Ok(())
     }
 
@@ -193,9 +202,10 @@ impl Drop for Pair {
     }
 }
 
-/// Runs the command of a shell that a variable holds.
-fn command_of(variable: &str) -> Result<()> {
+/// Runs the command of a shell that a variable holds, with the site's name behind it.
+fn command_of(variable: &str, site: &str) -> Result<()> {
     let command = std::env::var(variable).with_context(|| format!("a real pair needs {variable}"))?;
+    let command = format!("{command} {site}");
     let status = std::process::Command::new("sh").args(["-c", &command]).status()?;
     if !status.success() {
         bail!("{variable}: `{command}` ended with {status}");

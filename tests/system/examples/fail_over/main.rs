@@ -5,7 +5,7 @@
 //! usage: fail_over HAPROXY_CFG 'SUBSCRIBER_COMMAND…' 'CLIENT ACTION,ACTION… COMMAND…' …
 //!
 //! A client whose name ends with `-direct` gets both addresses, the others get the proxy's. Sites are two embedded nodes, or the real
-//! pair that `PIPELINE_TEST_SITES` names, where `PIPELINE_TEST_KILL` and `PIPELINE_TEST_START` do what is done to A.
+//! pair that `PIPELINE_TEST_SITES` names, where `PIPELINE_TEST_KILL` and `PIPELINE_TEST_START`, given `a`, do what is done to A.
 
 mod load;
 mod proxy;
