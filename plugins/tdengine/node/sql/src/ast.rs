@@ -28,6 +28,9 @@ pub enum Statement<'a> {
     Describe(Name),
     CreateTopic(CreateTopic<'a>),
     DropTopic { name: String, if_exists: bool },
+    /// Of tags.
+    CreateIndex { name: String, table: Name, tags: Vec<String> },
+    DropIndex { name: Name, if_exists: bool },
     DropConsumerGroup { group: String, topic: String, if_exists: bool },
     CreateUser { name: String, password: String },
     AlterUser { name: String, password: Option<String> },
@@ -102,6 +105,8 @@ pub struct Using<'a> {
     /// Names of the tags that are given; `None`: all, in order.
     pub tags: Option<Vec<String>>,
     pub values: Vec<Value<'a>>,
+    /// Where the values end.
+    pub end: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,8 +147,13 @@ pub enum Literal<'a> {
     Number(Cow<'a, str>),
     /// The inside of a string with its escapes; see [`unescape`].
     Text(&'a str),
-    /// `now`, `today` or a number or text of time, with durations added: `now + 1d`.
-    Time { base: TimeBase<'a>, offsets: Vec<(bool, &'a str)> },
+    /// `now`, `today` or a number or text of time, with durations added: `now + 1d`. A sign without a duration has an empty one.
+    Time {
+        base: TimeBase<'a>,
+        offsets: Vec<(bool, &'a str)>,
+        /// Where the first sign stands.
+        sign_at: usize,
+    },
     /// `10s`.
     Duration(&'a str),
     /// `?`
@@ -188,6 +198,16 @@ pub fn unescape(text: &str) -> Cow<'_, str> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Insert<'a> {
     pub tables: Vec<InsertTable<'a>>,
+    /// What ends the last table too early. A server reads and checks value by value, so what is wrong before it comes first.
+    pub broken: Option<Broken>,
+}
+
+/// Where the text of an INSERT stops to be one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Broken {
+    Error(crate::SyntaxError),
+    /// Behind a value stands neither a comma nor a bracket; which of them is missing depends on the number of columns.
+    AfterValue { at: usize },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -196,12 +216,20 @@ pub struct InsertTable<'a> {
     pub using: Option<Using<'a>>,
     /// `None`: all columns, in order. `tbname` may be among them.
     pub columns: Option<Vec<String>>,
-    /// Row after row.
+    /// Row after row; behind them those of a row that is broken.
     pub values: Vec<Value<'a>>,
-    /// Number of values of each row.
-    pub row_lengths: Vec<u32>,
+    pub rows: Vec<InsertRow>,
     /// Where VALUES stands.
     pub at: usize,
+}
+
+/// A whole row of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InsertRow {
+    /// Number of its values.
+    pub length: u32,
+    /// Where its bracket closes.
+    pub end: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +282,7 @@ pub enum Show<'a> {
     Functions,
     Streams,
     Views,
-    Indexes,
+    Indexes { table: Name },
     Queries,
     Licences,
     LocalVariables,

@@ -43,13 +43,15 @@ pub(crate) struct Parser<'a> {
     /// Where `token` starts.
     at: usize,
     depth: usize,
+    /// In an INSERT with rows, which says other errors.
+    inserting: bool,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Result<Self> {
         let mut lexer = Lexer::new(text);
         let (token, at) = lexer.next()?;
-        Ok(Self { text, lexer, token, at, depth: 0 })
+        Ok(Self { text, lexer, token, at, depth: 0, inserting: false })
     }
 
     fn statement(&mut self) -> Result<Statement<'a>> {

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 use tdengine_sql::Statement;
-use tdengine_sql::ast::{self, InsertTable, InsertTarget, Literal, unescape};
+use tdengine_sql::ast::{self, Broken, Insert, InsertTable, InsertTarget, Literal, unescape};
 use tdengine_wire::{Field, Precision};
 
 use super::template::{Name, Slot, Template, Using, misuse};
@@ -44,8 +44,12 @@ impl Query {
 pub(super) fn prepare(sql: &str) -> Result<Prepared, Fail> {
     let failed = |error: tdengine_sql::SyntaxError| Fail::new(error.code.into(), error.message);
     match tdengine_sql::parse(sql).map_err(failed)? {
+        Statement::Insert(Insert { broken: Some(broken), .. }) => Err(match broken {
+            Broken::Error(error) => failed(error),
+            Broken::AfterValue { at } => failed(tdengine_sql::SyntaxError::insert(") expected", &sql[at..])),
+        }),
         Statement::Insert(insert) => match <[InsertTable<'_>; 1]>::try_from(insert.tables) {
-            Ok([table]) if table.row_lengths.len() == 1 => template(table).map(Prepared::Insert),
+            Ok([table]) if table.rows.len() == 1 => template(table).map(Prepared::Insert),
             _ => Err(misuse()),
         },
         _ => Ok(Prepared::Query(Query(pieces(sql)))),

@@ -4,6 +4,7 @@ pub(crate) mod alter_stable;
 pub(crate) mod alter_table;
 pub(crate) mod check;
 pub(crate) mod database;
+pub(crate) mod index;
 pub(crate) mod stable;
 pub(crate) mod table;
 pub(crate) mod topic;

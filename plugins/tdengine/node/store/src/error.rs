@@ -32,6 +32,8 @@ pub mod code {
     pub const TOPIC_SUBSCRIBED: u16 = 0x03EB;
     pub const GROUP_USED: u16 = 0x03EC;
     pub const TOPIC_FIRST: u16 = 0x03ED;
+    pub const INDEX_MISSING: u16 = 0x0481;
+    pub const INDEX_EXISTS: u16 = 0x0483;
     pub const VNODE_CLOSED: u16 = 0x0503;
     pub const INVALID_TABLE_ACTION: u16 = 0x0524;
     pub const TABLE_COLUMN_EXISTS: u16 = 0x0525;
@@ -65,8 +67,10 @@ pub mod code {
     pub const INVALID_DELETE: u16 = 0x2655;
     pub const TABLE_INFO: u16 = 0x2662;
     pub const SYSTEM_TABLE: u16 = 0x2669;
+    pub const INVALID_VARBINARY: u16 = 0x266A;
     pub const PRIMARY_KEY_SECOND: u16 = 0x2678;
     pub const PRIMARY_KEY_TYPE: u16 = 0x2679;
+    pub const PRIMARY_KEY_NULL: u16 = 0x267B;
     pub const TOPIC_COUNT: u16 = 0x4004;
     pub const OFFSET_OUT_OF_RANGE: u16 = 0x4007;
 }
@@ -115,6 +119,11 @@ impl ServerError {
     /// 0x0115.
     pub fn invalid_message() -> Self {
         Self::new(code::INVALID_MESSAGE, "Invalid message")
+    }
+
+    /// 0x266A.
+    pub fn invalid_varbinary(name: &str) -> Self {
+        Self::new(code::INVALID_VARBINARY, format!("Invalid varbinary value: {name}"))
     }
 
     /// 0x2653.

@@ -81,6 +81,16 @@ impl Run<'_> {
             Statement::Alter { name, action, .. } => self.alter(name, action),
             Statement::CreateTopic(create) => self.create_topic(create),
             Statement::DropTopic { name, if_exists } => self.inner.drop_topic(name, *if_exists),
+            Statement::CreateIndex { name, table, tags } => {
+                self.inner.create_index(&*self.database(table)?, name, &table.table, tags)
+            }
+            Statement::DropIndex { name, if_exists } => {
+                let database = match self.database(name) {
+                    Err(error) if error.code == code::DATABASE_MISSING => None,
+                    database => Some(database?),
+                };
+                self.inner.drop_index(database.as_deref(), &name.table, *if_exists)
+            }
             Statement::DropConsumerGroup { group, topic, if_exists } => {
                 self.inner.drop_group(group, topic, *if_exists)
             }
@@ -163,7 +173,7 @@ impl Run<'_> {
         let is_stable = self.inner.catalog.read().stable(database.id, &name.table).is_some();
         if let AlterAction::SetTags(tags) = action {
             if is_stable {
-                return Err(ServerError::new(code::INVALID_ALTER, "Invalid alter table statement"));
+                return Err(ServerError::new(code::INVALID_ALTER, "Set tag value only available for child table"));
             }
             let context = convert::context(&database, self.session);
             let changes = |stable: &Stable| convert::tag_changes(stable, tags, &context);

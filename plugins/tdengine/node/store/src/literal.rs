@@ -6,6 +6,7 @@ mod geometry;
 mod tests;
 pub(crate) mod time;
 
+use tdengine_sql::error::{insert_near, statement_shown};
 use tdengine_wire::{ColumnType, DataType, Precision};
 
 use crate::error::{Result, ServerError, code};
@@ -19,8 +20,35 @@ pub(crate) enum Literal<'a> {
     Number(&'a str),
     /// The text without quotes and escapes.
     Text(&'a str),
+    /// A word that is a value of texts alone: `now`, `10s`.
+    Word(&'a str),
     /// A point in time, in the precision of the database: `now`, `now + 1s`.
     Time(i64),
+}
+
+/// A literal with what errors show of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub literal: Literal<'a>,
+    pub shown: Shown<'a>,
+}
+
+/// What an error shows of a literal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    /// It alone: a string, or any literal outside of INSERT.
+    Alone(&'a str),
+    /// The statement from there on.
+    Rest(&'a str),
+}
+
+impl Given<'_> {
+    pub fn refused(&self, why: &str) -> ServerError {
+        match self.shown {
+            Shown::Alone(text) => near(text, why),
+            Shown::Rest(rest) => near(&statement_shown(rest), why),
+        }
+    }
 }
 
 /// What a literal means depends on.
@@ -33,47 +61,53 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Writes the value of `literal` for a column or tag of this type behind `out`: little endian for fixed types, without
-    /// prefix for variable ones. Answers whether there is a value: `false` for NULL.
+    /// Writes the value of a literal for a column or tag of this type behind `out`: little endian for fixed types, without
+    /// prefix for variable ones. Answers whether there is a value: `false` for NULL, which the text `null` is as well where texts are
+    /// no values.
     ///
     /// # Errors
-    /// 0x0216 for a literal that is no value of the type, 0x2653 for one that is too long.
-    pub fn write(&self, literal: Literal<'_>, column_type: ColumnType, name: &str, out: &mut Vec<u8>) -> Result<bool> {
-        if literal == Literal::Null {
+    /// 0x0216 for a literal that is no value of the type, 0x2653 for one that is too long, 0x266A for no bytes.
+    pub fn write(&self, given: Given<'_>, column_type: ColumnType, name: &str, out: &mut Vec<u8>) -> Result<bool> {
+        let data_type = column_type.data_type;
+        let is_null = match given.literal {
+            Literal::Null => true,
+            Literal::Text(text) => {
+                !matches!(data_type, DataType::Varchar | DataType::Nchar | DataType::Varbinary) && text.eq_ignore_ascii_case("null")
+            }
+            _ => false,
+        };
+        if is_null {
             return Ok(false);
         }
-        match column_type.data_type {
-            DataType::Bool => out.push(u8::from(boolean(literal)?)),
-            DataType::TinyInt | DataType::SmallInt | DataType::Int | DataType::BigInt => {
-                signed(literal, column_type.data_type, out)?;
+        match data_type {
+            DataType::Bool => out.push(u8::from(boolean(given)?)),
+            DataType::TinyInt | DataType::SmallInt | DataType::Int | DataType::BigInt => signed(given, data_type, out)?,
+            DataType::UTinyInt | DataType::USmallInt | DataType::UInt | DataType::UBigInt => unsigned(given, data_type, out)?,
+            DataType::Float => {
+                let number = float(given)? as f32;
+                if !number.is_finite() {
+                    return Err(given.refused("illegal float data"));
+                }
+                out.extend_from_slice(&number.to_le_bytes());
             }
-            DataType::UTinyInt | DataType::USmallInt | DataType::UInt | DataType::UBigInt => {
-                unsigned(literal, column_type.data_type, out)?;
-            }
-            DataType::Float => out.extend_from_slice(&(float(literal, "float")? as f32).to_le_bytes()),
-            DataType::Double => out.extend_from_slice(&float(literal, "double")?.to_le_bytes()),
-            DataType::Timestamp => out.extend_from_slice(&self.timestamp(literal)?.to_le_bytes()),
-            DataType::Decimal | DataType::Decimal64 => decimal::write(text(literal)?, column_type, out)?,
-            _ => self.write_variable(literal, column_type, name, out)?,
+            DataType::Double => out.extend_from_slice(&float(given)?.to_le_bytes()),
+            DataType::Timestamp => out.extend_from_slice(&self.timestamp(given)?.to_le_bytes()),
+            DataType::Decimal | DataType::Decimal64 => decimal::write(text(given)?, column_type, out)?,
+            _ => self.write_variable(given, column_type, name, out)?,
         }
         Ok(true)
     }
 
-    fn write_variable(
-        &self,
-        literal: Literal<'_>,
-        column_type: ColumnType,
-        name: &str,
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
+    fn write_variable(&self, given: Given<'_>, column_type: ColumnType, name: &str, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
-        let text = text(literal)?;
         match column_type.data_type {
-            DataType::Nchar => text.chars().for_each(|character| out.extend_from_slice(&u32::from(character).to_le_bytes())),
-            DataType::Varbinary => varbinary(text, out)?,
-            DataType::Geometry => geometry::write(text, out)?,
-            DataType::Json => json(text, out)?,
-            _ => out.extend_from_slice(text.as_bytes()),
+            DataType::Nchar => {
+                text(given)?.chars().for_each(|character| out.extend_from_slice(&u32::from(character).to_le_bytes()));
+            }
+            DataType::Varbinary => varbinary(given, out).ok_or_else(|| ServerError::invalid_varbinary(name))?,
+            DataType::Geometry => geometry::write(text(given)?, out)?,
+            DataType::Json => json(given, out)?,
+            _ => out.extend_from_slice(text(given)?.as_bytes()),
         }
         let room = column_type.bytes as usize - column_type.data_type.prefix();
         if out.len() - start > room { Err(ServerError::value_too_long(name)) } else { Ok(()) }
@@ -83,52 +117,52 @@ impl Context {
     ///
     /// # Errors
     /// 0x0216 for a text that is none.
-    pub fn timestamp(&self, literal: Literal<'_>) -> Result<i64> {
-        match literal {
-            Literal::Time(time) => Ok(time),
-            Literal::Number(text) => text.parse().map_err(|_| near(text, "invalid timestamp")),
+    pub fn timestamp(&self, given: Given<'_>) -> Result<i64> {
+        let time = match given.literal {
+            Literal::Time(time) => Some(time),
+            Literal::Number(text) => whole(text),
             Literal::Text(text) => match text.parse() {
-                Ok(number) => Ok(number),
-                Err(_) => time::parse(text, self.precision, self.timezone_offset_s)
-                    .ok_or_else(|| near(text, "invalid timestamp")),
+                Ok(number) => Some(number),
+                Err(_) => time::parse(text, self.precision, self.timezone_offset_s),
             },
-            other => Err(near(shown(other), "invalid timestamp")),
-        }
+            _ => None,
+        };
+        time.ok_or_else(|| given.refused("invalid timestamp"))
     }
 }
 
 /// 0x0216 with the place and the reason, as INSERT gives it.
-pub(crate) fn near(text: &str, why: &str) -> ServerError {
-    ServerError::new(code::INSERT_SYNTAX, format!("syntax error near '{text}' ({why})"))
+pub(crate) fn near(shown: &str, why: &str) -> ServerError {
+    ServerError::new(code::INSERT_SYNTAX, insert_near(shown, why))
 }
 
-fn shown(literal: Literal<'_>) -> &str {
-    match literal {
-        Literal::Null => "null",
-        Literal::Bool(true) => "true",
-        Literal::Bool(false) => "false",
-        Literal::Number(text) | Literal::Text(text) => text,
-        Literal::Time(_) => "now",
+fn text(given: Given<'_>) -> Result<&str> {
+    match given.literal {
+        Literal::Bool(true) => Ok("true"),
+        Literal::Bool(false) => Ok("false"),
+        Literal::Number(text) | Literal::Text(text) | Literal::Word(text) => Ok(text),
+        Literal::Null | Literal::Time(_) => Err(given.refused("invalid data or symbol")),
     }
 }
 
-fn text(literal: Literal<'_>) -> Result<&str> {
-    match literal {
-        Literal::Time(_) => Err(near("now", "invalid data or symbol")),
-        other => Ok(shown(other)),
-    }
-}
-
-fn boolean(literal: Literal<'_>) -> Result<bool> {
-    match literal {
-        Literal::Bool(value) => Ok(value),
-        Literal::Text(text) if text.eq_ignore_ascii_case("true") => Ok(true),
-        Literal::Text(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+fn boolean(given: Given<'_>) -> Result<bool> {
+    let value = match given.literal {
+        Literal::Bool(value) => Some(value),
+        Literal::Text(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Literal::Text(text) if text.eq_ignore_ascii_case("false") => Some(false),
         Literal::Number(text) | Literal::Text(text) => {
-            text.parse::<f64>().map(|number| number != 0.0).map_err(|_| near(text, "invalid bool data"))
+            let number = text.parse::<f64>().ok().map(|number| number != 0.0);
+            number.or_else(|| integer(text).map(|number| number != 0))
         }
-        other => Err(near(shown(other), "invalid bool data")),
-    }
+        _ => None,
+    };
+    value.ok_or_else(|| given.refused("invalid bool data"))
+}
+
+/// A number without fraction.
+fn whole(text: &str) -> Option<i64> {
+    let is_plain = !text.contains('.') && (text.contains(['x', 'X']) || !text.contains(['e', 'E']));
+    integer(text).filter(|_| is_plain).and_then(|number| i64::try_from(number).ok())
 }
 
 /// A whole number: decimal, `0x…`, `0b…`, or a fraction, which is rounded.
@@ -147,58 +181,66 @@ fn integer(text: &str) -> Option<i128> {
     magnitude.map(|magnitude| sign * magnitude)
 }
 
-fn signed(literal: Literal<'_>, data_type: DataType, out: &mut Vec<u8>) -> Result<()> {
+fn signed(given: Given<'_>, data_type: DataType, out: &mut Vec<u8>) -> Result<()> {
     let name = data_type.name().to_ascii_lowercase();
-    let number = whole(literal).ok_or_else(|| near(shown(literal), &format!("invalid {name} data")))?;
+    let number = number(given).and_then(|number| i64::try_from(number).ok());
+    let number = number.ok_or_else(|| given.refused(&format!("invalid {name} data")))?;
     let width = data_type.width().unwrap_or(8);
     let limit = 1i128 << (width * 8 - 1);
-    if !(-limit..limit).contains(&number) {
-        return Err(near(shown(literal), &format!("{name} data overflow")));
+    if !(-limit..limit).contains(&i128::from(number)) {
+        return Err(given.refused(&format!("{name} data overflow")));
     }
     out.extend_from_slice(&number.to_le_bytes()[..width]);
     Ok(())
 }
 
-fn unsigned(literal: Literal<'_>, data_type: DataType, out: &mut Vec<u8>) -> Result<()> {
+fn unsigned(given: Given<'_>, data_type: DataType, out: &mut Vec<u8>) -> Result<()> {
     let name = data_type.name().to_ascii_lowercase();
     let name = name.strip_suffix(" unsigned").unwrap_or(&name);
-    let number = whole(literal).filter(|number| *number >= 0);
-    let number = number.ok_or_else(|| near(shown(literal), &format!("invalid unsigned {name} data")))?;
+    let number = number(given).and_then(|number| u64::try_from(number).ok());
+    let number = number.ok_or_else(|| given.refused(&format!("invalid unsigned {name} data")))?;
     let width = data_type.width().unwrap_or(8);
-    if number >= 1i128 << (width * 8) {
-        return Err(near(shown(literal), &format!("unsigned {name} data overflow")));
+    if i128::from(number) >= 1i128 << (width * 8) {
+        return Err(given.refused(&format!("unsigned {name} data overflow")));
     }
     out.extend_from_slice(&number.to_le_bytes()[..width]);
     Ok(())
 }
 
-fn whole(literal: Literal<'_>) -> Option<i128> {
-    match literal {
+fn number(given: Given<'_>) -> Option<i128> {
+    match given.literal {
         Literal::Number(text) | Literal::Text(text) => integer(text),
-        Literal::Bool(value) => Some(i128::from(value)),
-        Literal::Time(time) => Some(i128::from(time)),
-        Literal::Null => None,
+        _ => None,
     }
 }
 
-fn float(literal: Literal<'_>, name: &str) -> Result<f64> {
-    let number = match literal {
-        Literal::Number(text) | Literal::Text(text) => {
-            text.parse::<f64>().ok().or_else(|| integer(text).map(|number| number as f64))
+/// One that is too large or too small for a double is refused.
+fn float(given: Given<'_>) -> Result<f64> {
+    let parse = |text: &str| {
+        let is_too_small = |number: f64| {
+            let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+            number == 0.0 && mantissa.contains(|digit: char| digit.is_ascii_digit() && digit != '0')
+        };
+        match text.parse::<f64>() {
+            Ok(number) => Some(number).filter(|number| number.is_finite() && !is_too_small(*number)),
+            Err(_) => integer(text).map(|number| number as f64),
         }
-        Literal::Bool(value) => Some(f64::from(u8::from(value))),
-        Literal::Time(_) | Literal::Null => None,
     };
-    number.filter(|number| number.is_finite()).ok_or_else(|| near(shown(literal), &format!("illegal {name} data")))
+    let number = match given.literal {
+        Literal::Number(text) | Literal::Text(text) => parse(text),
+        _ => None,
+    };
+    number.ok_or_else(|| given.refused("illegal float data"))
 }
 
 /// `\x00FF` as the bytes that it shows; any other text as its own bytes.
-fn varbinary(text: &str, out: &mut Vec<u8>) -> Result<()> {
+fn varbinary(given: Given<'_>, out: &mut Vec<u8>) -> Option<()> {
+    let Literal::Text(text) = given.literal else { return None };
     match text.strip_prefix("\\x").or_else(|| text.strip_prefix("\\X")) {
-        Some(digits) => hexadecimal(digits, out).ok_or_else(|| near(text, "invalid varbinary data")),
+        Some(digits) => hexadecimal(digits, out),
         None => {
             out.extend_from_slice(text.as_bytes());
-            Ok(())
+            Some(())
         }
     }
 }
@@ -213,11 +255,13 @@ fn hexadecimal(digits: &str, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-fn json(text: &str, out: &mut Vec<u8>) -> Result<()> {
-    let is_object = text.is_empty()
-        || serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok();
-    if !is_object {
-        return Err(near(text, "json parse error"));
+fn json(given: Given<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let text = text(given)?;
+    if !text.is_empty() {
+        let value = serde_json::from_str::<serde_json::Value>(text).map_err(|_| given.refused("json parse error"))?;
+        if !value.is_object() {
+            return Err(given.refused("json error invalide value"));
+        }
     }
     out.extend_from_slice(text.as_bytes());
     Ok(())

@@ -142,6 +142,18 @@ pub struct Stable {
     pub next_id: i16,
     /// `COMMENT`.
     pub comment: Option<String>,
+    /// Of its tags; they do nothing here but be listed.
+    #[serde(default)]
+    pub indexes: Vec<TagIndex>,
+}
+
+/// An index of a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagIndex {
+    pub name: String,
+    /// The tag's id.
+    pub tag: i16,
+    pub created_ms: i64,
 }
 
 impl Stable {

@@ -65,8 +65,8 @@ pub async fn replay(node: &Node, name: &str) -> Outcome {
             return outcome;
         }
     }
-    if name == "errors" {
-        return errors(node).await;
+    if name.starts_with("errors") {
+        return errors(node, name).await;
     }
     let mut player =
         Player { node, sockets: HashMap::new(), names: Names::default(), session, early: None, outcome };
@@ -212,10 +212,10 @@ impl Player<'_> {
     }
 }
 
-/// `errors.jsonl`: one statement a line, each with the code and the text of its reply.
-async fn errors(node: &Node) -> Outcome {
+/// `errors.jsonl` and the like: one statement a line, each with the code and the text of its reply.
+async fn errors(node: &Node, name: &str) -> Outcome {
     let mut outcome = Outcome::default();
-    let text = std::fs::read_to_string(crate::recording::path("errors.jsonl")).unwrap();
+    let text = std::fs::read_to_string(crate::recording::path(&format!("{name}.jsonl"))).unwrap();
     let (mut socket, _) = connect_async(format!("ws://{}/ws", node.addr())).await.unwrap();
     let mut current = None;
     for (at, line) in text.lines().skip(1).enumerate() {

@@ -22,6 +22,13 @@ impl<'a> Parser<'a> {
         if self.take_word("topic")? {
             return self.create_topic();
         }
+        if self.take_word("index")? {
+            // IF NOT EXISTS is read and has no effect.
+            self.if_not_exists()?;
+            let name = self.identifier(TABLE_NAME_MAX)?;
+            self.expect_word("on")?;
+            return Ok(Statement::CreateIndex { name, table: self.table_name()?, tags: self.name_list()? });
+        }
         if self.take_word("user")? {
             let name = self.identifier(TABLE_NAME_MAX)?;
             self.expect_word("pass")?;
@@ -62,6 +69,10 @@ impl<'a> Parser<'a> {
             let group = self.identifier(TABLE_NAME_MAX)?;
             self.expect_word("on")?;
             return Ok(Statement::DropConsumerGroup { group, if_exists, topic: self.identifier(TABLE_NAME_MAX)? });
+        }
+        if self.take_word("index")? {
+            let if_exists = self.if_exists()?;
+            return Ok(Statement::DropIndex { if_exists, name: self.table_name()? });
         }
         if self.take_word("user")? {
             return Ok(Statement::DropUser { name: self.identifier(TABLE_NAME_MAX)? });
@@ -120,8 +131,9 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
+        let end = self.at;
         self.expect_mark(")")?;
-        Ok(Using { stable, tags, values })
+        Ok(Using { stable, tags, values, end })
     }
 
     pub(super) fn name_list(&mut self) -> Result<Vec<String>> {

@@ -180,7 +180,7 @@ impl<'a> Parser<'a> {
         if self.take_mark("(")? {
             self.expect_mark(")")?;
         }
-        Ok(Expr::Literal(Literal::Time { base, offsets: Vec::new() }))
+        Ok(Expr::Literal(Literal::Time { base, offsets: Vec::new(), sign_at: self.at }))
     }
 
     fn case(&mut self) -> Result<Expr<'a>> {

@@ -98,8 +98,13 @@ impl<'a> Parser<'a> {
             "streams" => Show::Streams,
             "views" => Show::Views,
             "indexes" => {
-                self.skip_rest()?;
-                return Ok(Show::Indexes);
+                self.advance()?;
+                self.expect_word("from")?;
+                let mut table = self.table_name()?;
+                if let Some(database) = self.from_database()? {
+                    table.database = Some(database);
+                }
+                return Ok(Show::Indexes { table });
             }
             "queries" => Show::Queries,
             "licences" => Show::Licences,

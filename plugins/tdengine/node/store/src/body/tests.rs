@@ -29,6 +29,7 @@ fn st1() -> Stable {
         tags: Arc::new(Schema::of_tags(vec![tag])),
         next_id: 4,
         comment: None,
+        indexes: Vec::new(),
     }
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn altered(old: &Stable, kind: &AlterKind, version: ServerVersion) ->
             if old.tags.fields.len() == 1 {
                 return Err(invalid_alter());
             }
-            next(&mut new.tags).fields.remove(place);
+            let dropped = next(&mut new.tags).fields.remove(place);
+            new.indexes.retain(|index| index.tag != dropped.id);
         }
         AlterKind::ModifyTag { name, column_type } => {
             let place = tag_place(old, name)?;

@@ -6,7 +6,7 @@ use tdengine_wire::Field;
 use tdengine_wire::meta::{Meta, StableRequest, kind};
 use tdengine_wire::types::flags;
 
-use super::{ColumnSpec, check};
+use super::{ColumnSpec, check, index};
 use crate::body;
 use crate::catalog::{Catalog, Change, ChangeEntry};
 use crate::database::{Database, TopicKind};
@@ -51,10 +51,12 @@ impl Inner {
                 ..Field::new(tag.name.clone(), tag.column_type, first_tag + place as i16)
             };
             let tags: Vec<Field> = request.tags.iter().enumerate().map(tag).collect();
+            let created_ms = now_ms();
             let stable = Stable {
                 name: request.name.clone(),
                 suid: new_uid(),
-                created_ms: now_ms(),
+                created_ms,
+                indexes: index::of_first_tag(&request.name, &tags, created_ms),
                 next_id: first_tag + tags.len() as i16,
                 columns: Arc::new(Schema { version: 1, fields, compression }),
                 tags: Arc::new(Schema::of_tags(tags)),

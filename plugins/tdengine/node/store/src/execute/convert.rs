@@ -1,6 +1,7 @@
 //! From syntax trees to what the parts of the store take.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use tdengine_sql::ast::{self, AlterAction, Expr, TimeBase, TypeName, Value};
 use tdengine_wire::{ColumnType, DataType};
@@ -9,7 +10,7 @@ use crate::database::Database;
 use crate::ddl::alter_table::{TagChange, unknown_tag};
 use crate::ddl::{AlterKind, ColumnSpec, Compression};
 use crate::error::{Result, ServerError, code};
-use crate::literal::{Context, Literal, near, time};
+use crate::literal::{Context, Given, Literal, Shown, near, time};
 use crate::schema::{Stable, TagValues};
 use crate::session::Session;
 use crate::store::inner::Inner;
@@ -111,16 +112,16 @@ pub(crate) fn tag_changes(stable: &Stable, tags: &[(String, Value<'_>)], context
     let change = |(name, value): &(String, Value<'_>)| {
         let field = stable.tags.field(name).ok_or_else(|| unknown_tag(name))?;
         let mut bytes = Vec::new();
-        let there = write(context, value, field.column_type, name, &mut bytes)?;
+        let there = write(context, None, value, field.column_type, name, &mut bytes)?;
         Ok((name.clone(), there.then_some(bytes)))
     };
     tags.iter().map(change).collect()
 }
 
-/// `USING stable [(tags)] TAGS (values)`.
+/// `USING stable [(tags)] TAGS (values)` of a CREATE TABLE.
 ///
 /// # Errors
-/// 0x2603 for the super table, 0x260D for the number of values, 0x0216 and 0x2653 for a value.
+/// 0x2603 for the super table, 0x260D for the number of values, 0x260E for a tag's name, 0x0216 and 0x2653 for a value.
 pub(crate) fn child(
     inner: &Inner,
     session: &Session,
@@ -135,60 +136,103 @@ pub(crate) fn child(
     if names.len() != using.values.len() {
         return Err(ServerError::new(code::TAGS_NOT_MATCHED, "Tags number not matched"));
     }
-    let (context, mut tags) = (context(database, session), TagValues::default());
+    new_child(stable, names, using, &context(database, session), None)
+}
+
+/// A child with the values of `using` for the tags `names`; `sql` is the text of an INSERT.
+pub(crate) fn new_child(
+    stable: Arc<Stable>,
+    names: Vec<String>,
+    using: &ast::Using<'_>,
+    context: &Context,
+    sql: Option<&str>,
+) -> Result<NewChild> {
+    let mut tags = TagValues::default();
     for (name, value) in names.iter().zip(&using.values) {
         let Some(field) = stable.tags.field(name) else { continue };
         let mut bytes = Vec::new();
-        let there = write(&context, value, field.column_type, name, &mut bytes)?;
+        let there = write(context, sql, value, field.column_type, name, &mut bytes)?;
         put_tag(&mut tags, &stable.tags, name, there.then_some(bytes))?;
     }
     Ok(NewChild { stable, tag_names: names, tags, ttl_days: 0, comment: None })
 }
 
-/// Writes a literal of the syntax tree as bytes; `false` for NULL.
+/// Writes a literal of the syntax tree as bytes; `false` for NULL. `sql` is the text of an INSERT, whose errors show the rest of it.
 pub(crate) fn write(
     context: &Context,
+    sql: Option<&str>,
     value: &Value<'_>,
     column_type: ColumnType,
     name: &str,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
+    let rest = sql.and_then(|sql| sql.get(value.at..));
     let unescaped: Cow<'_, str>;
-    let literal = match &value.literal {
-        ast::Literal::Null => Literal::Null,
-        ast::Literal::Bool(value) => Literal::Bool(*value),
-        ast::Literal::Number(text) => Literal::Number(text),
+    let (literal, alone) = match &value.literal {
+        ast::Literal::Null => (Literal::Null, "null"),
+        ast::Literal::Bool(value) => (Literal::Bool(*value), if *value { "true" } else { "false" }),
+        ast::Literal::Number(text) => (Literal::Number(text), text.as_ref()),
+        ast::Literal::Duration(text) => (Literal::Word(text), *text),
+        ast::Literal::Parameter => {
+            let given = Given { literal: Literal::Null, shown: rest.map_or(Shown::Alone("?"), Shown::Rest) };
+            return Err(given.refused("? only used in stmt"));
+        }
         ast::Literal::Text(text) => {
             unescaped = ast::unescape(text);
-            Literal::Text(&unescaped)
+            (Literal::Text(&unescaped), unescaped.as_ref())
         }
-        ast::Literal::Time { base, offsets } => Literal::Time(point_in_time(context, base, offsets)?),
-        ast::Literal::Duration(text) => return Err(near(text, "invalid data or symbol")),
-        ast::Literal::Parameter => return Err(near("?", "invalid data or symbol")),
+        ast::Literal::Time { base, offsets, .. } => {
+            let (plain, alone) = match base {
+                TimeBase::Now => (Literal::Word("now"), "now"),
+                TimeBase::Today => (Literal::Word("today"), "today"),
+                TimeBase::Number(text) => (Literal::Number(text), *text),
+                TimeBase::Text(text) => {
+                    unescaped = ast::unescape(text);
+                    (Literal::Text(&unescaped), unescaped.as_ref())
+                }
+            };
+            match column_type.data_type {
+                DataType::Timestamp => {
+                    let shown = shown(plain, alone, rest);
+                    (Literal::Time(point_in_time(context, Given { literal: plain, shown }, base, offsets)?), alone)
+                }
+                _ => (plain, alone),
+            }
+        }
     };
-    context.write(literal, column_type, name, out)
+    context.write(Given { literal, shown: shown(literal, alone, rest) }, column_type, name, out)
 }
 
-fn point_in_time(context: &Context, base: &TimeBase<'_>, offsets: &[(bool, &str)]) -> Result<i64> {
+fn shown<'a>(literal: Literal<'_>, alone: &'a str, rest: Option<&'a str>) -> Shown<'a> {
+    match (literal, rest) {
+        (Literal::Text(_), _) | (_, None) => Shown::Alone(alone),
+        (_, Some(rest)) => Shown::Rest(rest),
+    }
+}
+
+/// A time with at most one duration added, as a server takes it; no month and no year.
+fn point_in_time(context: &Context, given: Given<'_>, base: &TimeBase<'_>, offsets: &[(bool, &str)]) -> Result<i64> {
     let now = time::now(context.precision);
-    let mut point = match base {
+    let point = match base {
         TimeBase::Now => now,
         TimeBase::Today => time::day_of(now, context.precision, context.timezone_offset_s),
-        TimeBase::Number(text) => context.timestamp(Literal::Number(text))?,
-        TimeBase::Text(text) => context.timestamp(Literal::Text(&ast::unescape(text)))?,
+        TimeBase::Number(_) | TimeBase::Text(_) => context.timestamp(given)?,
     };
-    for (minus, text) in offsets {
-        let duration = time::duration(text, context.precision).ok_or_else(|| near(text, "invalid timestamp"))?;
-        point = if *minus { point.saturating_sub(duration) } else { point.saturating_add(duration) };
-    }
-    Ok(point)
+    let invalid = || given.refused("invalid timestamp");
+    let (minus, text) = match offsets {
+        [] => return Ok(point),
+        [(minus, text)] if !text.ends_with(['n', 'N', 'y', 'Y']) => (*minus, *text),
+        _ => return Err(invalid()),
+    };
+    let duration = time::duration(text, context.precision).ok_or_else(invalid)?;
+    Ok(if minus { point.saturating_sub(duration) } else { point.saturating_add(duration) })
 }
 
 /// A literal as a point in time.
 pub(crate) fn timestamp(context: &Context, literal: &ast::Literal<'_>) -> Result<i64> {
     let mut bytes = Vec::new();
     let value = Value { literal: literal.clone(), at: 0 };
-    write(context, &value, ColumnType::of(DataType::Timestamp), "", &mut bytes)?;
+    write(context, None, &value, ColumnType::of(DataType::Timestamp), "", &mut bytes)?;
     let bytes: [u8; 8] = bytes.try_into().map_err(|_| near("null", "invalid timestamp"))?;
     Ok(i64::from_le_bytes(bytes))
 }

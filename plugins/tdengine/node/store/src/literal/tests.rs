@@ -3,13 +3,17 @@
 use tdengine_wire::value::nchar_bytes;
 use tdengine_wire::{ColumnType, DataType, Precision};
 
-use super::{Context, Literal};
+use super::{Context, Given, Literal, Shown};
 use crate::error::code;
 
 fn write(literal: Literal<'_>, column_type: ColumnType) -> Result<Option<Vec<u8>>, (u16, String)> {
     let context = Context { precision: Precision::Milliseconds, timezone_offset_s: 8 * 3_600 };
     let mut out = Vec::new();
-    let written = context.write(literal, column_type, "v", &mut out);
+    let shown = match literal {
+        Literal::Number(text) | Literal::Text(text) | Literal::Word(text) => Shown::Alone(text),
+        _ => Shown::Rest("true, 1)"),
+    };
+    let written = context.write(Given { literal, shown }, column_type, "v", &mut out);
     written.map(|there| there.then_some(out)).map_err(|error| (error.code, error.message))
 }
 

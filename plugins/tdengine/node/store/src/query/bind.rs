@@ -192,7 +192,7 @@ impl<'a> Binder<'a> {
                 let ticks = time::duration(text, self.precision()).ok_or_else(|| near(text))?;
                 (Bound::Constant(Cell::Int(ticks)), BIGINT)
             }
-            Literal::Time { base, offsets } => {
+            Literal::Time { base, offsets, .. } => {
                 let mut value = match base {
                     TimeBase::Now => time::now(self.precision()),
                     TimeBase::Today => self.today(),

@@ -34,7 +34,7 @@ pub(super) fn run(store: &Store, session: &Session, show: &Show<'_>) -> Result<R
         Show::Tags { table } => table_tags(store, session, table)?,
         Show::CreateDatabase(name) => create_database(store, name)?,
         Show::CreateTable(name) | Show::CreateStable(name) => create_table(store, session, name)?,
-        Show::Indexes => system::indexes(store),
+        Show::Indexes { table } => system::indexes(store, Some((of_show(session, &table.database)?, &table.table))),
         Show::Licences => system::grants(),
         Show::Streams => names("stream_name", 192, std::iter::empty()),
         Show::Functions => names("name", 64, std::iter::empty()),

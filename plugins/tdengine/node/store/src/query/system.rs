@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::ddl::database::is_system;
 use crate::error::{Result, ServerError, code};
 use crate::result::ResultField;
-use crate::schema::{Stable, TagValues};
+use crate::schema::{Stable, TagIndex, TagValues};
 use crate::store::Store;
 use crate::table::{Table, TableBody};
 
@@ -40,7 +40,7 @@ pub(super) fn table(store: &Store, database: &str, table: &str) -> Result<Option
         "ins_dnodes" => dnodes(store),
         "ins_mnodes" => mnodes(store),
         "ins_users" => users(store),
-        "ins_indexes" => indexes(store),
+        "ins_indexes" => indexes(store, None),
         "ins_grants" => grants(),
         "perf_consumers" | "ins_consumers" => consumers(store),
         _ => match empty::table(table) {
@@ -175,26 +175,31 @@ fn all_tables(store: &Store) -> Vec<(String, std::sync::Arc<Table>)> {
     store.databases().iter().flat_map(of).collect()
 }
 
-/// The index that a server makes of the first tag of each super table.
-pub(super) fn indexes(store: &Store) -> Memory {
-    let row = |(database, stable): (String, std::sync::Arc<Stable>)| {
-        let tag = stable.tags.fields.first()?.name.clone();
-        Some(vec![
-            Cell::text(format!("{tag}_{}", stable.name)),
-            Cell::text(database),
-            Cell::text(stable.name.as_str()),
-            Cell::Null,
-            Cell::Time(stable.created_ms),
-            Cell::text(tag),
-            Cell::text("tag_index"),
-        ])
-    };
+/// Indexes of tags: all, or those of one super table.
+pub(super) fn indexes(store: &Store, of: Option<(&str, &str)>) -> Memory {
+    let stables = all_stables(store).into_iter();
+    let wanted = stables.filter(|(database, stable)| of.is_none_or(|(of, name)| of == *database && name == stable.name));
+    let rows = wanted.flat_map(|(database, stable)| {
+        let row = |index: &TagIndex| {
+            let tag = stable.tags.fields.iter().find(|tag| tag.id == index.tag);
+            vec![
+                Cell::text(index.name.as_str()),
+                Cell::text(database.as_str()),
+                Cell::text(stable.name.as_str()),
+                Cell::Null,
+                Cell::Time(index.created_ms),
+                Cell::text(tag.map_or("", |tag| tag.name.as_str())),
+                Cell::text("tag_index"),
+            ]
+        };
+        stable.indexes.iter().map(row).collect::<Vec<_>>()
+    });
     memory(
         &[
             ("index_name", Of::Text(192)), ("db_name", Of::Text(64)), ("table_name", Of::Text(192)), ("vgroup_id", INT),
             ("create_time", TIME), ("column_name", Of::Text(192)), ("index_type", Of::Text(192)),
         ],
-        all_stables(store).into_iter().filter_map(row).collect(),
+        rows.collect(),
     )
 }
 

@@ -7,6 +7,7 @@ use tdengine_wire::meta::{Stable as StableEntry, kind};
 use tdengine_wire::murmur;
 
 use super::Raw;
+use crate::ddl::index;
 use crate::ddl::stable::put;
 use crate::error::{Result, ServerError};
 use crate::schema::{Schema, Stable, compression_default, tag_flags};
@@ -61,10 +62,12 @@ fn created(raw: &StableEntry, suid: i64) -> Stable {
     let mut columns = renumbered(&raw.columns, raw.column_version, &mut next_id, |_| None);
     columns.compression = compressions(raw, &columns, None);
     let tags = renumbered(&raw.tags, raw.tag_version, &mut next_id, |_| None);
+    let created_ms = now_ms();
     Stable {
         name: raw.name.clone(),
         suid,
-        created_ms: now_ms(),
+        created_ms,
+        indexes: index::of_first_tag(&raw.name, &tags.fields, created_ms),
         columns: Arc::new(columns),
         tags: Arc::new(with_index(tags)),
         next_id,
@@ -80,6 +83,7 @@ fn altered(old: &Stable, raw: &StableEntry) -> Stable {
     columns.compression = compressions(raw, &columns, Some(old));
     new.columns = Arc::new(columns);
     let tags = renumbered(&raw.tags, raw.tag_version, &mut new.next_id, |field| known(&old.tags, field));
+    new.indexes.retain(|index| tags.position_of_id(index.tag).is_some());
     new.tags = Arc::new(with_index(tags));
     new
 }

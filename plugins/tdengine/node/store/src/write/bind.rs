@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tdengine_wire::block::{BlockView, ColumnView, FLAGS, HEADER_BYTES, VERSION_TMQ};
-use tdengine_wire::{DataType, Field};
+use tdengine_wire::{DataType, Field, Precision};
 
 use crate::database::Database;
 use crate::error::{Result, ServerError, code};
@@ -20,6 +20,7 @@ pub(crate) struct Bound {
     pub block: Bytes,
     pub rows: usize,
     oldest: i64,
+    newest: i64,
 }
 
 /// Binds by name.
@@ -77,7 +78,8 @@ pub(crate) fn bind(view: &BlockView<'_>, places: &[usize], columns: &Schema) -> 
 pub(crate) fn finish(ids: Arc<[i16]>, block: Bytes) -> Result<Bound> {
     let view = BlockView::parse(&block)?;
     let oldest = timestamps(&view).min().unwrap_or(i64::MAX);
-    Ok(Bound { ids, rows: view.rows(), oldest, block: block.clone() })
+    let newest = timestamps(&view).max().unwrap_or(i64::MIN);
+    Ok(Bound { ids, rows: view.rows(), oldest, newest, block: block.clone() })
 }
 
 /// Whether the key columns are there and not NULL.
@@ -127,15 +129,24 @@ fn encode(view: &BlockView<'_>, bound: &[(&Field, &ColumnView<'_>)]) -> Vec<u8> 
 }
 
 impl Bound {
-    /// Whether no row is older than the database keeps (FACTS F28).
+    /// Whether no row is older than the database keeps (FACTS F28), nor newer than a server takes.
     ///
     /// # Errors
     /// 0x060B.
     pub fn check_range(&self, database: &Database) -> Result<()> {
-        if self.oldest < oldest_kept(database) {
+        if self.oldest < oldest_kept(database) || self.newest > newest(database.options.precision()) {
             return Err(ServerError::new(code::TIMESTAMP_OUT_OF_RANGE, "Timestamp data out of range"));
         }
         Ok(())
+    }
+}
+
+/// The newest timestamp that a server takes: the year 2970, or 2262 in nanoseconds (recording errors-insert).
+fn newest(precision: Precision) -> i64 {
+    match precision {
+        Precision::Milliseconds => 31_556_995_200_000,
+        Precision::Microseconds => 31_556_995_200_000_000,
+        Precision::Nanoseconds => 9_214_646_400_000_000_000,
     }
 }
 
