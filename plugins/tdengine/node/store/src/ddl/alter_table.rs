@@ -79,8 +79,16 @@ impl Inner {
 /// A normal table has no tag of any name.
 fn no_tag(changes: &impl Fn(&Stable) -> Result<Vec<TagChange>>) -> ServerError {
     let empty = Arc::new(Schema::of_tags(Vec::new()));
-    let stable =
-        Stable { name: String::new(), suid: 0, created_ms: 0, columns: empty.clone(), tags: empty, next_id: 1, comment: None, indexes: Vec::new() };
+    let stable = Stable {
+        name: String::new(),
+        suid: 0,
+        created_ms: 0,
+        columns: empty.clone(),
+        tags: empty,
+        next_id: 1,
+        comment: None,
+        indexes: Vec::new(),
+    };
     match changes(&stable) {
         Err(error) => error,
         Ok(changes) => unknown_tag(changes.first().map_or("", |(name, _)| name)),
