@@ -279,7 +279,9 @@ fn a_service_that_leaves_hands_over(services: &mut Services, a: &Site, b: &Site,
     assert!(services.log_since(began).contains("is_handed_over=true"), "the tasks were not handed over");
     services.start(leaving);
     let deadline = Instant::now() + MOVE_LIMIT;
-    while services.api(leaving).try_ask("GET", "/api/v1/tasks", &Value::Null).is_err() {
+    // It answers before it has read its folder.
+    let knows_all = |tasks: &Value| tasks.as_array().is_some_and(|tasks| tasks.len() == 2 * DATABASES.len());
+    while !services.api(leaving).try_ask("GET", "/api/v1/tasks", &Value::Null).is_ok_and(|(_, tasks)| knows_all(&tasks)) {
         assert!(Instant::now() < deadline, "{}", services.log(leaving));
         std::thread::sleep(Duration::from_millis(100));
     }
