@@ -11,6 +11,8 @@ fn every_page_is_what_its_plugin_says() {
     let pages: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        // A workspace of its own: `tests/sql/run` compares its page.
+        .filter(|name| name != "sql")
         .collect();
     for name in &pages {
         let page = std::fs::read_to_string(folder.join(format!("{name}.md"))).unwrap();

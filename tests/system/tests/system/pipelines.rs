@@ -21,12 +21,15 @@ fn sites() -> Vec<(&'static str, Site, Process, tempfile::TempDir)> {
         .collect()
 }
 
+/// Of plugins that are workspaces of their own: `tests/sql/run` validates, draws, tests and runs these.
+const ELSEWHERE: [&str; 1] = ["csv-by-minute.toml"];
+
 #[test]
 fn every_example_is_valid_and_can_be_drawn() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
+        if path.extension().is_none_or(|extension| extension != "toml") || ELSEWHERE.iter().any(|name| path.ends_with(name)) {
             continue;
         }
         seen += 1;

@@ -1,0 +1,3 @@
+//! The plugin as a shared library.
+
+pipeline_sdk::plugin!(pipeline_sql::plugin, ["sql"]);
