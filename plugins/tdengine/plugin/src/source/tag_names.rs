@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use pipeline_sdk::Result;
-use tdengine_wire::meta::{self, TableBody, TagKey};
+use tdengine_wire::meta::{self, TableBody, TagEntry, TagKey};
 
 use crate::errors::wire_error;
 use crate::log::change::{CreateTable, Stable, TableOf};
@@ -131,12 +131,14 @@ fn renamed(request: &[u8], names: Vec<String>) -> tdengine_wire::Result<Vec<u8>>
     table.encode()
 }
 
-/// The request without the values of some tags. The names that stay are those of the statement's first: they are set anew.
+/// The request without the values of some tags, and without the names beside them.
 fn without(request: &[u8], is_gone: impl Fn(i16) -> bool) -> tdengine_wire::Result<Vec<u8>> {
     let mut table = meta::CreateTable::decode(request)?;
     if let TableBody::Child { tags, names, .. } = &mut table.body {
-        tags.entries.retain(|entry| !matches!(entry.key, TagKey::Id(id) if is_gone(id)));
-        names.truncate(tags.entries.len());
+        let stays = |entry: &TagEntry| !matches!(entry.key, TagKey::Id(id) if is_gone(id));
+        let mut each = tags.entries.iter().map(stays).collect::<Vec<_>>().into_iter();
+        names.retain(|_| each.next().unwrap_or(true));
+        tags.entries.retain(stays);
     }
     table.encode()
 }
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(by_order(&order, &["z".to_owned()]), None);
         let request = without(&bytes_of(REQUESTS[0]), |id| id == 4).unwrap();
         let TableOf::Stable { tags, .. } = parse_create(&request).unwrap().of else { panic!() };
-        assert_eq!(tags.iter().map(|tag| tag.id).collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(tags.iter().map(|tag| (tag.id, tag.name.as_str())).collect::<Vec<_>>(), [(3, "c"), (5, "a")]);
     }
 
     #[test]

@@ -138,7 +138,8 @@ pub async fn learn(applying: &mut Applying<'_>, stable: &Stable) -> Result<()> {
     }
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
     target.origins.put(&stable.name, &origin_of(stable, known.as_deref(), here.as_deref()))?;
-    target.shared.advance();
+    // The user here may make what is not here at any time: that it was missing is not remembered.
+    target.shared.group_changed(&stable.name);
     tag_values::settle(target, applying.connection, &stable.name).await
 }
 

@@ -98,7 +98,8 @@ async fn way_of_child(
     let origin = origin.filter(|origin| origin.suid == suid);
     let tags = named_now(tags, origin.as_deref());
     let mut definition = target.shared.definition(applying.connection, &target.database, stable).await?;
-    if definition.as_ref().is_some_and(|here| tags.iter().any(|tag| here.tag(&tag.name).is_none())) {
+    // A user may have made the one or the other here since.
+    if definition.as_ref().is_none_or(|here| tags.iter().any(|tag| here.tag(&tag.name).is_none())) {
         target.shared.reload(applying.connection, &target.database, stable).await?;
         definition = target.shared.definition(applying.connection, &target.database, stable).await?;
     }
@@ -198,7 +199,13 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         return Ok(());
     }
     let target = &mut *applying.target;
-    let Some(here) = target.find(applying.connection, name).await? else {
+    let mut here = target.find(applying.connection, name).await?;
+    if here.as_ref().is_some_and(|here| *here.group == *name) {
+        // A user may have changed it here: what is wide enough or not there by what is known may be neither.
+        target.shared.reload(applying.connection, &target.database, name).await?;
+        here = target.find(applying.connection, name).await?;
+    }
+    let Some(here) = here else {
         target.context.count("changes_left_out", 1);
         return Ok(());
     };
