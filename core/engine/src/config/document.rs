@@ -1,6 +1,8 @@
 //! The JSON Schema of a pipeline file: of the engine's keys alone, which files are checked against, or with the keys of all
 //! known components, which editors use.
 
+use std::sync::LazyLock;
+
 use pipeline_sdk::{ComponentDescription, Kind};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -11,9 +13,10 @@ use super::settings::{
 };
 use crate::graph::Catalog;
 
-/// The schema of a file as far as it is the engine's: components take any further keys.
-pub fn engine_schema() -> Json {
-    document(&|kind| component(kind, None))
+/// The schema of a file as far as it is the engine's: components take any further keys. The same for every file.
+pub fn engine_schema() -> &'static Json {
+    static SCHEMA: LazyLock<Json> = LazyLock::new(|| document(&|kind| component(kind, None)));
+    &SCHEMA
 }
 
 /// The schema of a file with the components that `catalog` knows.

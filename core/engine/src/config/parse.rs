@@ -28,9 +28,8 @@ impl File {
     pub fn parse(name: &str, text: &str, folder: &Path, environment: &Environment<'_>) -> Result<Self, Report> {
         let (document, redactor) = read(name, text, folder, environment)?;
         let report = |problems| Report::new(name, text, &redactor, problems);
-        let schema = engine_schema();
         let mut problems = misplaced_keys(&document);
-        problems.extend(Schema::new(&schema, "a pipeline file").check(&document, &(0..0), ""));
+        problems.extend(Schema::new(engine_schema(), "a pipeline file").check(&document, &(0..0), ""));
         if !problems.is_empty() {
             return Err(report(problems));
         }

@@ -37,9 +37,13 @@ async fn consumer_socket(State(shared): State<Arc<Shared>>, upgrade: WebSocketUp
     open(shared, upgrade, consumer)
 }
 
+/// What is read at once: each read clears this much first, and most requests are small. A large one is read in as many pieces.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
 fn open(shared: Arc<Shared>, upgrade: WebSocketUpgrade, protocol: impl Protocol) -> Response {
     let bytes_max = shared.config.limits.message_bytes;
     upgrade
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(bytes_max)
         .max_frame_size(bytes_max)
         .on_upgrade(move |socket| serve(shared, socket, protocol))
