@@ -103,14 +103,15 @@ impl Plugins {
     /// Where a wanted type is nowhere, all are opened: what there is instead belongs into the error.
     pub fn load(options: &LoadOptions) -> Self {
         let mut plugins = Self { folders: options.search.folders.clone(), ..Self::default() };
-        let mut closed = options.search.files();
+        let files = options.search.files();
         let Some(mut wanted) = options.wanted.clone() else {
-            plugins.open(closed, options);
+            plugins.open(files, options);
             return plugins;
         };
+        let mut closed: Vec<_> = files.into_iter().map(|path| (library::types(&path), path)).collect();
         loop {
-            let is_wanted = |path: &mut PathBuf| library::types(path).is_none_or(|types| !types.is_disjoint(&wanted));
-            let batch: Vec<_> = closed.extract_if(.., is_wanted).collect();
+            let is_wanted = |(types, _): &mut (Option<BTreeSet<String>>, _)| types.as_ref().is_none_or(|types| !types.is_disjoint(&wanted));
+            let batch: Vec<_> = closed.extract_if(.., is_wanted).map(|(_, path)| path).collect();
             if batch.is_empty() {
                 break;
             }
@@ -120,7 +121,7 @@ impl Plugins {
         }
         let known: BTreeSet<&str> = plugins.plugins.iter().flat_map(|plugin| types_of(&plugin.description)).collect();
         if wanted.iter().any(|it| !known.contains(it.as_str())) {
-            plugins.open(closed, options);
+            plugins.open(closed.into_iter().map(|(_, path)| path).collect(), options);
         }
         plugins
     }
