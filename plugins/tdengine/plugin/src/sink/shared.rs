@@ -127,6 +127,22 @@ impl Shared {
         Ok(self.describe(connection, database, group).await?.0)
     }
 
+    /// The same, read again where what is known is not enough: a user may have changed it here.
+    pub async fn definition_with(
+        &self,
+        connection: &Connection,
+        database: &str,
+        group: &str,
+        is_enough: impl Fn(&Definition) -> bool,
+    ) -> Result<Option<Arc<Definition>>> {
+        let known = self.definition(connection, database, group).await?;
+        if known.as_deref().is_some_and(is_enough) {
+            return Ok(known);
+        }
+        self.reload(connection, database, group).await?;
+        self.definition(connection, database, group).await
+    }
+
     /// Asks the target, and keeps the answer unless a change came meanwhile: it may be of before that change. Whether it is
     /// another than the one that was known.
     async fn describe(

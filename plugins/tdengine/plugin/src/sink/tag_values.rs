@@ -16,6 +16,7 @@ use super::target::Target;
 use crate::client::ClientError;
 use crate::errors::wire_error;
 use crate::log::change::{SetTag, Tag};
+use crate::metadata::Definition;
 use crate::transport::Connection;
 
 const KEY: &str = "v1/tag-value/";
@@ -172,15 +173,11 @@ pub fn is_tag_missing(code: u32) -> bool {
     matches!(code, 0x2649 | 0x260e | 0x2602 | 0x0526)
 }
 
-/// Whether the super table has the tag here, by what is known and then by a new look: a user may have changed it.
+/// Whether the super table has the tag here.
 pub async fn has_tag(target: &Target, connection: &Connection, stable: &str, tag: &str) -> Result<bool> {
-    let (shared, database) = (&target.shared, &target.database);
-    let known = shared.definition(connection, database, stable).await?;
-    if known.is_some_and(|here| here.tag(tag).is_some()) {
-        return Ok(true);
-    }
-    shared.reload(connection, database, stable).await?;
-    Ok(shared.definition(connection, database, stable).await?.is_some_and(|here| here.tag(tag).is_some()))
+    let has = |here: &Definition| here.tag(tag).is_some();
+    let here = target.shared.definition_with(connection, &target.database, stable, has).await?;
+    Ok(here.as_deref().is_some_and(has))
 }
 
 async fn has_value(target: &Target, connection: &Connection, table: &str, tag: &str) -> Result<bool> {

@@ -9,6 +9,7 @@ use super::super::origin::{FieldChange, OriginField, OriginStable, difference};
 use super::super::target::Target;
 use super::super::{parked, statement, tag_values};
 use super::Applying;
+use super::table::{is_missing, tolerate};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to};
 use crate::log::change::Stable;
@@ -176,26 +177,19 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<
         let stable = target.qualified(name);
         if target.marks {
             let token = literal(&target.token(applying.header)?.to_string());
-            ignore_missing(target.exec(applying.connection, &format!("alter stable {stable} comment {token}")).await)?;
+            tolerate(target.exec(applying.connection, &format!("alter stable {stable} comment {token}")).await, is_missing)?;
         }
         let sql = format!("drop stable if exists {stable}");
         match target.exec(applying.connection, &sql).await {
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
                 parked::park(target, applying.connection, name, &sql, code, &message).await?;
             }
-            other => ignore_missing(other)?,
+            other => tolerate(other, is_missing)?,
         }
     }
     learn_gone(target, name, suid)?;
     target.shared.group_dropped(name);
     Ok(())
-}
-
-fn ignore_missing(result: Result<(), ClientError>) -> Result<()> {
-    match result {
-        Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::ApplyMetaFirst => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 /// One `ALTER STABLE`.

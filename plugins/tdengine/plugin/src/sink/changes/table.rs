@@ -11,7 +11,7 @@ use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
 use crate::log::change::{ALTER_OPTIONS, CreateTable, SetTag, TableOf, Tag, alter_clause, create_message};
 use crate::log::open_envelope;
-use crate::metadata;
+use crate::metadata::{self, Definition};
 
 /// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
 /// known here. Raw, in one message, what can be: normal tables, and children where the ids of the tags are known to be equal
@@ -97,12 +97,8 @@ async fn way_of_child(
     let origin = target.origins.get(stable)?;
     let origin = origin.filter(|origin| origin.suid == suid);
     let tags = named_now(tags, origin.as_deref());
-    let mut definition = target.shared.definition(applying.connection, &target.database, stable).await?;
-    // A user may have made the one or the other here since.
-    if definition.as_ref().is_none_or(|here| tags.iter().any(|tag| here.tag(&tag.name).is_none())) {
-        target.shared.reload(applying.connection, &target.database, stable).await?;
-        definition = target.shared.definition(applying.connection, &target.database, stable).await?;
-    }
+    let has_all = |here: &Definition| tags.iter().all(|tag| here.tag(&tag.name).is_some());
+    let definition = target.shared.definition_with(applying.connection, &target.database, stable, has_all).await?;
     let Some(definition) = definition else {
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
