@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::describe::Capability;
+use crate::detached::Detached;
 use crate::error::Result;
 
 /// Where a component stands and what was agreed for it when the file was checked.
@@ -70,7 +71,7 @@ impl Context {
         Self { place: Arc::new(place), host }
     }
 
-    /// A context that forgets everything, for tests of a component alone.
+    /// A context of nowhere, with a [`Detached`] host: for tests of a component alone.
     pub fn detached() -> Self {
         Self::new(Place::default(), Arc::new(Detached::default()))
     }
@@ -142,37 +143,6 @@ impl State {
     /// Keys that start with `prefix`, in order.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
         self.host.state_keys(self.shared, prefix)
-    }
-}
-
-#[derive(Default)]
-struct Detached {
-    state: std::sync::Mutex<std::collections::BTreeMap<(bool, String), Vec<u8>>>,
-}
-
-impl Host for Detached {
-    fn counter(&self, _name: &str, _add: u64) {}
-    fn gauge(&self, _name: &str, _value: f64) {}
-    fn incident(&self, incident: &Incident) {
-        tracing::warn!(kind = incident.kind, detail = %incident.detail, "{}", incident.message);
-    }
-    fn state_get(&self, shared: bool, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.state.lock().expect("no panic under this lock").get(&(shared, key.into())).cloned())
-    }
-    fn state_put(&self, shared: bool, key: &str, value: Option<&[u8]>) -> Result<()> {
-        let mut state = self.state.lock().expect("no panic under this lock");
-        match value {
-            Some(value) => state.insert((shared, key.into()), value.into()),
-            None => state.remove(&(shared, key.into())),
-        };
-        Ok(())
-    }
-    fn state_keys(&self, shared: bool, prefix: &str) -> Result<Vec<String>> {
-        let state = self.state.lock().expect("no panic under this lock");
-        Ok(state.keys().filter(|(s, k)| *s == shared && k.starts_with(prefix)).map(|(_, k)| k.clone()).collect())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
     }
 }
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod component;
 pub mod context;
 pub mod describe;
+pub mod detached;
 pub mod plugin;
 pub mod site;
 #[cfg(feature = "tls")]
@@ -24,6 +25,7 @@ pub use bytes;
 pub use checkpoint::{Checkpoint, LaneProgress};
 pub use component::{Connected, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
 pub use context::{Context, Incident, State};
+pub use detached::Detached;
 pub use describe::{
     Capability, ComponentDescription, Kind, PluginDescription, ReplicaDescription, Requirement,
 };

@@ -150,39 +150,12 @@ fn library() -> Library {
     unsafe { Library::new(root) }.unwrap()
 }
 
-#[derive(Default)]
-struct Recorder {
-    counters: Mutex<BTreeMap<String, u64>>,
-    state: Mutex<BTreeMap<String, Vec<u8>>>,
-}
-
-impl Host for Recorder {
-    fn counter(&self, name: &str, add: u64) {
-        *self.counters.lock().unwrap().entry(name.into()).or_default() += add;
-    }
-    fn gauge(&self, _name: &str, _value: f64) {}
-    fn incident(&self, _incident: &Incident) {}
-    fn state_get(&self, _shared: bool, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.state.lock().unwrap().get(key).cloned())
-    }
-    fn state_put(&self, _shared: bool, key: &str, value: Option<&[u8]>) -> Result<()> {
-        self.state.lock().unwrap().insert(key.into(), value.unwrap_or_default().into());
-        Ok(())
-    }
-    fn state_keys(&self, _shared: bool, _prefix: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-fn parts(host: &Arc<Recorder>) -> HostParts {
+fn parts(host: &Arc<Detached>) -> HostParts {
     HostParts { host: host.clone(), log: Arc::new(|_, _, _, _| {}) }
 }
 
-fn source(name: &str) -> (Box<dyn Source>, Arc<Recorder>) {
-    let host = Arc::new(Recorder::default());
+fn source(name: &str) -> (Box<dyn Source>, Arc<Detached>) {
+    let host = Arc::new(Detached::default());
     let config = serde_json::json!({ "name": name });
     (library().source("playback", &config, &Place::default(), parts(&host)).unwrap(), host)
 }
@@ -270,13 +243,13 @@ async fn messages_of_every_kind_come_out_of_a_source_as_they_were() {
     }
     assert!(matches!(source.next(Duration::ZERO).await.unwrap(), Polled::End));
     assert_eq!(source.progress().await.unwrap()[0].latest, Some(Position::from_number(7)));
-    assert_eq!(host.counters.lock().unwrap()["polls"], 2);
-    assert_eq!(host.state.lock().unwrap()["from"], b"{}");
+    assert_eq!(host.counters()["polls"], 2);
+    assert_eq!(host.state_get(false, "from").unwrap().as_deref(), Some(&b"{}"[..]));
 }
 
 #[tokio::test]
 async fn a_sink_tells_how_much_it_wrote_before_it_rejected() {
-    let host = Arc::new(Recorder::default());
+    let host = Arc::new(Detached::default());
     let mut sink = library().sink("catch", &serde_json::json!({}), &Place::default(), parts(&host)).unwrap();
     let batch = vec![message(11, rows()), message(12, frame("x")), message(13, change()), message(14, rows())];
     let (written, result) = sink.write_many(&batch).await;
@@ -328,7 +301,7 @@ async fn a_destroyed_component_gives_its_host_back() {
 
 #[tokio::test]
 async fn a_service_says_ready_and_stops_when_told() {
-    let host = Arc::new(Recorder::default());
+    let host = Arc::new(Detached::default());
     let service = library().service("wait", &serde_json::json!({}), &Place::default(), parts(&host)).unwrap();
     let ((ready, told), (stopper, stop)) = (Ready::channel(), Stop::channel());
     let running = tokio::spawn(service.run(ready, stop));

@@ -1,11 +1,10 @@
 //! The filter as the engine meets it: through the plugin's root table.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pipeline_sdk::abi::glue::Runtime;
 use pipeline_sdk::abi::import::{HostParts, Library};
-use pipeline_sdk::context::{Host, Place};
+use pipeline_sdk::context::Place;
 use pipeline_sdk::describe::{COMPARES_REPLAYS, MARKS_WRITES, TELLS_REPLICATED};
 use pipeline_sdk::*;
 
@@ -14,30 +13,6 @@ fn library() -> Library {
         pipeline_sdk::root!(Runtime::None, pipeline_loop_mark::plugin);
     // SAFETY: the root table was made by the macro.
     unsafe { Library::new(root) }.unwrap()
-}
-
-/// A host that counts.
-#[derive(Default)]
-struct Counters(Mutex<BTreeMap<String, u64>>);
-
-impl Host for Counters {
-    fn counter(&self, name: &str, add: u64) {
-        *self.0.lock().unwrap().entry(name.into()).or_default() += add;
-    }
-    fn gauge(&self, _name: &str, _value: f64) {}
-    fn incident(&self, _incident: &Incident) {}
-    fn state_get(&self, _shared: bool, _key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn state_put(&self, _shared: bool, _key: &str, _value: Option<&[u8]>) -> Result<()> {
-        Ok(())
-    }
-    fn state_keys(&self, _shared: bool, _prefix: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }
 
 fn message(sequence: u64, mark: Mark, payload: Payload) -> Message {
@@ -67,7 +42,7 @@ fn change() -> Payload {
 
 #[test]
 fn local_passes_untouched_replicated_is_dropped_and_both_are_counted() {
-    let host = Arc::new(Counters::default());
+    let host = Arc::new(Detached::default());
     let parts = HostParts { host: host.clone(), log: Arc::new(|_, _, _, _| {}) };
     let config = serde_json::json!({});
     let mut filter = library().transform("loop-mark", &config, &Place::default(), parts).unwrap();
@@ -94,11 +69,9 @@ fn local_passes_untouched_replicated_is_dropped_and_both_are_counted() {
             other => panic!("{other:?}"),
         }
     }
-    let counted = host.0.lock().unwrap();
-    let counted: Vec<_> = counted.iter().map(|(name, count)| (name.as_str(), *count)).collect();
     let expected =
         [("local_passed", 2), ("loops_suppressed", 3), ("replicated_dropped", 3), ("replicated_rows", 6)];
-    assert_eq!(counted, expected);
+    assert_eq!(host.counters(), expected.map(|(name, count)| (name.into(), count)).into());
 }
 
 #[test]

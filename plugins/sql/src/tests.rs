@@ -1,7 +1,6 @@
 //! Queries over batches, as the engine would hand them in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{
@@ -9,9 +8,9 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, Int32Type, Schema};
 use datafusion::arrow::util::pretty::pretty_format_batches;
-use pipeline_sdk::context::{Host, Incident, Place};
+use pipeline_sdk::context::Place;
 use pipeline_sdk::{
-    Change, ChangeKind, Context, Header, Lane, Message, Output, Payload, Position, Reaction, Result, Rows, Run, Transform, TransformConfig,
+    Change, ChangeKind, Context, Detached, Header, Lane, Message, Output, Payload, Position, Reaction, Result, Rows, Run, Transform, TransformConfig,
 };
 use serde_json::{Value, json};
 
@@ -274,36 +273,14 @@ fn what_is_no_row_passes() {
     assert!(matches!(&found[0].payload, Payload::Change(same) if *same == change), "{found:?}");
 }
 
-/// A host that calls everything off.
-#[derive(Default)]
-struct Cancelling(AtomicBool);
-
-impl Host for Cancelling {
-    fn counter(&self, _: &str, _: u64) {}
-    fn gauge(&self, _: &str, _: f64) {}
-    fn incident(&self, _: &Incident) {}
-    fn state_get(&self, _: bool, _: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn state_put(&self, _: bool, _: &str, _: Option<&[u8]>) -> Result<()> {
-        Ok(())
-    }
-    fn state_keys(&self, _: bool, _: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 #[test]
 fn a_query_that_takes_long_can_be_stopped() {
-    let host = Arc::new(Cancelling::default());
+    let host = Arc::new(Detached::default());
     let endless = "select count(*) as c from batch a, batch b, batch c where a.n + b.n + c.n < 0";
     let mut bench = Bench::with(json!({ "query": endless }), Context::new(Place::default(), host.clone()));
     let waiting = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
-        host.0.store(true, Ordering::Relaxed);
+        host.cancel();
     });
     let begun = Instant::now();
     let error = bench.batch(numbers(0..2_000)).unwrap_err();

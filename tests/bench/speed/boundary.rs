@@ -10,9 +10,9 @@ use pipeline_engine::config::IsolationLimits;
 use pipeline_engine::host::process::{Launch, Process};
 use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
 use pipeline_sdk::abi::import::HostParts;
-use pipeline_sdk::context::{Host, Place};
+use pipeline_sdk::context::Place;
 use pipeline_sdk::plugin::Instance;
-use pipeline_sdk::{Context, Incident, Kind, Output, Polled, Sink, Source, Transform};
+use pipeline_sdk::{Context, Detached, Kind, Output, Polled, Sink, Source, Transform};
 use serde_json::json;
 
 use crate::options::Options;
@@ -87,7 +87,7 @@ fn timed(runtime: &tokio::runtime::Runtime, chain: Chain) -> Result<f64> {
 async fn isolated(plugins: &Plugins) -> Result<Chain> {
     let launch = Launch { program: pipeline_tests::binary(), arguments: vec!["component".into()], environment: Vec::new() };
     let place = Place::default();
-    let parts = HostParts { host: Arc::new(Nobody), log: Arc::new(|_, _, _, _| {}) };
+    let parts = HostParts { host: Arc::new(Detached::default()), log: Arc::new(|_, _, _, _| {}) };
     let file = plugins.plugin(Kind::Source, "bench-frames")?.file()?;
     let limits = IsolationLimits::default();
     let start = |name: &'static str| Process::start(&launch, file, name, &limits, parts.log.clone());
@@ -124,7 +124,7 @@ async fn run(mut chain: Chain, messages: u64) -> Result<()> {
 
 fn imported(plugins: &Plugins, messages: u64) -> Result<Chain> {
     let place = Place::default();
-    let parts = HostParts { host: Arc::new(Nobody), log: Arc::new(|_, _, _, _| {}) };
+    let parts = HostParts { host: Arc::new(Detached::default()), log: Arc::new(|_, _, _, _| {}) };
     let library = plugins.library(Kind::Source, "bench-frames")?;
     Ok(Chain {
         source: library.source("bench-frames", &frames(messages), &place, parts.clone())?,
@@ -151,25 +151,4 @@ fn direct() -> Result<Chain> {
 
 fn frames(messages: u64) -> serde_json::Value {
     json!({ "messages": messages, "bytes": FRAME_BYTES })
-}
-
-/// A host that keeps nothing.
-pub struct Nobody;
-
-impl Host for Nobody {
-    fn counter(&self, _: &str, _: u64) {}
-    fn gauge(&self, _: &str, _: f64) {}
-    fn incident(&self, _: &Incident) {}
-    fn state_get(&self, _: bool, _: &str) -> pipeline_sdk::Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn state_put(&self, _: bool, _: &str, _: Option<&[u8]>) -> pipeline_sdk::Result<()> {
-        Ok(())
-    }
-    fn state_keys(&self, _: bool, _: &str) -> pipeline_sdk::Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
 }

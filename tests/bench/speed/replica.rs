@@ -1,13 +1,14 @@
 //! Two symmetric pipelines with nothing to do: how fast one write shows, how soon they run, what they hold.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use pipeline_sdk::context::{Context, Place};
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::plugin::Instance;
-use pipeline_sdk::{Checkpoint, Kind};
+use pipeline_sdk::{Checkpoint, Detached, Kind};
 use serde_json::json;
 
 use crate::load::{self, Address, Sites};
@@ -122,7 +123,7 @@ async fn connect_alone(sites: &Sites, round: usize) -> Result<Duration> {
     for address in [&sites.a, &sites.b] {
         let config = json!({ "dsn": address.text, "databases": [DATABASE], "group": format!("{}_alone", group(round)) });
         let place = Place { negotiated: [TELLS_REPLICATED.to_owned()].into(), ..Place::default() };
-        let Instance::Source(mut source) = (component.build)(config, Context::new(place, std::sync::Arc::new(crate::boundary::Nobody)))? else {
+        let Instance::Source(mut source) = (component.build)(config, Context::new(place, Arc::new(Detached::default())))? else {
             bail!("a source was asked for");
         };
         connecting.push(tokio::spawn(async move { source.connect(&Checkpoint::default()).await.map(|_| source) }));

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_sdk::context::{Host, Place};
+use pipeline_sdk::context::Place;
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::site::Verdict;
-use pipeline_sdk::{Checkpoint, Context, Incident, Payload, Polled, Result, Site, SiteConfig, Source, SourceConfig};
+use pipeline_sdk::{Checkpoint, Context, Detached, Payload, Polled, Site, SiteConfig, Source, SourceConfig};
 use pipeline_tdengine::client::{SocketLimits, Subscription};
 use pipeline_tdengine::dsn::Dsn;
 use pipeline_tdengine::site::TdengineSiteConfig;
@@ -15,26 +15,6 @@ use pipeline_tdengine::source::TmqConfig;
 use pipeline_tdengine::transport::{Connection, Consumer};
 use serde_json::json;
 use tdengine_node::{Config, Node};
-
-struct NoHost;
-
-impl Host for NoHost {
-    fn counter(&self, _: &str, _: u64) {}
-    fn gauge(&self, _: &str, _: f64) {}
-    fn incident(&self, _: &Incident) {}
-    fn state_get(&self, _: bool, _: &str) -> Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn state_put(&self, _: bool, _: &str, _: Option<&[u8]>) -> Result<()> {
-        Ok(())
-    }
-    fn state_keys(&self, _: bool, _: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
 
 struct Scene {
     node: Node,
@@ -61,7 +41,7 @@ impl Scene {
 
     fn site(&self) -> Box<dyn Site> {
         let config: TdengineSiteConfig = serde_json::from_value(json!({ "dsn": address(&self.node) })).unwrap();
-        config.build(Context::new(Place::default(), Arc::new(NoHost))).unwrap()
+        config.build(Context::new(Place::default(), Arc::new(Detached::default()))).unwrap()
     }
 
     /// A connected source of a pipeline's task.
@@ -73,7 +53,7 @@ impl Scene {
             negotiated: [TELLS_REPLICATED.to_owned()].into(),
             ..Place::default()
         };
-        let mut source = config.build(Context::new(place, Arc::new(NoHost))).unwrap();
+        let mut source = config.build(Context::new(place, Arc::new(Detached::default()))).unwrap();
         source.connect(&Checkpoint::default()).await.unwrap();
         source
     }

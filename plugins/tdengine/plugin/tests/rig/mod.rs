@@ -1,14 +1,14 @@
 //! Sites and a hand-driven replica for tests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pipeline_sdk::context::{Host, Place};
+use pipeline_sdk::context::Place;
 use pipeline_sdk::describe::{MARKS_WRITES, TELLS_REPLICATED};
 use pipeline_sdk::{
-    Checkpoint, Context, Incident, Lane, Mark, Message, Polled, Reaction, Result, Sink, SinkConfig, Source, SourceConfig,
+    Checkpoint, Context, Detached, Lane, Mark, Message, Polled, Reaction, Result, Sink, SinkConfig, Source, SourceConfig,
 };
 use pipeline_tdengine::client::{SocketLimits, Subscription};
 use pipeline_tdengine::transport::{Connection, Consumer};
@@ -19,48 +19,14 @@ use pipeline_tdengine::source::TmqConfig;
 /// Longest time that sites may take to become equal.
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// A host that keeps state in memory and remembers incidents.
-#[derive(Default)]
-pub struct MemoryHost {
-    state: Mutex<BTreeMap<(bool, String), Vec<u8>>>,
-    pub incidents: Mutex<Vec<Incident>>,
-}
-
-impl Host for MemoryHost {
-    fn counter(&self, _: &str, _: u64) {}
-    fn gauge(&self, _: &str, _: f64) {}
-    fn incident(&self, incident: &Incident) {
-        eprintln!("incident {}: {}", incident.kind, incident.message);
-        self.incidents.lock().unwrap().push(incident.clone());
-    }
-    fn state_get(&self, shared: bool, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self.state.lock().unwrap().get(&(shared, key.into())).cloned())
-    }
-    fn state_put(&self, shared: bool, key: &str, value: Option<&[u8]>) -> Result<()> {
-        let mut state = self.state.lock().unwrap();
-        match value {
-            Some(value) => state.insert((shared, key.into()), value.into()),
-            None => state.remove(&(shared, key.into())),
-        };
-        Ok(())
-    }
-    fn state_keys(&self, shared: bool, prefix: &str) -> Result<Vec<String>> {
-        let state = self.state.lock().unwrap();
-        Ok(state.keys().filter(|(of, key)| *of == shared && key.starts_with(prefix)).map(|(_, key)| key.clone()).collect())
-    }
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
 /// One direction: its state outlives a run.
 struct Direction {
     name: String,
     from: String,
     to: String,
     database: String,
-    source_host: Arc<MemoryHost>,
-    sink_host: Arc<MemoryHost>,
+    source_host: Arc<Detached>,
+    sink_host: Arc<Detached>,
     checkpoint: Mutex<Checkpoint>,
     messages: AtomicU64,
     looped: AtomicU64,
@@ -68,7 +34,7 @@ struct Direction {
 }
 
 impl Direction {
-    fn context(&self, host: &Arc<MemoryHost>, component: &str, negotiated: &str, lane: Option<&Lane>, identity: Option<String>) -> Context {
+    fn context(&self, host: &Arc<Detached>, component: &str, negotiated: &str, lane: Option<&Lane>, identity: Option<String>) -> Context {
         let place = Place {
             pipeline: self.name.clone(),
             task: self.database.clone(),
