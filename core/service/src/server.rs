@@ -86,9 +86,11 @@ impl Server {
         }
         if let Some(unix) = endpoints.unix {
             let listener = crate::socket::listen(&unix.path, unix.group).await.map_err(|error| {
-                Error::fatal(format!("cannot listen on {}: {error}", unix.path.display()))
-                    .code("service.socket")
-                    .hint("stop the other service, or give this one a socket of its own with --socket")
+                let hint = match error.kind() {
+                    std::io::ErrorKind::AddrInUse => "stop the other service, or give this one a socket of its own with --socket",
+                    _ => "name a path in a folder that this user may write to with --socket or PIPELINE_SOCKET",
+                };
+                Error::fatal(format!("cannot listen on {}: {error}", unix.path.display())).code("service.socket").hint(hint)
             })?;
             server.socket = Some(unix.path);
             let stopped = server.stop.clone().cancelled_owned();
