@@ -111,7 +111,7 @@ pub trait Site: Send {
     }
 
     /// Small texts by name that the members of a group leave for each other, whether or not they take part by [`Site::hold`]. Writes
-    /// `notes`, then returns all that there are; the newest of a name counts. Names have 512 bytes at most, texts 64.
+    /// `notes`, then returns all that there are; the newest of a name counts. Names have 512 bytes at most, texts 256.
     async fn notes(&mut self, _group: &str, _notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
         Err(Error::fatal("this plugin's sites keep nothing that services could leave for each other").code("site.notes"))
     }

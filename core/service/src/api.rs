@@ -5,6 +5,8 @@ pub use pipeline_engine::runtime::{Seen, SeenColumn, SeenKind, TapQuery};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::member::Member;
+
 /// `GET /api/v1/service`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -150,6 +152,9 @@ pub struct Task {
     pub status: TaskStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Which of the services that share the tasks has it, where that is another one and it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Member>,
     /// Since when it is so, RFC 3339.
     pub since: String,
     #[serde(flatten)]

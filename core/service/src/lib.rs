@@ -5,6 +5,7 @@
 
 pub mod api;
 mod folder;
+mod member;
 mod hand_over;
 mod notes;
 mod orders;
@@ -21,6 +22,7 @@ pub mod socket;
 mod token;
 
 pub use hand_over::HandOverNotes;
+pub use member::Member;
 pub use orders::Orders;
 pub use sharing::Sharing;
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};

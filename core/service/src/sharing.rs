@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::hand_over::HandOverNotes;
+use crate::member::Member;
 use crate::orders::Orders;
 
 /// Between two questions.
@@ -32,6 +33,8 @@ pub struct Sharing {
 /// The site, and the name of those who share.
 pub(crate) struct SharedPlace {
     pub group: String,
+    /// This service, for the others.
+    pub me: Member,
     site: SiteGraph,
     plugins: Arc<Plugins>,
     pub redactor: Arc<Redactor>,
@@ -44,11 +47,12 @@ impl SharedPlace {
 }
 
 impl Sharing {
-    /// `address` is that of a site of the kind of replicas that the plugins know; services with one `group` share.
+    /// `address` is that of a site of the kind of replicas that the plugins know; services with one `group` share, and know this one as
+    /// `me`.
     ///
     /// # Errors
     /// The plugins know no sites, or several kinds; the address cannot be used. Does not connect.
-    pub fn new(address: &str, group: &str, plugins: Arc<Plugins>, redactor: Redactor) -> Result<Self> {
+    pub fn new(address: &str, group: &str, me: Member, plugins: Arc<Plugins>, redactor: Redactor) -> Result<Self> {
         let known = kinds(&*plugins);
         let [kind] = known.as_slice() else {
             let types = known.iter().map(|it| it.replica.type_name.as_str()).collect::<Vec<_>>().join(", ");
@@ -59,7 +63,7 @@ impl Sharing {
         let replica = &kind.replica;
         let config = serde_json::json!({ &replica.address_key: address });
         let site = SiteGraph { name: "of the shared tasks".into(), type_name: replica.site.clone(), plugin: String::new(), config };
-        let place = Arc::new(SharedPlace { group: group.to_owned(), site, plugins, redactor: Arc::new(redactor) });
+        let place = Arc::new(SharedPlace { group: group.to_owned(), me, site, plugins, redactor: Arc::new(redactor) });
         place.open().map_err(|error| error.hint("--share takes an address as the `sites` of a replica do"))?;
         Ok(Self { place, share: Share::new(Terms::default()) })
     }

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pipeline_engine::config::problem::closest;
 use pipeline_engine::graph::{Graph, Node, PipelineGraph};
 use pipeline_engine::metrics::{LaneStatus, PipelineStatus, TaskState};
 use pipeline_engine::runtime::{ALL_VALUES, Running, Tap, TapQuery, TaskName};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::api::{ApiError, ChooseTasks, Lane, Task, TaskStatus};
 use crate::orders::Wanted;
 use crate::supervisor::{Managed, Supervisor};
+
+/// How long a stop waits for other services that share the tasks: they look every two seconds, and write what they have read.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks whether they have.
+const STOP_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What is asked of tasks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +87,7 @@ impl Supervisor {
             Some(id) => vec![self.managed_file(id)?],
             None => self.managed(),
         };
-        Ok(files.iter().flat_map(|file| file.tasks()).collect())
+        Ok(files.iter().flat_map(|file| file.tasks()).map(|task| self.placed(task)).collect())
     }
 
     /// Looks into a pipeline.
@@ -107,10 +114,45 @@ impl Supervisor {
         }
     }
 
-    /// Carries out an order. The tasks that it changed, as they are then.
+    /// Says of a task that is another service's whose it is.
+    fn placed(&self, task: Task) -> Task {
+        if task.status != TaskStatus::Elsewhere {
+            return task;
+        }
+        let holder = self.orders().and_then(|orders| orders.holder(&task.file, &task.pipeline, &task.value));
+        let reason = match &holder {
+            Some(member) => format!("service {member} has it"),
+            None => "no service has it yet".into(),
+        };
+        Task { reason: Some(reason), service: holder, ..task }
+    }
+
+    /// Waits until other services let go of what they were told to stop.
     ///
     /// # Errors
-    /// An unknown file or value, or other services that share the tasks cannot be told: nothing is changed.
+    /// One does not say within [`STOP_LIMIT`] that it did.
+    async fn until_let_go(&self, tasks: &[Task]) -> Result<(), ApiError> {
+        let Some(orders) = self.orders() else { return Ok(()) };
+        let deadline = Instant::now() + STOP_LIMIT;
+        loop {
+            orders.turn().await.look().await?;
+            let held = tasks.iter().find_map(|task| Some((task, orders.holder(&task.file, &task.pipeline, &task.value)?)));
+            let Some((task, member)) = held else { return Ok(()) };
+            if Instant::now() > deadline {
+                let name = format!("`{}` of `{}` for `{}`", task.pipeline, task.file, task.value);
+                let message = format!("service {member} has not said within {} s that it stopped {name}", STOP_LIMIT.as_secs());
+                let hint = "it is told and will when it looks; if it is dead, its tasks are over and will not be started";
+                return Err(ApiError::new(504, "not-stopped", message).hint(hint));
+            }
+            tokio::time::sleep(STOP_INTERVAL).await;
+        }
+    }
+
+    /// Carries out an order. The tasks that it changed, as they are then. A stop is over when no service has them any more.
+    ///
+    /// # Errors
+    /// An unknown file or value, or other services that share the tasks cannot be told: nothing is changed. Another service does not
+    /// stop what it has: it is told.
     pub async fn order(self: &Arc<Self>, order: Order, chosen: &ChooseTasks) -> Result<Vec<Task>, ApiError> {
         let files = match &chosen.file {
             Some(id) => vec![self.managed_file(id)?],
@@ -143,17 +185,16 @@ impl Supervisor {
         });
         let orders: Vec<_> = orders.collect();
         let mut turn = self.turn().await;
-        let wanted = match order {
-            Order::Stop => Some(Wanted::Stopped),
-            Order::Start => Some(Wanted::Started),
-            Order::Restart => None,
-        };
-        if let (Some(turn), Some(wanted)) = (&mut turn, wanted) {
+        if let Some(turn) = &mut turn {
             let mut told = Vec::new();
             for (file, _, tasks) in &orders {
                 told.extend(tasks.iter().map(|task| (file.id.as_str(), task.clone())));
             }
-            turn.tell(wanted, &told).await?;
+            match order {
+                Order::Stop => turn.tell(Wanted::Stopped, &told).await?,
+                Order::Start => turn.tell(Wanted::Started, &told).await?,
+                Order::Restart => turn.tell_restart(&told).await?,
+            }
         }
         let mut changes = JoinSet::new();
         for (index, (file, running, tasks)) in orders.into_iter().enumerate() {
@@ -171,7 +212,12 @@ impl Supervisor {
         }
         let mut answers: Vec<(usize, Vec<Task>)> = changes.join_all().await.into_iter().collect::<Result<_, _>>()?;
         answers.sort_by_key(|(index, _)| *index);
-        Ok(answers.into_iter().flat_map(|(_, tasks)| tasks).collect())
+        drop(turn);
+        let changed: Vec<Task> = answers.into_iter().flat_map(|(_, tasks)| tasks).map(|task| self.placed(task)).collect();
+        if order == Order::Stop {
+            self.until_let_go(&changed).await?;
+        }
+        Ok(changed)
     }
 }
 
@@ -229,6 +275,7 @@ fn task(file: &str, ends: &BTreeMap<String, Ends>, status: PipelineStatus) -> Ta
         value: status.task,
         status: state,
         reason,
+        service: None,
         since: timestamp(status.since_ms),
         counts: status.counts,
         lag_seconds: status.lag_seconds,
@@ -250,7 +297,7 @@ fn shown(state: &TaskState) -> (TaskStatus, Option<String>) {
         TaskState::Stopping => return (TaskStatus::Running, Some("stopping: what was read is written".into())),
         TaskState::Running => TaskStatus::Running,
         TaskState::Reconnecting(_) => TaskStatus::Interrupted,
-        TaskState::Elsewhere => return (TaskStatus::Elsewhere, Some("another service has it".into())),
+        TaskState::Elsewhere => TaskStatus::Elsewhere,
         TaskState::Stopped => TaskStatus::Stopped,
         TaskState::Hole(_) => TaskStatus::Hole,
         TaskState::Finished => TaskStatus::Finished,

@@ -9,7 +9,7 @@ use pipeline_engine::config::Redactor;
 use pipeline_engine::host::Plugins;
 use pipeline_engine::runtime::Share;
 use pipeline_sdk::tls::Identity;
-use pipeline_service::{Endpoints, OWN_FOLDER, Options, Server, Sharing, Supervisor, TcpEndpoint, UnixEndpoint};
+use pipeline_service::{Endpoints, Member, OWN_FOLDER, Options, Server, Sharing, Supervisor, TcpEndpoint, UnixEndpoint};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,10 @@ pub struct Args {
     /// Services with this name share
     #[arg(long, value_name = "NAME", env = "PIPELINE_SHARE_NAME", default_value = "pipeline_services")]
     share_name: String,
+    /// Where the commands of other machines reach this service's admin API, HOST:PORT or https://HOST:PORT: the other services tell it of
+    /// tasks that this one has. Where absent, the address of `--listen`, with the machine's name where it listens on all addresses
+    #[arg(long, value_name = "ADDRESS", env = "PIPELINE_ADVERTISE", requires = "listen")]
+    advertise: Option<String>,
 }
 
 const TOKEN_HINT: &str = "make one that only you can read: `(umask 077; openssl rand -hex 32 > FILE)`";
@@ -117,7 +121,21 @@ impl Args {
         let mut redactor = Redactor::default();
         redactor.add(address, "--share");
         output.learn(&redactor);
-        Ok(Some(Sharing::new(address, &self.share_name, plugins.clone(), redactor)?))
+        Ok(Some(Sharing::new(address, &self.share_name, self.member()?, plugins.clone(), redactor)?))
+    }
+
+    /// This service, as the others that share the tasks know it.
+    fn member(&self) -> Result<Member, CommandError> {
+        let host = host_name();
+        let address = self.advertise.clone().or_else(|| {
+            let listen = self.listen?;
+            let scheme = if self.tls_cert.is_some() { "https://" } else { "" };
+            Some(match listen.ip().is_unspecified() {
+                true => format!("{scheme}{host}:{}", listen.port()),
+                false => format!("{scheme}{listen}"),
+            })
+        });
+        Ok(Member::new(format!("{host}/{}", std::process::id()), address).map_err(|error| CommandError::from(error).usage())?)
     }
 
     fn endpoints(&self) -> Result<Endpoints, CommandError> {
@@ -133,6 +151,13 @@ impl Args {
         };
         Ok(Endpoints { unix, tcp })
     }
+}
+
+/// Of this machine, or container.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".into() } else { name.to_owned() }
 }
 
 async fn serve(

@@ -4,28 +4,9 @@
 //! pipelines alone are killed, unless `PIPELINE_TEST_KILL` and `PIPELINE_TEST_START` are commands that do it to site `a` or `b`.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use pipeline_tests::{Pair, Site, is_full_tier, messages_at};
-
-/// The sequence of a seed: splitmix64, so that a seed means the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
-fn seed() -> u64 {
-    std::env::var("PIPELINE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock behind 1970").as_millis() as u64
-    })
-}
+use pipeline_tests::{Pair, Random, Site, is_full_tier, messages_at};
 
 fn rounds() -> u64 {
     if is_full_tier() { 200 } else { 40 }
@@ -56,9 +37,9 @@ fn write(site: &Site, database: &str, name: &str, first: i64, stop: &AtomicBool,
 
 #[test]
 fn sites_are_equal_after_kills_at_random_moments() {
-    let (seed, rounds) = (seed(), rounds());
+    let (mut random, rounds) = (Random::from_environment(), rounds());
+    let seed = random.seed;
     println!("seed {seed} (replay with PIPELINE_SEED={seed}), {rounds} rounds");
-    let mut random = Random(seed);
     let mut pair = Pair::new("kills", "vgroups 2").unwrap();
     pair.a.sql("create stable kills.meters (ts timestamp, current float, voltage int) tags (place varchar(24), grp int)");
     pair.settle(Duration::from_secs(30)).unwrap();
@@ -70,12 +51,12 @@ fn sites_are_equal_after_kills_at_random_moments() {
         scope.spawn(move || write(&a, "kills", "a", 1_780_000_000_000, stop, &written[0]));
         scope.spawn(move || write(&b, "kills", "b", 1_780_000_000_000, stop, &written[1]));
         for _ in 0..rounds {
-            std::thread::sleep(Duration::from_millis(100 + random.below(900)));
+            std::thread::sleep(Duration::from_millis(100) + random.moment(900));
             match random.below(choices) {
                 which @ (2 | 3) => pair.crash_node(which as usize - 2).unwrap(),
                 _ => {
                     pair.kill().unwrap();
-                    std::thread::sleep(Duration::from_millis(random.below(300)));
+                    std::thread::sleep(random.moment(300));
                     pair.start().unwrap();
                 }
             }

@@ -2,14 +2,14 @@
 //! still while clients write at both sites. No task is ever in two of them, it moves within seconds, and at the end both sites
 //! are equal, nothing loops, and every table grew in its order.
 //!
-//! On two embedded nodes, or with `PIPELINE_TEST_SITES=HOST:PORT,HOST:PORT` on a real pair; more rounds in the full tier.
+//! Which services, when and in which order comes from a printed seed; `PIPELINE_SEED=N` replays it. On two embedded nodes, or with `PIPELINE_TEST_SITES=HOST:PORT,HOST:PORT` on a real pair; more rounds in the full tier.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pipeline_tests::{Api, Process, Scene, Site, drop_topics, is_full_tier, messages_at, pipelines};
+use pipeline_tests::{Api, Process, Random, Scene, Site, drop_topics, free_port, is_full_tier, messages_at, pipelines};
 use serde_json::{Value, json};
 
 const SERVICES: usize = 3;
@@ -33,6 +33,8 @@ struct Services {
     ended: Vec<Vec<f64>>,
     dsn: String,
     name: String,
+    /// Where each offers its API over TCP.
+    addresses: Vec<String>,
 }
 
 fn now() -> f64 {
@@ -49,8 +51,10 @@ impl Services {
             }
         }
         let name = format!("test_{}", std::process::id());
+        scene.write("token", "a token of all services");
         let running = (0..SERVICES).map(|_| None).collect();
-        Self { scene, running, ended: vec![Vec::new(); SERVICES], dsn: a.dsn(), name }
+        let addresses = (0..SERVICES).map(|_| format!("127.0.0.1:{}", free_port().unwrap())).collect();
+        Self { scene, running, ended: vec![Vec::new(); SERVICES], dsn: a.dsn(), name, addresses }
     }
 
     fn api(&self, index: usize) -> Api {
@@ -69,7 +73,9 @@ impl Services {
 
     fn start(&mut self, index: usize) {
         let (folder, socket) = (self.scene.path(&index.to_string()).display().to_string(), self.api(index).socket.display().to_string());
-        let arguments = ["serve", "--dir", &folder, "--socket", &socket, "--share", &self.dsn, "--share-name", &self.name];
+        let shares = ["--share", &self.dsn, "--share-name", &self.name];
+        let listens = ["--listen", &self.addresses[index], "--token-file", "token"];
+        let arguments = [&["serve", "--dir", &folder, "--socket", &socket], &shares[..], &listens[..]].concat();
         self.running[index] = Some(self.scene.start(&arguments, &format!("{index}.log")));
     }
 
@@ -106,6 +112,15 @@ impl Services {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Services that have tasks, once all tasks run, in an order by chance.
+    fn busy(&self, random: &mut Random) -> Vec<usize> {
+        let mut busy: Vec<usize> = self.until_all_run().into_values().collect::<BTreeSet<_>>().into_iter().collect();
+        for last in (1..busy.len()).rev() {
+            busy.swap(last, random.below(last as u64 + 1) as usize);
+        }
+        busy
     }
 
     /// From the logs: who had each task when. A service that was ended had its tasks until then.
@@ -198,6 +213,8 @@ fn sites(scene: &Scene) -> ([Site; 2], Vec<Process>) {
 
 #[test]
 fn three_services_share_the_tasks() {
+    let mut random = Random::from_environment();
+    println!("seed {0} (replay with PIPELINE_SEED={0})", random.seed);
     let scene = Scene::new();
     let ([a, b], _nodes) = sites(&scene);
     for site in [&a, &b] {
@@ -227,9 +244,9 @@ fn three_services_share_the_tasks() {
         scope.spawn(move || write(a, "a", stop_now, written));
         scope.spawn(move || write(b, "b", stop_now, written));
         let watching = [scope.spawn(move || watch(b, "a", stop_now)), scope.spawn(move || watch(a, "b", stop_now))];
-        std::thread::sleep(Duration::from_secs(2));
         for (round, (kills, pauses)) in rounds.iter().enumerate() {
-            disturb(&mut services, round, *kills, *pauses);
+            std::thread::sleep(Duration::from_millis(500) + random.moment(4_000));
+            disturb(&mut services, &mut random, round, *kills, *pauses);
         }
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Relaxed);
@@ -245,7 +262,8 @@ fn three_services_share_the_tasks() {
             assert!(pair[0].2 <= pair[1].1, "{task} was in two services: {had:?}");
         }
     }
-    a_service_that_leaves_hands_over(&mut services, &a, &b, &written);
+    a_service_that_leaves_hands_over(&mut services, &mut random, &a, &b, &written);
+    commands_reach_the_service_that_has_a_task(&services);
     orders_reach_all(&services, &a, &b);
     for index in 0..SERVICES {
         assert!(!services.log(index).contains("taosdata"), "a password is in the log of service {index}");
@@ -262,8 +280,14 @@ fn write_over(a: &Site, b: &Site, value: i64) {
 }
 
 /// A service is told to end while rows are written over: what comes while its tasks are nobody's is known to be new.
-fn a_service_that_leaves_hands_over(services: &mut Services, a: &Site, b: &Site, written: &BTreeMap<String, i64>) {
-    let leaving = *services.until_all_run().values().next().unwrap();
+fn a_service_that_leaves_hands_over(
+    services: &mut Services,
+    random: &mut Random,
+    a: &Site,
+    b: &Site,
+    written: &BTreeMap<String, i64>,
+) {
+    let leaving = services.busy(random)[0];
     let began = now();
     (0..20).for_each(|value| write_over(a, b, value));
     let status = services.running[leaving].take().unwrap().stop(Duration::from_secs(60)).unwrap();
@@ -288,18 +312,28 @@ fn a_service_that_leaves_hands_over(services: &mut Services, a: &Site, b: &Site,
 }
 
 /// Kills one service that has tasks, holds another still for longer than its lease, and brings both back.
-fn disturb(services: &mut Services, round: usize, kills: bool, pauses: bool) {
+fn disturb(services: &mut Services, random: &mut Random, round: usize, kills: bool, pauses: bool) {
+    let busy = services.busy(random);
     let before = services.until_all_run();
-    let mut busy: Vec<usize> = before.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
-    let turn = round % busy.len();
-    busy.rotate_left(turn);
     let (killed, paused) = (kills.then(|| busy[0]), pauses.then(|| busy[1]));
+    let (is_paused_first, between) = (random.below(2) == 0, random.moment(2_000));
+    println!("round {round}: killed {killed:?}, paused {paused:?}, paused first: {is_paused_first}, {between:?} between");
     let moment = now();
-    if let Some(index) = paused {
-        services.running[index].as_ref().unwrap().signal("STOP").unwrap();
+    let pause = |services: &Services| {
+        if let Some(index) = paused {
+            services.running[index].as_ref().unwrap().signal("STOP").unwrap();
+        }
+    };
+    if is_paused_first {
+        pause(services);
+        std::thread::sleep(between);
     }
     if let Some(index) = killed {
         services.kill(index);
+    }
+    if !is_paused_first {
+        std::thread::sleep(between);
+        pause(services);
     }
     if let Some(index) = paused {
         std::thread::sleep(STILL);
@@ -357,6 +391,38 @@ fn settled(services: &Services, a: &Site, b: &Site, written: &BTreeMap<String, i
     }
 }
 
+/// A service that is asked of a task that another one has says who has it; `ready` asks that one, `restart` reaches it.
+fn commands_reach_the_service_that_has_a_task(services: &Services) {
+    let (name, has) = services.until_all_run().into_iter().next().unwrap();
+    let (asked, database) = ((has + 1) % SERVICES, name.split_once('/').unwrap().1);
+    let path = format!("/api/v1/tasks?file={database}");
+    let is_known = |task: &Value| task["service"]["address"] == services.addresses[has].as_str();
+    let tasks = services.api(asked).until(&path, "it is known who has it", |tasks| tasks.as_array().unwrap().iter().all(is_known));
+    let process = services.running[has].as_ref().unwrap().id();
+    assert!(tasks[0]["service"]["name"].as_str().unwrap().ends_with(&format!("/{process}")), "{tasks}");
+    let socket = services.api(asked).socket.display().to_string();
+    let command = |verb: &str, more: &[&str]| {
+        let arguments = [&["replica", verb, database, "--socket", &socket], more].concat();
+        services.scene.pipeline(&arguments)
+    };
+    let said = command("ready", &[]);
+    said.expect(1, &["a fail-over now could lose data"]);
+    assert!(said.stdout.contains(&format!("has it: ask it (`--address {}", services.addresses[has])), "{}", said.stdout);
+    let token = services.scene.path("token").display().to_string();
+    let deadline = Instant::now() + MOVE_LIMIT;
+    while command("ready", &["--token-file", &token]).exit != Some(0) {
+        assert!(Instant::now() < deadline, "{}", command("ready", &["--token-file", &token]).stdout);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let status = command("status", &["--token-file", &token]);
+    assert!(status.stdout.contains("running") && status.stdout.contains("in service "), "{}", status.stdout);
+    let began = |tasks: &Value| tasks[0]["since"].as_str().map(str::to_owned);
+    let before = began(&services.api(has).get(&path));
+    command("restart", &[]).expect(0, &[]);
+    let is_new = |tasks: &Value| tasks[0]["status"] == "running" && began(tasks) > before;
+    services.api(has).until(&path, "it is restarted where it runs", is_new);
+}
+
 /// What one service is told to stop and start stops and starts wherever it is.
 fn orders_reach_all(services: &Services, a: &Site, b: &Site) {
     let database = DATABASES[0];
@@ -372,6 +438,10 @@ fn orders_reach_all(services: &Services, a: &Site, b: &Site) {
         }
     };
     order(0, "stop");
+    for index in 0..SERVICES {
+        let tasks = services.api(index).get(&format!("/api/v1/tasks?file={database}"));
+        assert!(tasks.as_array().unwrap().iter().all(|task| task["status"] != "running"), "a stop is over when all let go: {tasks}");
+    }
     all_tell("stopped in every service", &is_stopped);
     let count = || b.sql(&format!("select count(*) from {database}.a"))[0][0].as_i64().unwrap();
     let before = count();

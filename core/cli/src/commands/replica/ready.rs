@@ -96,6 +96,16 @@ fn stuck(task: &Task, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
 
+/// Of a task that another service has, which did not tell how it is.
+fn elsewhere(task: &Task) -> String {
+    let reason = task.reason.as_deref().unwrap_or("another service has it");
+    match task.service.as_ref().map(|service| &service.address) {
+        None => reason.to_owned(),
+        Some(Some(address)) => format!("{reason}: ask it (`--address {address} --token-file FILE`)"),
+        Some(None) => format!("{reason}: ask it on its machine"),
+    }
+}
+
 /// Whether all that the source wrote longer ago than `max_lag` is at the sink.
 fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
     let why = task.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -106,7 +116,7 @@ fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
         Status::Finished => reasons.push("the source came to its end".into()),
         Status::Starting => reasons.push("it has not caught up since its start".into()),
         Status::Interrupted => reasons.push(format!("it is interrupted{why}")),
-        Status::Elsewhere => reasons.push("another service has it: ask that one".into()),
+        Status::Elsewhere => reasons.push(elsewhere(task)),
         Status::Stopped | Status::Rejected | Status::Failed => reasons.push(format!("it is stopped{why}")),
     }
     if task.status == Status::Running {
@@ -174,6 +184,15 @@ mod tests {
             (serde_json::json!({ "status": "hole", "reason": "cut" }), "lost before they were read: cut"),
             (serde_json::json!({ "status": "interrupted", "reason": "gone" }), "it is interrupted: gone"),
             (serde_json::json!({ "status": "starting" }), "not caught up"),
+            (serde_json::json!({ "status": "elsewhere", "reason": "no service has it yet" }), "no service has it yet"),
+            (
+                serde_json::json!({ "status": "elsewhere", "reason": "service m/1 has it", "service": { "name": "m/1" } }),
+                "service m/1 has it: ask it on its machine",
+            ),
+            (
+                serde_json::json!({ "status": "elsewhere", "reason": "it has it", "service": { "name": "m/1", "address": "m:8080" } }),
+                "it has it: ask it (`--address m:8080 --token-file FILE`)",
+            ),
         ] {
             let row = judge(&task(more.clone()), Duration::from_secs(5), now);
             assert_eq!(row.ready, reason.is_empty(), "{more}: {row:?}");

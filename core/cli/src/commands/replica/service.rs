@@ -1,6 +1,6 @@
 //! Asking the service: where it is, what it runs, what it is to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ use crate::socket::{read_token, socket_path};
 
 /// One request: an order waits until tasks have drained, a removal until servers let go of consumers.
 const REQUEST_LIMIT: Duration = Duration::from_secs(600);
+/// The question for its tasks to another of the services that share them.
+const OTHER_LIMIT: Duration = Duration::from_secs(5);
+
+const TOKEN_HINT: &str = "it holds the token that the service was started with";
 
 /// Which service.
 #[derive(Debug, clap::Args)]
@@ -27,7 +31,7 @@ pub struct ServiceArgs {
     /// HOST:PORT of a service that listens on TCP, instead of a socket; https://HOST:PORT where it has a certificate
     #[arg(long, value_name = "ADDRESS", env = "PIPELINE_ADDRESS", requires = "token_file")]
     address: Option<String>,
-    /// A file with the token of a service that listens on TCP
+    /// A file with the token of a service that listens on TCP; also for the others where several share the tasks
     #[arg(long, value_name = "PATH", env = "PIPELINE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// The certificate authority of that service's certificate, in PEM; those that this machine trusts where absent
@@ -48,7 +52,7 @@ impl ServiceArgs {
     pub fn client(&self, limit: Duration) -> Result<Client, CommandError> {
         let address = match (&self.address, &self.token_file) {
             (Some(address), Some(file)) => {
-                let token = read_token(file, "it holds the token that the service was started with")?;
+                let token = read_token(file, TOKEN_HINT)?;
                 let address = TcpAddress::parse(address, &token, self.ca_file.as_deref());
                 Address::Tcp(address.map_err(|error| CommandError::from(error).usage())?)
             }
@@ -62,7 +66,8 @@ impl ServiceArgs {
     pub async fn connect(&self) -> Result<Service, CommandError> {
         let client = self.client(REQUEST_LIMIT)?;
         client.service().await.map_err(refused)?;
-        Ok(Service { client })
+        let token = self.token_file.as_deref().map(|file| read_token(file, TOKEN_HINT)).transpose()?;
+        Ok(Service { client, others: token.map(|token| Others { token, ca_file: self.ca_file.clone() }) })
     }
 }
 
@@ -90,6 +95,48 @@ pub struct Chosen {
 /// A service that answers.
 pub struct Service {
     client: Client,
+    others: Option<Others>,
+}
+
+/// What lets in at the other services that share the tasks: the same as at the one that is asked.
+struct Others {
+    token: String,
+    ca_file: Option<PathBuf>,
+}
+
+impl Others {
+    /// Why there is no answer, where there is none.
+    async fn tasks(&self, address: &str) -> Result<Vec<Task>, String> {
+        let ca_file = self.ca_file.as_deref().filter(|_| address.starts_with("https://"));
+        let address = TcpAddress::parse(address, &self.token, ca_file).map_err(|error| error.to_string())?;
+        Client::new(Address::Tcp(address), OTHER_LIMIT).tasks(None).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes what another service tells of a task that it has.
+    async fn fill(&self, tasks: &mut [Task]) {
+        let mut at: BTreeMap<String, Vec<&mut Task>> = BTreeMap::new();
+        for task in tasks.iter_mut().filter(|task| task.status == TaskStatus::Elsewhere) {
+            if let Some(address) = task.service.as_ref().and_then(|it| it.address.clone()) {
+                at.entry(address).or_default().push(task);
+            }
+        }
+        for (address, ours) in at {
+            let theirs = match self.tasks(&address).await {
+                Ok(theirs) => theirs,
+                Err(error) => {
+                    let cannot = |task: &mut Task| task.reason = task.reason.take().map(|reason| format!("{reason}, and cannot be asked: {error}"));
+                    ours.into_iter().for_each(cannot);
+                    continue;
+                }
+            };
+            for task in ours {
+                let is_same = |it: &&Task| (&it.file, &it.pipeline, &it.value) == (&task.file, &task.pipeline, &task.value);
+                if let Some(found) = theirs.iter().find(is_same).filter(|it| it.status != TaskStatus::Elsewhere) {
+                    *task = Task { service: task.service.take(), ..found.clone() };
+                }
+            }
+        }
+    }
 }
 
 fn refused(error: ClientError) -> CommandError {
@@ -151,9 +198,13 @@ impl Service {
         changed(self.client.remove(&chosen(id, values)).await)
     }
 
-    /// What there is now.
+    /// What there is now. Of tasks that another service has what that one tells, where it has an address and there is a token.
     pub async fn look(&self) -> Result<Seen, CommandError> {
-        Ok(Seen { files: self.files().await?, tasks: self.tasks(None).await? })
+        let (files, mut tasks) = (self.files().await?, self.tasks(None).await?);
+        if let Some(others) = &self.others {
+            others.fill(&mut tasks).await;
+        }
+        Ok(Seen { files, tasks })
     }
 }
 

@@ -71,6 +71,8 @@ struct VerboseRow {
 impl StatusRow {
     pub fn new(task: &Task) -> Self {
         let (status, why) = status_of(task);
+        let since = (!why.is_empty()).then(|| format!("{why}; since {}", task.since));
+        let place = task.service.as_ref().filter(|_| task.status != Status::Elsewhere).map(|service| format!("in service {service}"));
         Self {
             replica: task.file.clone(),
             task: task_name(task),
@@ -78,7 +80,7 @@ impl StatusRow {
             sink: task.sink.clone(),
             database: task.value.clone(),
             status,
-            note: if why.is_empty() { String::new() } else { format!("{why}; since {}", task.since) },
+            note: [place, since].into_iter().flatten().collect::<Vec<_>>().join("; "),
         }
     }
 }

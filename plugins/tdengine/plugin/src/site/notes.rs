@@ -12,7 +12,7 @@ use crate::names::LOCK_DATABASE;
 use crate::transport::Connection;
 
 const NAME_BYTES_MAX: usize = 512;
-const NOTE_BYTES_MAX: usize = 64;
+const NOTE_BYTES_MAX: usize = 256;
 /// Notes in one statement.
 const INSERT_MAX: usize = 500;
 /// How far behind the newest one is read again: a row may become visible after a later one.
@@ -31,7 +31,7 @@ impl Notes {
     /// Makes what is missing at the site.
     pub async fn open(connection: &Connection, group: &str) -> Result<Self> {
         locks::make_database(connection).await?;
-        let table = format!("{LOCK_DATABASE}.notes_by_id_{:016x}", xxh3_64(group.as_bytes()));
+        let table = format!("{LOCK_DATABASE}.service_notes_{:016x}", xxh3_64(group.as_bytes()));
         // The id tells notes of one moment apart. A name as the key would do, but a 3.3.0.1 server aborted (in `clearRowKey`) at the end of
         // queries over such a table.
         let columns =
