@@ -22,6 +22,7 @@ pub enum Statement<'a> {
     /// ALTER TABLE or ALTER STABLE.
     Alter { name: Name, stable: bool, action: AlterAction<'a> },
     Insert(Insert<'a>),
+    InsertQuery(InsertQuery<'a>),
     Delete { table: Name, condition: Option<Expr<'a>> },
     Select(Box<Select<'a>>),
     Show(Show<'a>),
@@ -200,6 +201,15 @@ pub struct Insert<'a> {
     pub tables: Vec<InsertTable<'a>>,
     /// What ends the last table too early. A server reads and checks value by value, so what is wrong before it comes first.
     pub broken: Option<Broken>,
+}
+
+/// `INSERT INTO table [(columns)] SELECT …`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InsertQuery<'a> {
+    pub table: Name,
+    /// `None`: all columns, in order.
+    pub columns: Option<Vec<String>>,
+    pub query: Box<Select<'a>>,
 }
 
 /// Where the text of an INSERT stops to be one.

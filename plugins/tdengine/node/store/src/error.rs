@@ -67,6 +67,9 @@ pub mod code {
     pub const INVALID_DELETE: u16 = 0x2655;
     pub const TABLE_INFO: u16 = 0x2662;
     pub const SYSTEM_TABLE: u16 = 0x2669;
+    pub const TIMESTAMP_VALUE: u16 = 0x2635;
+    pub const PLANNER: u16 = 0x2700;
+    pub const FUNCTION_TYPE: u16 = 0x2802;
     pub const INVALID_VARBINARY: u16 = 0x266A;
     pub const PRIMARY_KEY_SECOND: u16 = 0x2678;
     pub const PRIMARY_KEY_TYPE: u16 = 0x2679;

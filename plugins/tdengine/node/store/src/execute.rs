@@ -47,6 +47,7 @@ pub(crate) fn execute(store: &Store, session: &mut Session, sql: &str) -> Result
             0
         }
         Statement::Insert(insert) => dml::insert::run(run.inner, session, sql, insert)?,
+        Statement::InsertQuery(insert) => crate::query::insert::run(store, session, insert)?,
         Statement::Delete { table, condition } => dml::delete::run(run.inner, session, table, condition.as_ref())?,
         Statement::NoOperation(_) => 0,
         Statement::KillQuery(_) => return Err(ServerError::new(code::CONNECTION_INVALID, "Invalid connection id")),

@@ -9,6 +9,7 @@ mod cell;
 mod eval;
 mod fold;
 mod function;
+pub(crate) mod insert;
 mod output;
 mod relation;
 mod select;

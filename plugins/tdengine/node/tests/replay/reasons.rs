@@ -19,7 +19,6 @@ const REASONS: &[(&str, &str, &str, &str)] = &[
     ("c4-offsets", "position 63", "", "how far a lane without messages has been read is a matter of time (FACTS F38)"),
     ("c6-redelivery", "", "", "what it reads was written while it ran, by statements that were not recorded"),
     ("e2-schemaless", "binary 7", "", "names in a catalog come in the order of that server's hash tables"),
-    ("errors-insert", "select", "", "the node knows no INSERT … SELECT"),
     ("errors-insert", "(ts, g)", "ParseException", "the words of the library that reads geometries there"),
     ("errors-insert", "--5", "", "two signs begin a comment here"),
     ("errors-insert", "-.5", "", "a server takes no fraction without digits behind a sign"),

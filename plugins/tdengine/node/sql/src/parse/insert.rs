@@ -49,18 +49,22 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `INSERT INTO table [(columns)] SELECT …`: only its errors, the node does not do it.
+    /// `INSERT INTO table [(columns)] SELECT …`, whose query may stand in brackets.
     fn insert_query(&mut self) -> Result<Statement<'a>> {
         self.expect_word("into")?;
-        self.table_name()?;
-        if self.is_mark("(") {
-            self.name_list()?;
+        let table = self.table_name()?;
+        let columns = if self.is_mark("(") && !self.is_query_next() { Some(self.name_list()?) } else { None };
+        let in_brackets = self.take_mark("(")?;
+        let query = Box::new(self.select()?);
+        if in_brackets {
+            self.expect_mark(")")?;
         }
-        self.take_mark("(")?;
-        if !self.is_word("select") {
-            return Err(self.near());
-        }
-        Err(SyntaxError::code(0x0100, "Operation not supported"))
+        Ok(Statement::InsertQuery(InsertQuery { table, columns, query }))
+    }
+
+    /// Whether SELECT stands behind this token.
+    fn is_query_next(&self) -> bool {
+        matches!(self.lexer.clone().next(), Ok((Token::Word(word), _)) if word.eq_ignore_ascii_case("select"))
     }
 
     fn rest(&self) -> &'a str {
@@ -84,6 +88,7 @@ impl<'a> Parser<'a> {
                 self.advance()?;
                 Ok(Name { database: None, table: unescape(text).into_owned() })
             }
+            Token::Word(word) if word.eq_ignore_ascii_case("select") => Err(SyntaxError::insert("table_name is expected", self.rest())),
             Token::Word(_) | Token::Quoted(_) | Token::End => self.table_name().map_err(|error| match error.code {
                 0x2617 => SyntaxError::code(0x0200, "name too long"),
                 _ => error,

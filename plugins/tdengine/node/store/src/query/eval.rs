@@ -169,8 +169,8 @@ pub(super) fn cast(cell: Cell, target: ColumnType) -> Cell {
         DataType::Float => cell.as_f64().map_or(Cell::Null, |value| Cell::Float(value as f32)),
         DataType::Double => Cell::Double(cell.as_f64().unwrap_or(0.0)),
         DataType::Varbinary => match cell {
-            Cell::Text(bytes) | Cell::Bytes(bytes) => Cell::Bytes(bytes),
-            other => Cell::Bytes(other.shown().into_bytes()),
+            Cell::Text(bytes) | Cell::Bytes(bytes) => Cell::Bytes(cut(bytes, target)),
+            other => Cell::Bytes(cut(other.shown().into_bytes(), target)),
         },
         _ => {
             let text = match cell {
