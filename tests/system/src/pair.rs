@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::Process;
+use crate::process::{Process, binary};
 use crate::site::Site;
 
 /// The sites' names: of a node's folder, and to the commands that kill and start a real site.
@@ -21,6 +21,16 @@ pub struct Pair {
     run: Option<Process>,
     /// The pipelines' text.
     text: String,
+    runner: Runner,
+}
+
+/// What runs the pipelines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Runner {
+    /// `pipeline run FILE`.
+    Run,
+    /// `pipeline serve --dir FOLDER`.
+    Serve,
 }
 
 /// Two symmetric pipelines between two sites, for one database.
@@ -41,6 +51,15 @@ pub fn pipelines(a: &Site, b: &Site, database: &str) -> String {
 impl Pair {
     /// Two embedded nodes of its own, or the real pair that `PIPELINE_TEST_SITES` names; a database that exists at both.
     pub fn new(name: &str, options: &str) -> Result<Self> {
+        Self::run_by(Runner::Run, name, options)
+    }
+
+    /// The same, with the pipelines run by a service.
+    pub fn served(name: &str, options: &str) -> Result<Self> {
+        Self::run_by(Runner::Serve, name, options)
+    }
+
+    fn run_by(runner: Runner, name: &str, options: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut pair = match std::env::var("PIPELINE_TEST_SITES") {
             Ok(sites) => {
@@ -53,6 +72,7 @@ impl Pair {
                 Self::of(a, b, vec![Some(first), Some(second)], folder, name)
             }
         };
+        pair.runner = runner;
         for site in [&pair.a, &pair.b] {
             drop_topics(site, name);
             site.sql(&format!("drop database if exists `{name}`"));
@@ -64,11 +84,27 @@ impl Pair {
 
     fn of(a: Site, b: Site, nodes: Vec<Option<Process>>, folder: tempfile::TempDir, name: &str) -> Self {
         let text = pipelines(&a, &b, name);
-        Self { a, b, database: name.to_owned(), folder, nodes, run: None, text }
+        Self { a, b, database: name.to_owned(), folder, nodes, run: None, text, runner: Runner::Run }
     }
 
     pub fn file(&self) -> PathBuf {
-        self.folder.path().join("replica.toml")
+        self.files().join("replica.toml")
+    }
+
+    /// The folder of the pipelines' file, and nothing else.
+    fn files(&self) -> PathBuf {
+        self.folder.path().join("files")
+    }
+
+    fn socket(&self) -> String {
+        self.folder.path().join("serve.sock").display().to_string()
+    }
+
+    /// Whether `pipeline replica ready` says that a fail-over would lose nothing, and what it says. Of a service.
+    pub fn is_ready(&self) -> Result<(bool, String)> {
+        let ready = ["replica", "ready", "replica", "--socket", &self.socket()];
+        let output = std::process::Command::new(binary()).args(ready).output()?;
+        Ok((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
     }
 
     pub fn log(&self) -> String {
@@ -80,12 +116,17 @@ impl Pair {
         self.text = edit(&self.text);
     }
 
-    /// Starts `pipeline run`.
+    /// Starts the pipelines.
     pub fn start(&mut self) -> Result<()> {
+        std::fs::create_dir_all(self.files())?;
         std::fs::write(self.file(), &self.text)?;
-        let file = self.file().display().to_string();
+        let (files, file, socket) = (self.files().display().to_string(), self.file().display().to_string(), self.socket());
         let before = self.log().len();
-        self.run = Some(Process::start(&["run", &file], &self.folder.path().join("run.log"))?);
+        let arguments = match self.runner {
+            Runner::Run => vec!["run", &file],
+            Runner::Serve => vec!["serve", "--dir", &files, "--socket", &socket],
+        };
+        self.run = Some(Process::start(&arguments, &self.folder.path().join("run.log"))?);
         self.wait_until_reading(before)
     }
 
@@ -116,7 +157,7 @@ impl Pair {
         let Some(run) = self.run.take() else { return Ok(()) };
         let status = run.stop(Duration::from_secs(30))?;
         if !status.success() {
-            bail!("pipeline run ended with {status}:\n{}", self.log());
+            bail!("the pipelines ended with {status}:\n{}", self.log());
         }
         Ok(())
     }

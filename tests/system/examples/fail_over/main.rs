@@ -1,6 +1,7 @@
 //! Fail-over of unmodified clients: all of them write, bind and read at site A, whose node is killed with -9. They must go on at B, by
 //! the driver's own means or through HAProxy with docs/deploy/haproxy.cfg; and once A is back every acknowledged row must be at both
-//! sites, in the order of its writer for a subscription that a user has at B.
+//! sites, in the order of its writer for a subscription that a user has at B. The replica is run by `pipeline serve`; `pipeline replica ready`
+//! says yes before the kill, no while A is away, and yes again before the way back.
 //!
 //! usage: fail_over HAPROXY_CFG 'SUBSCRIBER_COMMAND…' 'CLIENT ACTION,ACTION… COMMAND…' …
 //!
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> Result<()> {
     let [configuration, subscriber, clients @ ..] = arguments else { bail!("usage: see the top of this file") };
     let clients = clients.iter().map(|text| Client::parse(text)).collect::<Result<Vec<_>>>()?;
-    let mut pair = Pair::new(DATABASE, "vgroups 2")?;
+    let mut pair = Pair::served(DATABASE, "vgroups 2")?;
     let meters = format!("create stable {DATABASE}.meters (ts timestamp, current float, voltage int)");
     pair.a.sql(&format!("{meters} tags (place varchar(40), grp bigint)"));
     pair.settle(SETTLE)?;
@@ -73,6 +74,21 @@ fn start(client: &Client, pair: &Pair, proxy: &Proxy) -> Result<Load> {
     Ok(Load::start(client, Writer::start(client, &address, DATABASE, pair.folder.path())?))
 }
 
+/// Waits until an operator who asks is told so.
+fn until_ready(pair: &Pair, wanted: bool) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let (is_ready, said) = pair.is_ready()?;
+        if is_ready == wanted {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("`replica ready` does not say {}:\n{said}", if wanted { "yes" } else { "no" });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// From the first write to the way back; when A was killed.
 fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> {
     let at = |site: &pipeline_tests::Site| -> Result<i64> {
@@ -83,6 +99,14 @@ fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> 
         load.wait_for(WRITES, WITHIN)?;
         load.is_at(a)?;
     }
+    // A loaded machine may be behind by more than an operator takes while all of them write.
+    loads.iter().for_each(Load::pause);
+    until_ready(pair, true).context("before the kill")?;
+    for load in loads {
+        let before = load.written();
+        load.resume();
+        load.wait_for(before + WRITES / 3, WITHIN)?;
+    }
     let killed = Instant::now();
     pair.kill_node(0)?;
     let behind: Vec<usize> = loads.iter().map(Load::written).collect();
@@ -90,6 +114,7 @@ fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> 
         load.wait_for(behind + WRITES, WITHIN).context("after the kill")?;
         load.is_at(b)?;
     }
+    until_ready(pair, false).context("A is away")?;
     pair.start_node(0)?;
     // Nobody goes back by himself: A lacks what was written at B, until it is read.
     std::thread::sleep(Duration::from_secs(1));
@@ -98,6 +123,7 @@ fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> 
         load.is_at(b).context("A is back")?;
     }
     pair.settle(SETTLE).context("A is back")?;
+    until_ready(pair, true).context("A is back")?;
     proxy.fail_back()?;
     for load in loads {
         let before = load.written();
