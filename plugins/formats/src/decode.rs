@@ -9,11 +9,14 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use pipeline_sdk::{Error, Result};
 
-use crate::{PAYLOAD, json_reader, rejected};
+use crate::{PAYLOAD, PlainObjects, json_reader, rejected};
 
 type Decoded = std::result::Result<(RecordBatch, Vec<usize>), ArrowError>;
 
 pub(crate) fn json(schema: &SchemaRef, bodies: &[&[u8]]) -> Decoded {
+    if let Some(decoded) = plain_json(schema, bodies) {
+        return Ok(decoded);
+    }
     // As many rows as there can be: a batch that is full in the middle of an array could not be handed out.
     let rows_max = bodies.iter().map(|body| body.iter().filter(|byte| **byte == b'{').count()).sum::<usize>() + 1;
     let builder = json_reader(schema.clone()).with_batch_size(rows_max).with_strict_mode(true);
@@ -28,6 +31,12 @@ pub(crate) fn json(schema: &SchemaRef, bodies: &[&[u8]]) -> Decoded {
         rows.push(decoder.len() - before);
     }
     Ok((decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone())), rows))
+}
+
+fn plain_json(schema: &SchemaRef, bodies: &[&[u8]]) -> Option<(RecordBatch, Vec<usize>)> {
+    let mut objects = PlainObjects::new(schema, bodies.len(), false)?;
+    let rows = bodies.iter().map(|body| objects.read(body)).collect::<Option<Vec<_>>>()?;
+    Some((objects.finish()?, rows))
 }
 
 pub(crate) fn csv(schema: &SchemaRef, bodies: &[&[u8]], delimiter: u8) -> Decoded {

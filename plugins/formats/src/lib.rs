@@ -6,6 +6,7 @@
 
 mod shape;
 mod numbers;
+mod objects;
 mod decode;
 mod encode;
 mod undecodable;
@@ -29,6 +30,7 @@ pub use beside::{Beside, with_columns};
 pub use count::{count_of, counted, foreign};
 pub use encode::{Lines, csv_header, encode_lines};
 pub use numbers::json_reader;
+pub use objects::PlainObjects;
 pub use pattern::{MQTT, NATS, Patterns, Syntax};
 pub use template::{Piece, Wrong, pieces};
 pub use undecodable::{UNDECODABLE, refuse, undecodable};

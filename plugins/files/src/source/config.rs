@@ -9,6 +9,10 @@ use serde::Deserialize;
 
 use crate::format::{Format, is_standard};
 
+const BLOCK_BYTES_MIN: u64 = 4 << 10;
+/// Of one source.
+const THREADS_MAX: u16 = 256;
+
 /// Reads files: CSV, NDJSON, Parquet, Arrow IPC.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -43,6 +47,18 @@ pub struct FilesSourceConfig {
     #[serde(default = "line_bytes_max", with = "units::bytes")]
     #[schemars(with = "String", extend("format" = "bytes"))]
     pub line_bytes_max: u64,
+    /// Of text files: what one thread makes rows of at a time; a message holds no more than that.
+    #[serde(default = "block_bytes", with = "units::bytes")]
+    #[schemars(with = "String", extend("format" = "bytes"))]
+    pub block_bytes: u64,
+    /// Of text files: what is read ahead while rows are made of it, in all files together.
+    #[serde(default = "ahead_bytes_max", with = "units::bytes")]
+    #[schemars(with = "String", extend("format" = "bytes"))]
+    pub ahead_bytes_max: u64,
+    /// Of text files: how many threads make rows. Where absent, as many as there are processors; standard input has one.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: Option<u16>,
     /// Files at most; more are an error.
     #[serde(default = "files_max")]
     #[schemars(range(min = 1))]
@@ -86,6 +102,14 @@ fn line_bytes_max() -> u64 {
     16 << 20
 }
 
+fn block_bytes() -> u64 {
+    1 << 20
+}
+
+fn ahead_bytes_max() -> u64 {
+    16 << 20
+}
+
 fn files_max() -> u32 {
     10_000
 }
@@ -109,6 +133,12 @@ impl SourceConfig for FilesSourceConfig {
                 problems.push(Error::fatal(format!("`{pattern}` is no pattern: {error}")).path("path"));
             }
         }
+        if self.block_bytes < BLOCK_BYTES_MIN {
+            problems.push(Error::fatal("a block of less than 4KiB costs more than it holds").path("block-bytes"));
+        }
+        if self.threads.is_some_and(|threads| !(1..=THREADS_MAX).contains(&threads)) {
+            problems.push(Error::fatal(format!("from 1 to {THREADS_MAX}")).path("threads"));
+        }
         for (name, text) in &self.columns {
             if let Err(error) = units::parse_data_type(text) {
                 problems.push(Error::fatal(error).path(format!("columns.{name}")));
@@ -128,6 +158,12 @@ impl FilesSourceConfig {
             Paths::One(one) => vec![one],
             Paths::Many(many) => many.iter().map(String::as_str).collect(),
         }
+    }
+
+    /// How many threads make rows.
+    pub fn threads(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from).min(usize::from(THREADS_MAX));
+        self.threads.map_or_else(processors, usize::from)
     }
 
     pub fn reads_standard_input(&self) -> bool {

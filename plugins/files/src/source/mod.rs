@@ -2,6 +2,9 @@
 
 mod config;
 mod position;
+mod cut;
+mod rows;
+mod threads;
 mod text;
 mod columnar;
 #[cfg(test)]
@@ -10,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -24,6 +28,7 @@ use crate::format::Format;
 use columnar::ColumnarReader;
 use position::{Place, find_rotated, inode};
 use text::TextReader;
+use threads::Threads;
 
 /// How often new files are looked for where the source follows.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,6 +67,7 @@ struct Open {
 pub(crate) struct Files {
     config: FilesSourceConfig,
     context: Context,
+    threads: Arc<Threads>,
     open: Vec<Open>,
     /// Whose turn it is.
     turn: usize,
@@ -74,8 +80,9 @@ pub(crate) struct Files {
 
 impl Files {
     pub fn new(config: FilesSourceConfig, context: Context) -> Self {
+        let threads = Arc::new(Threads::new(config.threads(), config.ahead_bytes_max));
         let (open, finished) = (Vec::new(), Vec::new());
-        Self { config, context, open, turn: 0, looked_at: Instant::now(), from: BTreeMap::new(), finished, has_read: false }
+        Self { config, context, threads, open, turn: 0, looked_at: Instant::now(), from: BTreeMap::new(), finished, has_read: false }
     }
 
     /// Adds files that are new.
@@ -100,7 +107,7 @@ impl Files {
     /// The next rows of a file.
     fn read(&mut self, index: usize) -> Result<Option<Message>> {
         let open = &mut self.open[index];
-        if open.reader.is_none() && !open.begin(&self.config, &self.context)? {
+        if open.reader.is_none() && !open.begin(&self.config, &self.context, &self.threads)? {
             return Ok(None);
         }
         let read = match &mut open.reader {
@@ -138,10 +145,10 @@ impl Open {
     }
 
     /// Opens the file where it is to go on; whether it could.
-    fn begin(&mut self, config: &FilesSourceConfig, context: &Context) -> Result<bool> {
+    fn begin(&mut self, config: &FilesSourceConfig, context: &Context, threads: &Arc<Threads>) -> Result<bool> {
         let format = Format::of(&self.path, config.format)?;
         if self.path == Path::new(STANDARD) {
-            let reader = TextReader::standard(format, config)?;
+            let reader = TextReader::standard(format, config, threads)?;
             self.is_done = reader.is_none();
             self.reader = reader.map(Reader::Text);
             return Ok(self.reader.is_some());
@@ -155,7 +162,7 @@ impl Open {
         let at = self.place.as_ref().map_or(0, |place| place.at);
         let length = file.metadata().map_err(failed)?.len();
         if format.is_text() {
-            self.reader = TextReader::open(file, &name, format, at, config)?.map(Reader::Text);
+            self.reader = TextReader::open(file, &name, format, at, config, threads)?.map(Reader::Text);
             self.is_done = self.reader.is_none() && !config.follow;
         } else {
             match ColumnarReader::open(file, &self.path, format, at, config.batch_rows as usize) {

@@ -147,6 +147,10 @@ async fn bad_input_is_told_with_file_and_place() {
     };
     check("ragged.csv", b"a,b\n1,2\n3\n4,5\n", json!({}), &["line 3", "expected 2 got 1"]).await;
     check("torn.csv", b"a,b\n1,2\n3", json!({}), &["line 3", "cut off"]).await;
+    check("quote.csv", b"a,b\n1,2\n3,\"4\n5,6\n", json!({}), &["row at byte 8", "a quote", "no end", "cut off"]).await;
+    check("utf8.csv", b"a,b\n1,2\n3,\xff\n", json!({}), &["line 3", "UTF-8"]).await;
+    check("utf8.ndjson", b"{\"a\":\"b\"}\n{\"a\":\"\xff\"}\n", json!({}), &["UTF-8"]).await;
+    check("two-lines.ndjson", b"{\"a\":1}\n{\"a\":\n2}\n", json!({}), &["does not tell its columns"]).await;
     check("type.csv", b"a\n1\nx\n", json!({ "columns": { "a": "int" } }), &["'x'", "line 3"]).await;
     check("fraction.ndjson", b"{\"a\":1}\n{\"a\":2.5}\n", json!({ "columns": { "a": "int" } }), &["Int64 cannot hold 2.5"]).await;
     check("torn.ndjson", b"{\"a\":1}\n{\"a\":", json!({}), &["cut off"]).await;
@@ -177,4 +181,107 @@ async fn a_position_of_another_version_or_file_is_refused() {
     std::fs::write(&path, "b\n1\n2\n3\n").unwrap();
     let error = Reading::new(config.clone(), &stored).await.unwrap().rest().await.unwrap_err();
     assert_eq!(error.code, SOURCE_REPLACED, "{error}");
+}
+
+/// Rows with texts over several lines, and what they are.
+fn rows_over_lines(range: std::ops::Range<u32>) -> String {
+    range.map(|n| format!("{n},\"line one of {n}\nand \"\"two\"\",\n\",{}\n", n % 7)).collect()
+}
+
+/// What the column `s` holds.
+fn texts(batches: &[RecordBatch]) -> Vec<String> {
+    use arrow::array::AsArray;
+    let of = |batch: &RecordBatch| batch.column_by_name("s").unwrap().as_string::<i32>().iter().map(|it| it.unwrap().to_owned()).collect::<Vec<_>>();
+    batches.iter().flat_map(of).collect()
+}
+
+#[tokio::test]
+async fn however_many_threads_make_them_rows_come_in_order_and_from_every_position() {
+    const ROWS: u32 = 1_000;
+    let folder = tempfile::tempdir().unwrap();
+    let csv = format!("n,s,m\n{}", rows_over_lines(0..ROWS));
+    let json = |n| format!("{{\"n\":{n},\"s\":\"line one of {n}\\nand \\\"two\\\",\\n\",\"m\":{}}}\n", n % 7);
+    std::fs::write(folder.path().join("a.csv"), &csv).unwrap();
+    std::fs::write(folder.path().join("a.ndjson"), (0..ROWS).map(json).collect::<String>()).unwrap();
+    let expected: Vec<String> = (0..ROWS).map(|n| format!("line one of {n}\nand \"two\",\n")).collect();
+    let mut chains = Vec::new();
+    for (name, threads) in [("a.csv", 1), ("a.csv", 2), ("a.csv", 5), ("a.ndjson", 1), ("a.ndjson", 4)] {
+        let config = json!({ "path": folder.path().join(name), "block-bytes": "4KiB", "ahead-bytes-max": "64KiB", "threads": threads });
+        let mut reading = Reading::new(config.clone(), &Checkpoint::default()).await.unwrap();
+        let (mut found, mut chain) = (Vec::new(), vec![(0, Checkpoint::default())]);
+        while let Polled::Messages(messages) = reading.source.next(Duration::ZERO).await.unwrap() {
+            for message in messages {
+                let Payload::Rows(rows) = message.payload else { panic!("rows") };
+                found.extend(texts(&[rows.batch]));
+                chain.push((found.len(), Checkpoint { lanes: [(message.header.lane, message.header.position)].into() }));
+            }
+        }
+        assert_eq!(found, expected, "{name} with {threads} threads");
+        assert!(chain.len() > 9, "{name}: one message is one block");
+        for (before, from) in &chain {
+            let rest = Reading::new(config.clone(), from).await.unwrap().rest().await.unwrap();
+            assert_eq!(texts(&rest), expected[*before..], "{name} with {threads} threads from {before}");
+        }
+        chains.push((name, chain));
+    }
+    let numbers = |chain: &[(usize, Checkpoint)]| chain.iter().map(|(_, it)| it.lanes.values().next().and_then(|it| it.number)).collect::<Vec<_>>();
+    for (name, chain) in &chains {
+        let first = chains.iter().find(|(it, _)| it == name).unwrap();
+        assert_eq!(numbers(chain), numbers(&first.1), "{name}: positions do not depend on threads");
+    }
+}
+
+#[tokio::test]
+async fn what_is_before_a_bad_line_comes_first_and_nothing_comes_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let good = rows_over_lines(0..500);
+    std::fs::write(&path, format!("n,s,m\n{good}500,ragged\n{}", rows_over_lines(501..900))).unwrap();
+    for threads in [1, 4] {
+        let config = json!({ "path": path, "block-bytes": "4KiB", "threads": threads });
+        let mut reading = Reading::new(config.clone(), &Checkpoint::default()).await.unwrap();
+        let (mut rows, mut last) = (0, Checkpoint::default());
+        let error = loop {
+            match reading.source.next(Duration::ZERO).await {
+                Ok(Polled::Messages(messages)) => {
+                    for message in messages {
+                        rows += message.row_count();
+                        last.lanes.insert(message.header.lane, message.header.position);
+                    }
+                }
+                Ok(_) => panic!("no error"),
+                Err(error) => break error,
+            }
+        };
+        // A header, three lines a row.
+        let told = |error: &Error| error.to_string().contains("a.csv: line 1502: ") && error.to_string().contains("expected 3 got 2");
+        assert!(told(&error), "{error}");
+        assert!((400..=500).contains(&rows), "{rows} rows");
+        assert!(told(&reading.source.next(Duration::ZERO).await.unwrap_err()), "nothing is passed over");
+        let error = Reading::new(config, &last).await.unwrap().rest().await.unwrap_err();
+        assert!(told(&error), "read on from {last:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_grows_is_read_by_many_threads_to_its_last_whole_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let text = format!("n,s,m\n{}", rows_over_lines(0..600));
+    let config = json!({ "path": path, "follow": true, "block-bytes": "4KiB", "threads": 4 });
+    std::fs::write(&path, "").unwrap();
+    let mut reading = Reading::new(config, &Checkpoint::default()).await.unwrap();
+    let mut found = Vec::new();
+    for part in text.as_bytes().chunks(9_973) {
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(part).unwrap();
+        // One that waits tells nothing new.
+        while let batches = reading.rest().await.unwrap()
+            && !batches.is_empty()
+        {
+            found.extend(texts(&batches));
+        }
+    }
+    let expected: Vec<String> = (0..600).map(|n| format!("line one of {n}\nand \"two\",\n")).collect();
+    assert_eq!(found, expected);
+    assert_eq!(reading.checkpoint.lanes.values().next().unwrap().number, Some(text.len() as i64));
 }

@@ -1,62 +1,46 @@
-//! CSV and NDJSON: bytes to batches, with the exact offset behind each batch.
+//! CSV and NDJSON: text to batches, with the exact offset behind each batch.
 //!
-//! A batch ends at the end of a line: when it is full, or where a finite input ends. What grows is fed to its last whole line only, so
-//! that a line that is being written is never taken for a short one.
+//! The reader cuts whole lines off, a batch each, and has rows made of several blocks at a time; they are handed out in the order of
+//! the text. What grows is cut to its last whole line only, so that a line that is being written is never taken for a short one.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
-use pipeline_formats::json_reader;
+use memchr::memchr_iter;
 use pipeline_sdk::{Error, Result, units};
 
 use super::Read as Batch;
 use super::config::FilesSourceConfig;
+use super::cut::{Block, Cutter, Input, Limits, Syntax};
+use super::rows::{Shape, Wrong};
+use super::threads::{Threads, Ticket};
 use crate::format::Format;
 
-/// Read at once.
+/// Read of standard input at once, for its start.
 const CHUNK_BYTES: usize = 256 << 10;
 /// The start of a file, which tells its columns and their types.
 const HEAD_BYTES: u64 = 1 << 20;
 
-enum Input {
-    File(File),
-    Standard(std::io::Stdin),
-}
-
-impl Read for Input {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::File(file) => file.read(buffer),
-            Self::Standard(input) => input.read(buffer),
-        }
-    }
-}
-
-enum Decoder {
-    Csv(arrow_csv::reader::Decoder),
-    Ndjson(Box<arrow_json::reader::Decoder>),
-}
-
 pub(super) struct TextReader {
-    input: Input,
-    decoder: Decoder,
+    cutter: Cutter,
+    shape: Arc<Shape>,
+    threads: Arc<Threads>,
+    /// Blocks that were cut and whose rows were not handed out.
+    ahead: VecDeque<Ticket>,
     name: String,
-    buffer: Vec<u8>,
-    /// What of the buffer was not decoded yet.
-    start: usize,
-    /// Behind the last byte that was decoded.
+    /// Behind the last row that was handed out.
     at: u64,
-    /// Where decoding began: errors count lines from there.
+    /// Where reading began.
     begun: u64,
-    batch_rows: usize,
-    line_bytes_max: usize,
+    /// Nothing comes behind this.
+    failed: Option<Error>,
     /// More may be appended.
     grows: bool,
-    is_ended: bool,
 }
 
 impl TextReader {
@@ -64,209 +48,170 @@ impl TextReader {
     ///
     /// # Errors
     /// Rejected where the start of the file makes no table.
-    pub fn open(mut file: File, name: &str, format: Format, at: u64, config: &FilesSourceConfig) -> Result<Option<Self>> {
+    pub fn open(mut file: File, name: &str, format: Format, at: u64, config: &FilesSourceConfig, threads: &Arc<Threads>) -> Result<Option<Self>> {
         let failed = |error: std::io::Error| Error::disconnected(format!("{name}: {error}")).code("files.read");
         let mut head = Vec::new();
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         Read::by_ref(&mut file).take(HEAD_BYTES).read_to_end(&mut head).map_err(failed)?;
         let is_cut = config.follow || head.len() as u64 == HEAD_BYTES;
         file.seek(SeekFrom::Start(at)).map_err(failed)?;
-        Self::new(Input::File(file), name, format, at, config, head, is_cut, Vec::new())
+        let Some(shape) = shape(name, format, config, head, is_cut)? else { return Ok(None) };
+        let cutter = Cutter::new(Input::File(file), name, shape.syntax, limits(config), config.follow, at, Vec::new());
+        Self::new(cutter, shape, name, format, at, config, threads).map(Some)
     }
 
     /// Opens standard input.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn standard(format: Format, config: &FilesSourceConfig) -> Result<Option<Self>> {
-        let failed = |error: std::io::Error| Error::fatal(format!("standard input: {error}")).code("files.read");
+    pub fn standard(format: Format, config: &FilesSourceConfig, threads: &Arc<Threads>) -> Result<Option<Self>> {
+        let name = "standard input";
+        let failed = |error: std::io::Error| Error::fatal(format!("{name}: {error}")).code("files.read");
         let (mut input, mut head) = (std::io::stdin(), Vec::new());
         let mut is_ended = false;
         // A header and a row tell the columns; more is taken where it is there.
-        while !is_ended && (head.len() as u64) < HEAD_BYTES && head.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        while !is_ended && (head.len() as u64) < HEAD_BYTES && memchr_iter(b'\n', &head).count() < 2 {
             let before = head.len();
             head.resize(before + CHUNK_BYTES, 0);
             let read = input.read(&mut head[before..]).map_err(failed)?;
             head.truncate(before + read);
             is_ended = read == 0;
         }
-        Self::new(Input::Standard(input), "standard input", format, 0, config, head.clone(), !is_ended, head)
+        let Some(shape) = shape(name, format, config, head.clone(), !is_ended)? else { return Ok(None) };
+        let cutter = Cutter::new(Input::Standard(input), name, shape.syntax, limits(config), false, 0, head);
+        Self::new(cutter, shape, name, format, 0, config, threads).map(Some)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two ways in have nothing else in common")]
     fn new(
-        input: Input,
+        mut cutter: Cutter,
+        shape: Shape,
         name: &str,
         format: Format,
         at: u64,
         config: &FilesSourceConfig,
-        mut head: Vec<u8>,
-        is_cut: bool,
-        buffer: Vec<u8>,
-    ) -> Result<Option<Self>> {
-        let whole_lines = head.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        // A last line that is cut off tells nothing; it is an error when it is read.
-        if is_cut || (format == Format::Ndjson && whole_lines > 0) {
-            head.truncate(whole_lines);
+        threads: &Arc<Threads>,
+    ) -> Result<Self> {
+        if at == 0 {
+            cutter.skip_start(format == Format::Csv && config.header)?;
         }
-        if head.is_empty() {
-            return Ok(None);
-        }
-        let told = |error: ArrowError| {
-            let text = format!("{name}: its start does not tell its columns: {error}");
-            Error::rejected(text).code("files.content").hint("see whether `format`, `delimiter` and `header` fit it")
-        };
-        let batch_rows = config.batch_rows as usize;
-        let decoder = match format {
-            Format::Ndjson => {
-                let (schema, _) = arrow_json::reader::infer_json_schema(Cursor::new(&head), None).map_err(told)?;
-                let schema = Arc::new(with_types(schema, config, true)?);
-                let builder = json_reader(schema).with_batch_size(batch_rows);
-                let decoder = builder.with_strict_mode(!config.ignore_unknown_keys).build_decoder().map_err(told)?;
-                Decoder::Ndjson(Box::new(decoder))
-            }
-            _ => {
-                let delimiter = config.delimiter.as_ref().and_then(|it| it.bytes().next());
-                let delimiter = delimiter.unwrap_or(if name.ends_with(".tsv") { b'\t' } else { b',' });
-                // What is ragged is found, with its line, when it is read.
-                let format = arrow_csv::reader::Format::default().with_header(config.header).with_delimiter(delimiter).with_truncated_rows(true);
-                let (schema, _) = format.infer_schema(Cursor::new(&head), None).map_err(told)?;
-                let schema = Arc::new(with_types(schema, config, false)?);
-                let builder = arrow_csv::ReaderBuilder::new(schema).with_batch_size(batch_rows).with_delimiter(delimiter);
-                Decoder::Csv(builder.with_header(config.header && at == 0).build_decoder())
-            }
-        };
-        let line_bytes_max = usize::try_from(config.line_bytes_max).unwrap_or(usize::MAX).max(CHUNK_BYTES);
-        let grows = config.follow && matches!(input, Input::File(_));
-        let name = name.to_owned();
-        Ok(Some(Self { input, decoder, name, buffer, start: 0, at, begun: at, batch_rows, line_bytes_max, grows, is_ended: false }))
+        let (shape, threads, ahead, name) = (Arc::new(shape), threads.clone(), VecDeque::new(), name.to_owned());
+        Ok(Self { cutter, shape, threads, ahead, name, at, begun: at, failed: None, grows: config.follow })
     }
 
     /// The next batch; `Wait` where more may come.
     ///
     /// # Errors
-    /// Rejected: lines that are no rows of the table.
+    /// Rejected: lines that are no rows of the table. Nothing is handed out behind them.
     pub fn next(&mut self) -> Result<Batch> {
         loop {
-            if self.rows() >= self.batch_rows {
-                return self.flush();
+            self.cut_ahead();
+            let Some(ticket) = self.ahead.pop_front() else {
+                return match &self.failed {
+                    Some(error) => Err(error.clone()),
+                    None if self.grows => Ok(Batch::Wait),
+                    None => Ok(Batch::End),
+                };
+            };
+            let block = ticket.block();
+            match ticket.rows() {
+                Ok(batch) => {
+                    self.at = block.at + block.bytes.len() as u64;
+                    if batch.num_rows() > 0 {
+                        return Ok(Batch::Rows(batch));
+                    }
+                }
+                Err(wrong) => {
+                    let error = self.rejected(block, wrong);
+                    self.ahead.clear();
+                    self.failed = Some(error);
+                }
             }
-            let whole = self.whole();
-            if whole > 0 {
-                self.decode(whole)?;
-                continue;
-            }
-            if !self.is_ended && self.fill()? {
-                continue;
-            }
-            if self.grows {
-                return if self.rows() > 0 { self.flush() } else { Ok(Batch::Wait) };
-            }
-            if !std::mem::replace(&mut self.is_ended, true) {
-                self.end_of_input()?;
-            }
-            return if self.rows() > 0 { self.flush() } else { Ok(Batch::End) };
         }
     }
 
+    /// Behind the last row that was handed out.
     pub fn at(&self) -> u64 {
         self.at
     }
 
     /// The file, where it is one: its length, and whether it is still the one of its name.
     pub fn file(&mut self) -> Option<&mut File> {
-        match &mut self.input {
-            Input::File(file) => Some(file),
-            Input::Standard(_) => None,
-        }
+        self.cutter.file()
     }
 
-    fn rows(&self) -> usize {
-        match &self.decoder {
-            Decoder::Csv(decoder) => self.batch_rows - decoder.capacity(),
-            Decoder::Ndjson(decoder) => decoder.len() - usize::from(decoder.has_partial_record()),
-        }
-    }
-
-    /// How much of the buffer can be decoded.
-    fn whole(&self) -> usize {
-        let waiting = &self.buffer[self.start..];
-        if !self.grows {
-            return waiting.len();
-        }
-        let mut end = 0;
-        let mut is_quoted = false;
-        let quotes = matches!(self.decoder, Decoder::Csv(_));
-        for (index, byte) in waiting.iter().enumerate() {
-            match byte {
-                b'"' if quotes => is_quoted = !is_quoted,
-                b'\n' if !is_quoted => end = index + 1,
-                _ => {}
+    /// Cuts one block, and more where there is room and something to do for other threads.
+    fn cut_ahead(&mut self) {
+        while self.failed.is_none() && (self.ahead.is_empty() || (self.cutter.file().is_some() && self.threads.has_room(self.ahead.len()))) {
+            match self.cutter.cut() {
+                Ok(Some(block)) => self.ahead.push_back(self.threads.order(block, &self.shape)),
+                Ok(None) => return,
+                // What was cut before comes first.
+                Err(error) => self.failed = Some(error),
             }
         }
-        end
     }
 
-    fn decode(&mut self, bytes: usize) -> Result<()> {
-        let waiting = &self.buffer[self.start..self.start + bytes];
-        let decoded = match &mut self.decoder {
-            Decoder::Csv(decoder) => decoder.decode(waiting),
-            Decoder::Ndjson(decoder) => decoder.decode(waiting),
-        };
-        let decoded = decoded.map_err(|error| self.failed(&error))?;
-        self.start += decoded;
-        self.at += decoded as u64;
-        Ok(())
-    }
-
-    /// Reads on; whether there was anything.
-    fn fill(&mut self) -> Result<bool> {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let before = self.buffer.len();
-        if before >= self.line_bytes_max {
-            let error = Error::rejected(format!("{}: the line at byte {} is longer than {before} bytes", self.name, self.at));
-            return Err(error.code("files.line").hint("raise `line-bytes-max`, or see whether a quote is missing"));
-        }
-        self.buffer.resize(before + CHUNK_BYTES, 0);
-        let read = self.input.read(&mut self.buffer[before..]);
-        self.buffer.truncate(before + read.as_ref().copied().unwrap_or(0));
-        let read = read.map_err(|error| Error::disconnected(format!("{}: {error}", self.name)).code("files.read"))?;
-        Ok(read > 0)
-    }
-
-    /// The last line may do without its end.
-    fn end_of_input(&mut self) -> Result<()> {
-        let ended = match &mut self.decoder {
-            Decoder::Csv(decoder) => decoder.decode(&[]).map(drop),
-            Decoder::Ndjson(decoder) if decoder.has_partial_record() => {
-                Err(ArrowError::JsonError("the last line ends within a record".into()))
-            }
-            Decoder::Ndjson(_) => Ok(()),
-        };
-        ended.map_err(|error| {
-            let hint = "the last line is cut off: it is still being written (`follow = true` waits for its end), or lost";
-            Error { hint: Some(hint.into()), ..self.failed(&error) }
+    fn rejected(&mut self, block: &Block, wrong: Wrong) -> Error {
+        let line = self.lines_before(block.lines_before) + wrong.lines_before + 1;
+        let error = Error::rejected(format!("{}: line {line}: {}", self.name, wrong.text)).code("files.content");
+        error.hint(if block.is_torn && wrong.is_last {
+            "the last line is cut off: it is still being written (`follow = true` waits for its end), or lost"
+        } else {
+            "correct the line, or give a column another type: columns = { name = \"text\" }"
         })
     }
 
-    fn flush(&mut self) -> Result<Batch> {
-        let flushed: Result<Option<RecordBatch>, ArrowError> = match &mut self.decoder {
-            Decoder::Csv(decoder) => decoder.flush(),
-            Decoder::Ndjson(decoder) => decoder.flush(),
-        };
-        match flushed {
-            Ok(Some(batch)) => Ok(Batch::Rows(batch)),
-            Ok(None) => Ok(Batch::Wait),
-            Err(error) => Err(self.failed(&error)),
+    /// Ends of lines in all of the file before; where it was read on, those before that are counted now.
+    fn lines_before(&mut self, since: u64) -> u64 {
+        let begun = self.begun;
+        let Some(file) = self.cutter.file() else { return since };
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let (mut lines, mut at) = (since, 0);
+        while at < begun {
+            let wanted = chunk.len().min(usize::try_from(begun - at).unwrap_or(usize::MAX));
+            match file.read_at(&mut chunk[..wanted], at) {
+                Ok(read) if read > 0 => {
+                    lines += memchr_iter(b'\n', &chunk[..read]).count() as u64;
+                    at += read as u64;
+                }
+                _ => break,
+            }
         }
+        lines
     }
+}
 
-    fn failed(&self, error: &ArrowError) -> Error {
-        let from = if self.begun > 0 { format!(" (lines counted from byte {})", self.begun) } else { String::new() };
-        let error = Error::rejected(format!("{}{from}: {}", self.name, with_lines_from_one(&error.to_string()))).code("files.content");
-        error.hint("correct the line, or give a column another type: columns = { name = \"text\" }")
+fn limits(config: &FilesSourceConfig) -> Limits {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Limits { lines: config.batch_rows as usize, bytes: bytes(config.block_bytes), line_bytes: bytes(config.line_bytes_max) }
+}
+
+/// What the start of a text tells of its rows; `None` where it tells nothing yet.
+fn shape(name: &str, format: Format, config: &FilesSourceConfig, mut head: Vec<u8>, is_cut: bool) -> Result<Option<Shape>> {
+    let whole_lines = head.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    // A last line that is cut off tells nothing; it is an error when it is read.
+    if is_cut || (format == Format::Ndjson && whole_lines > 0) {
+        head.truncate(whole_lines);
     }
+    if head.is_empty() {
+        return Ok(None);
+    }
+    let told = |error: ArrowError| {
+        let text = format!("{name}: its start does not tell its columns: {error}");
+        Error::rejected(text).code("files.content").hint("see whether `format`, `delimiter` and `header` fit it")
+    };
+    let (schema, syntax) = match format {
+        Format::Ndjson => (arrow_json::reader::infer_json_schema(Cursor::new(&head), None).map_err(told)?.0, Syntax::Ndjson),
+        _ => {
+            let delimiter = config.delimiter.as_ref().and_then(|it| it.bytes().next());
+            let delimiter = delimiter.unwrap_or(if name.ends_with(".tsv") { b'\t' } else { b',' });
+            // What is ragged is found, with its line, when it is read.
+            let format = arrow_csv::reader::Format::default().with_header(config.header).with_delimiter(delimiter).with_truncated_rows(true);
+            (format.infer_schema(Cursor::new(&head), None).map_err(told)?.0, Syntax::Csv(delimiter))
+        }
+    };
+    let schema = Arc::new(with_types(schema, config, format == Format::Ndjson)?);
+    Ok(Some(Shape { schema, syntax, ignores_unknown: config.ignore_unknown_keys }))
 }
 
 /// The columns with the types that the file of the pipeline gives them, and, where keys may be absent, those that were not seen.
@@ -290,15 +235,4 @@ fn with_types(schema: Schema, config: &FilesSourceConfig, adds: bool) -> Result<
         .map(|field| if field.data_type().is_null() { field.with_data_type(arrow::datatypes::DataType::Utf8) } else { field })
         .collect();
     Ok(Schema::new(fields))
-}
-
-/// Where a value cannot be read, arrow counts lines from zero; where fields are missing, from one.
-fn with_lines_from_one(text: &str) -> String {
-    const BEFORE: &str = " at line ";
-    let Some(at) = text.find(BEFORE).filter(|_| text.contains("while parsing value")).map(|at| at + BEFORE.len()) else { return text.into() };
-    let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
-    match text[at..at + digits].parse::<u64>() {
-        Ok(line) => format!("{}{}{}", &text[..at], line + 1, &text[at + digits..]),
-        Err(_) => text.into(),
-    }
 }
