@@ -46,7 +46,7 @@ enum Read {
 }
 
 enum Reader {
-    Text(TextReader),
+    Text(Box<TextReader>),
     Columnar(ColumnarReader),
 }
 
@@ -150,7 +150,7 @@ impl Open {
         if self.path == Path::new(STANDARD) {
             let reader = TextReader::standard(format, config, threads)?;
             self.is_done = reader.is_none();
-            self.reader = reader.map(Reader::Text);
+            self.reader = reader.map(Box::new).map(Reader::Text);
             return Ok(self.reader.is_some());
         }
         let name = self.path.display().to_string();
@@ -162,7 +162,7 @@ impl Open {
         let at = self.place.as_ref().map_or(0, |place| place.at);
         let length = file.metadata().map_err(failed)?.len();
         if format.is_text() {
-            self.reader = TextReader::open(file, &name, format, at, config, threads)?.map(Reader::Text);
+            self.reader = TextReader::open(file, &name, format, at, config, threads)?.map(Box::new).map(Reader::Text);
             self.is_done = self.reader.is_none() && !config.follow;
         } else {
             match ColumnarReader::open(file, &self.path, format, at, config.batch_rows as usize) {

@@ -142,7 +142,7 @@ mod tests {
         };
         let (csv, int, text) = (Syntax::Csv(b','), DataType::Int64, DataType::Utf8);
         check("1,x\n\n2,\"y\ny\"\r\n3,z", csv, &[int.clone(), text.clone()], Ok(3));
-        check("\n\n", csv, &[int.clone()], Ok(0));
+        check("\n\n", csv, std::slice::from_ref(&int), Ok(0));
         check("1,\"x\nx\"\n2\n3,z\n", csv, &[int.clone(), text.clone()], Err((2, false, "incorrect number of fields, expected 2 got 1")));
         check("1,x\ny,z\n", csv, &[int.clone(), text.clone()], Err((1, true, "parsing value 'y' as type 'Int64' for column 0.")));
         let list = DataType::List(Arc::new(Field::new_list_field(int.clone(), true)));
