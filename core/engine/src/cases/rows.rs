@@ -55,6 +55,9 @@ fn decoded(cells: &[Json], data_type: &DataType) -> Result<ArrayRef, String> {
     if cells.iter().all(Json::is_null) {
         return Ok(new_null_array(data_type, cells.len()));
     }
+    if let Some(number) = cells.iter().find_map(|cell| fraction(cell, data_type)) {
+        return Err(format!("{number} has a fraction"));
+    }
     let schema = Arc::new(Schema::new(vec![Field::new(NAME, data_type.clone(), true)]));
     let rows: Vec<Json> = cells.iter().map(|cell| json!({ NAME: cell })).collect();
     let read = || {
@@ -64,6 +67,20 @@ fn decoded(cells: &[Json], data_type: &DataType) -> Result<ArrayRef, String> {
     };
     let batch = read().map_err(|error| error.to_string())?;
     batch.map(|batch| batch.column(0).clone()).ok_or_else(|| "there is nothing in it".into())
+}
+
+/// A number with a fraction where whole numbers stand: Arrow would cut it.
+fn fraction(cell: &Json, data_type: &DataType) -> Option<f64> {
+    match (cell, data_type) {
+        (Json::Number(number), whole) if whole.is_integer() || whole.is_temporal() => number.as_f64().filter(|it| it.fract() != 0.0),
+        (Json::Array(items), DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)) => {
+            items.iter().find_map(|cell| fraction(cell, item.data_type()))
+        }
+        (Json::Object(cells), DataType::Struct(fields)) => {
+            fields.iter().find_map(|field| fraction(cells.get(field.name())?, field.data_type()))
+        }
+        _ => None,
+    }
 }
 
 fn cell(value: &Value) -> Json {

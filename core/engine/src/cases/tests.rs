@@ -40,6 +40,7 @@ fn values_become_columns_of_the_type_that_they_show_or_that_is_given() {
     check("types = { t = \"timestamp[ns]\", d = \"Decimal128(5, 2)\", b = \"binary\", u = \"UInt64\" }\ninput = [{ t = \"1970-01-01T00:00:01\", d = \"1.25\", b = \"00ff\", u = \"18446744073709551615\" }]", &[
         ("t", "Timestamp(ns)", &["1970-01-01T00:00:01"]), ("d", "Decimal128(5, 2)", &["1.25"]), ("b", "Binary", &["00ff"]), ("u", "UInt64", &["18446744073709551615"]),
     ]);
+    check("types = { v = \"int\" }\ninput = [{ v = 2.0 }]", &[("v", "Int64", &["2"])]);
     check("input = [{ l = [1, 2], s = { x = true } }]", &[("l", "List(Int64)", &["[1, 2]"]), ("s", "Struct(\"x\": Boolean)", &["{x: true}"])]);
 }
 
@@ -51,6 +52,9 @@ fn what_is_wrong_with_a_case_is_said_with_its_place() {
         ("input = []", "f.toml:5:8", "the case expects nothing"),
         ("input = [{ v = 1 }, { v = \"x\" }]\nstops = \"x\"", "f.toml:6:27", "a string in a column of Int64"),
         ("types = { v = \"Int8\" }\ninput = [{ v = 1 }, { v = 300 }]\nstops = \"x\"", "f.toml:7:27", "column `v` of type Int8"),
+        ("types = { v = \"int\" }\ninput = [{ v = 1 }, { v = 2.5 }]\nstops = \"x\"", "f.toml:7:27", "column `v` of type Int64 cannot hold this: 2.5 has a fraction"),
+        ("types = { v = \"timestamp[s]\" }\ninput = [{ v = 0.5 }]\nstops = \"x\"", "f.toml:7:16", "0.5 has a fraction"),
+        ("types = { v = \"List(Int32)\" }\ninput = [{ v = [1, 2.5] }]\nstops = \"x\"", "f.toml:7:16", "2.5 has a fraction"),
         ("types = { v = \"integer\" }\ninput = []\nstops = \"x\"", "f.toml:6:15", "is no type"),
         ("input = [{ v = 1 }, [{ v = 1 }]]\nstops = \"x\"", "f.toml:6:21", "do not go together"),
         ("input = [{}]\nstops = \"x\"", "f.toml:6:10", "a row without columns"),
