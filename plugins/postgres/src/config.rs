@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pipeline_sdk::{ComponentDescription, Context, Error, Kind, Result, Sink, SinkConfig, units};
 use schemars::JsonSchema;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Config;
 
@@ -19,7 +20,8 @@ pub struct PostgresSinkConfig {
     pub url: String,
     /// Instead of one in `url`, where it would have to be percent-encoded: `"${PGPASSWORD}"`.
     #[serde(default)]
-    pub password: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
     /// A file of certificates (PEM), or `system` for the system's: the server's certificate and name are checked, and nothing is sent
     /// without.
     #[serde(default)]
@@ -134,7 +136,7 @@ impl PostgresSinkConfig {
             return Err(wrong("the address names no host".into()).hint("write postgres://user@host:5432/database"));
         }
         if let Some(password) = &self.password {
-            config.password(password);
+            config.password(password.expose_secret());
         }
         config.connect_timeout(self.connect_timeout);
         Ok(config)
