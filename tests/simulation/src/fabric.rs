@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -57,6 +58,16 @@ struct State {
     closed_until: BTreeMap<Route, Instant>,
     slow_until: BTreeMap<Route, (Instant, Duration)>,
     sent: u64,
+    begun: Instant,
+    trail: DefaultHasher,
+}
+
+/// What was sent: the same for the same seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    pub packets: u64,
+    /// Of who sent to whom at which time.
+    pub hash: u64,
 }
 
 impl Fabric {
@@ -69,6 +80,8 @@ impl Fabric {
             closed_until: BTreeMap::new(),
             slow_until: BTreeMap::new(),
             sent: 0,
+            begun: Instant::now(),
+            trail: DefaultHasher::new(),
         };
         let fabric = Arc::new(Self { state: Mutex::new(state) });
         CURRENT.set(Some(fabric.clone()));
@@ -79,9 +92,10 @@ impl Fabric {
         self.state.lock().expect("nothing panics under this lock")
     }
 
-    /// Packets sent so far: the same for the same seed.
-    pub fn sent(&self) -> u64 {
-        self.lock().sent
+    /// What was sent so far.
+    pub fn traffic(&self) -> Traffic {
+        let state = self.lock();
+        Traffic { packets: state.sent, hash: state.trail.finish() }
     }
 
     /// A site listens, until it dies.
@@ -125,7 +139,9 @@ impl Fabric {
 
     fn latency(&self, route: &Route) -> Duration {
         let mut state = self.lock();
+        let state = &mut *state;
         state.sent += 1;
+        (route, state.begun.elapsed()).hash(&mut state.trail);
         let drawn = Duration::from_millis(state.random.random_range(LATENCY_MS));
         match state.slow_until.get(route) {
             Some((until, more)) if *until > Instant::now() => drawn + *more,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use check::Violation;
+use fabric::Traffic;
 use script::Menu;
 use world::Trace;
 
@@ -74,7 +75,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs one seed on the calling thread.
-fn run(seed: u64, menu: Menu) -> Result<u64, (Violation, Arc<Trace>)> {
+fn run(seed: u64, menu: Menu) -> Result<Traffic, (Violation, Arc<Trace>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime of one thread");
     let trace = Arc::new(Trace::default());
@@ -114,7 +115,7 @@ fn every_seed_keeps_every_invariant() {
         let filter = std::env::var("PIPELINE_LOG").unwrap_or_else(|_| "off".into());
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
         match run(seed, MENU) {
-            Ok(packets) => println!("seed {seed} keeps every invariant ({packets} packets)"),
+            Ok(traffic) => println!("seed {seed} keeps every invariant ({traffic:?})"),
             Err((violation, trace)) => panic!("{}", show(seed, &replay_of(seed), &violation, &trace)),
         }
         return;
@@ -165,9 +166,9 @@ fn seeds_that_found_defects_find_none() {
 fn a_seed_runs_the_same_way_again() {
     for seed in [3, 17] {
         let [one, other] = [run(seed, MENU), run(seed, MENU)].map(|outcome| match outcome {
-            Ok(packets) => packets,
+            Ok(traffic) => traffic,
             Err((violation, trace)) => panic!("{}", show(seed, &replay_of(seed), &violation, &trace)),
         });
-        assert_eq!(one, other, "seed {seed} sends as many packets again");
+        assert_eq!(one, other, "seed {seed} sends the same again");
     }
 }

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
 
 use crate::check::{self, Violation};
+use crate::fabric::Traffic;
 use crate::oracle;
 use crate::model::State;
 use crate::operation::{Mode, User};
@@ -37,8 +38,8 @@ pub struct Menu {
     pub both_add_tags: bool,
 }
 
-/// Runs a seed. `Ok` tells how many packets were sent: a run of the same seed sends as many.
-pub async fn run(seed: u64, menu: Menu, trace: &Arc<Trace>) -> Result<u64, Violation> {
+/// Runs a seed. `Ok` tells what was sent: a run of the same seed sends the same.
+pub async fn run(seed: u64, menu: Menu, trace: &Arc<Trace>) -> Result<Traffic, Violation> {
     let mut random = SmallRng::seed_from_u64(seed);
     let shape = Shape { seed, vgroups: *[1, 2, 2, 3].choose(&mut random).expect("some") };
     let mut world = World::new(shape, trace.clone()).await;
@@ -85,7 +86,7 @@ pub async fn run(seed: u64, menu: Menu, trace: &Arc<Trace>) -> Result<u64, Viola
         }
     }
     check::no_loop(&world).await?;
-    Ok(world.fabric.sent())
+    Ok(world.fabric.traffic())
 }
 
 fn draw_mode(random: &mut SmallRng) -> Mode {

@@ -1,6 +1,7 @@
 //! The world of one seed: a network, two sites on folders of their own, two pipelines in processes of their own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pipeline_engine::config::File;
@@ -37,6 +38,8 @@ pub struct Shape {
 
 pub struct World {
     pub shape: Shape,
+    /// Tells this run's addresses from those of all others: what plugins keep in the process goes by addresses, and outlives a run.
+    run: u64,
     pub fabric: Arc<Fabric>,
     folder: tempfile::TempDir,
     nodes: [Option<Node>; 2],
@@ -73,6 +76,9 @@ pub struct Process {
     incidents: Vec<Incident>,
 }
 
+/// Worlds made so far.
+static RUNS: AtomicU64 = AtomicU64::new(0);
+
 impl World {
     /// Everything up, with an empty database at both sites, and no pipeline yet.
     pub async fn new(shape: Shape, trace: Arc<Trace>) -> Self {
@@ -80,6 +86,7 @@ impl World {
         let process = || Process { store: Store::in_memory(), generation: 0, running: None, incidents: Vec::new() };
         let mut world = Self {
             shape,
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
             fabric: Fabric::install(shape.seed),
             folder,
             nodes: [None, None],
@@ -123,7 +130,7 @@ impl World {
             return;
         }
         process.generation += 1;
-        let (name, place) = (PIPELINES[from], format!("{}.{}.s{}", PIPELINES[from], process.generation, self.shape.seed));
+        let (name, place) = (PIPELINES[from], format!("{}.{}.r{}", PIPELINES[from], process.generation, self.run));
         let text = format!(
             "[pipeline.{name}]\nsource = {{ type = \"tdengine-tmq\", dsn = \"ws://{}.{place}\", databases = [\"{DATABASE}\"], \
              buffer = {{ messages = {BUFFER_MESSAGES} }} }}\n\

@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Change, ChangeEntry};
 use crate::database::{Database, TopicKind};
 use crate::error::{Result, ServerError, code};
 use crate::schema::{Schema, Stable, compression_default, tag_flags};
-use crate::store::inner::{Inner, new_uid, now_ms};
+use crate::store::inner::{Inner, new_uid};
 use crate::vgroup::Effect;
 
 /// `CREATE STABLE`.
@@ -51,7 +51,7 @@ impl Inner {
                 ..Field::new(tag.name.clone(), tag.column_type, first_tag + place as i16)
             };
             let tags: Vec<Field> = request.tags.iter().enumerate().map(tag).collect();
-            let created_ms = now_ms();
+            let created_ms = self.next_stable_ms();
             let stable = Stable {
                 name: request.name.clone(),
                 suid: new_uid(),

@@ -12,7 +12,6 @@ use crate::ddl::stable::put;
 use crate::error::{Result, ServerError};
 use crate::schema::{Schema, Stable, compression_default, tag_flags};
 use crate::session::MARK;
-use crate::store::inner::now_ms;
 
 const INVALID_SCHEMA_VERSION: u16 = 0x03C6;
 
@@ -33,7 +32,8 @@ impl Raw<'_> {
                     tracing::info!(stable = %raw.name, "raw super table of a later version is ignored: it was dropped here");
                     return Ok(None);
                 }
-                return put(&self.database, created(raw, suid), kind::CREATE_STABLE, MARK, None).map(Some);
+                let stable = created(raw, suid, self.inner.next_stable_ms());
+                return put(&self.database, stable, kind::CREATE_STABLE, MARK, None).map(Some);
             };
             if old.suid != suid {
                 tracing::info!(stable = %raw.name, "raw super table with another uid is ignored, as a real server does");
@@ -57,12 +57,11 @@ impl Raw<'_> {
 }
 
 /// A new super table; ids are given anew, in order.
-fn created(raw: &StableEntry, suid: i64) -> Stable {
+fn created(raw: &StableEntry, suid: i64, created_ms: i64) -> Stable {
     let mut next_id = 1;
     let mut columns = renumbered(&raw.columns, raw.column_version, &mut next_id, |_| None);
     columns.compression = compressions(raw, &columns, None);
     let tags = renumbered(&raw.tags, raw.tag_version, &mut next_id, |_| None);
-    let created_ms = now_ms();
     Stable {
         name: raw.name.clone(),
         suid,

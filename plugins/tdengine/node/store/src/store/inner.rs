@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fs4::fs_std::FileExt as _;
@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     /// Held shared by a change of a super table, alone by every other change and by a checkpoint.
     gate: RwLock<()>,
     stable_locks: Vec<Mutex<()>>,
+    /// When the last super table was made, milliseconds since 1970.
+    stable_made_ms: AtomicI64,
     pub consumers: Mutex<BTreeMap<i64, Consumer>>,
     closing: AtomicBool,
     /// Held for as long as the store is open.
@@ -70,6 +72,7 @@ impl Inner {
             vgroups: RwLock::default(),
             gate: RwLock::default(),
             stable_locks: (0..STABLE_LOCKS).map(|_| Mutex::default()).collect(),
+            stable_made_ms: AtomicI64::default(),
             consumers: Mutex::default(),
             closing: AtomicBool::new(false),
             config,
@@ -194,6 +197,15 @@ impl Inner {
             self.catalog.write().apply(&record.change);
         }
         Ok(())
+    }
+
+    /// The time of a super table that is made now, milliseconds since 1970. Making one takes a real server longer than a millisecond, so
+    /// that no two have one time, and a client may tell incarnations of one name apart by it: so here, however quick the machine is.
+    pub fn next_stable_ms(&self) -> i64 {
+        let now = now_ms();
+        let next = |last: i64| now.max(last.saturating_add(1));
+        let last = self.stable_made_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        next(last.expect("there is always a next one"))
     }
 
     fn pay(&self, change: u64, entry: &ChangeEntry) {
