@@ -144,10 +144,14 @@ async fn prepare(dsn: &Dsn, limits: SocketLimits) -> Result<Connection> {
             .exec(&format!("create database if not exists {CANARY_DATABASE} vgroups 1 wal_retention_period 60"))
             .await?;
     }
-    if crate::metadata::describe(&connection, CANARY_DATABASE, "one").await?.is_none() {
-        let columns = format!("(ts timestamp, nonce varchar({NONCE_WIDTH}))");
-        connection.exec(&format!("create table if not exists {CANARY_DATABASE}.one {columns}")).await?;
-        connection.exec(&format!("create stable if not exists {CANARY_DATABASE}.many {columns} tags (t int)")).await?;
+    let columns = format!("(ts timestamp, nonce varchar({NONCE_WIDTH}))");
+    let table = format!("create table if not exists {CANARY_DATABASE}.one {columns}");
+    let stable = format!("create stable if not exists {CANARY_DATABASE}.many {columns} tags (t int)");
+    // Each is looked for: who made them first may have been cut off between the two.
+    for (name, create) in [("one", table), ("many", stable)] {
+        if crate::metadata::describe(&connection, CANARY_DATABASE, name).await?.is_none() {
+            connection.exec(&create).await?;
+        }
     }
     let create = format!("create topic if not exists {CANARY_DATABASE} with meta as database {CANARY_DATABASE}");
     connection.exec(&create).await?;
