@@ -11,7 +11,7 @@ use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::DataType;
 use tokio::time::Instant;
 
-use super::origin::TagNow;
+use super::origin::{OriginStable, TagNow};
 use super::target::Target;
 use crate::client::ClientError;
 use crate::errors::wire_error;
@@ -116,10 +116,8 @@ fn forget_all(target: &Target, is_gone: impl Fn(&Kept) -> bool) -> Result<()> {
 }
 
 /// More is known of the super table at the source: writes what has its tag now. Under the lock on definitions.
-pub async fn settle(target: &Target, connection: &Connection, stable: &str) -> Result<()> {
-    let waiting: Vec<(String, Kept)> = all(target)?.into_iter().filter(|(_, kept)| kept.stable == stable).collect();
-    let Some(origin) = target.origins.get(stable)?.filter(|_| !waiting.is_empty()) else { return Ok(()) };
-    for (key, kept) in waiting {
+pub async fn settle(target: &Target, connection: &Connection, stable: &str, origin: &OriginStable) -> Result<()> {
+    for (key, kept) in all(target)?.into_iter().filter(|(_, kept)| kept.stable == stable) {
         let is_settled = match origin.tag_now(kept.id) {
             TagNow::Dropped => {
                 target.context.count("values_left_out", 1);

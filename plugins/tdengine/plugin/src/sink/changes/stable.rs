@@ -73,24 +73,38 @@ pub async fn create(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     let target = &mut *applying.target;
     target.shared.group_changed(&stable.name);
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
-    let origin = origin_of(&stable, known.as_deref(), here.as_deref());
-    target.origins.put(&stable.name, &origin)?;
-    grow(applying, &stable.name, origin, here.as_deref()).await?;
-    tag_values::settle(applying.target, applying.connection, &stable.name).await
+    let mut origin = origin_of(&stable, known.as_deref(), here.as_deref());
+    let early = target.origins.early(&stable.name, stable.suid)?;
+    if let (Some(early), Some(here)) = (early.clone(), &here) {
+        origin = grow(applying, &stable.name, origin, early, here).await?;
+    }
+    put(applying, &stable.name, &origin).await?;
+    if early.is_some() { applying.target.origins.delete_early(&stable.name) } else { Ok(()) }
 }
 
 /// Applies what was kept until the creation was.
-async fn grow(applying: &mut Applying<'_>, name: &str, origin: OriginStable, here: Option<&Definition>) -> Result<()> {
-    let (Some(early), Some(here)) = (applying.target.origins.early(name, origin.suid)?, here) else { return Ok(()) };
-    if !origin.covers(early.column_version, early.tag_version) {
-        let steps = steps_of_difference(&origin, &early, here)?;
-        take_steps(applying, name, steps).await?;
-        let newest_id = early.newest_id.max(origin.newest_id);
-        let grown = OriginStable { newest_id, target_created: origin.target_created, ..early };
-        applying.target.origins.put(name, &grown)?;
-        applying.target.shared.group_changed(name);
+async fn grow(
+    applying: &mut Applying<'_>,
+    name: &str,
+    origin: OriginStable,
+    early: OriginStable,
+    here: &Definition,
+) -> Result<OriginStable> {
+    if origin.covers(early.column_version, early.tag_version) {
+        return Ok(origin);
     }
-    applying.target.origins.delete_early(name)
+    let steps = steps_of_difference(&origin, &early, here)?;
+    take_steps(applying, name, steps).await?;
+    applying.target.shared.group_changed(name);
+    let newest_id = early.newest_id.max(origin.newest_id);
+    Ok(OriginStable { newest_id, target_created: origin.target_created, ..early })
+}
+
+/// Counts a super table as known so, once everything that follows from it is done: where that is cut off, the entry comes again and is
+/// not passed over.
+async fn put(applying: &mut Applying<'_>, name: &str, origin: &OriginStable) -> Result<()> {
+    tag_values::settle(applying.target, applying.connection, name, origin).await?;
+    applying.target.origins.put(name, origin)
 }
 
 pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
@@ -120,9 +134,8 @@ pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
     report_two_renames(applying, &stable.name, &here);
     let steps = steps_of(&applying.change.detail, &stable, known.as_deref(), &after, &here)?;
     take_steps(applying, &stable.name, steps).await?;
-    applying.target.origins.put(&stable.name, &after)?;
     applying.target.shared.group_changed(&stable.name);
-    tag_values::settle(applying.target, applying.connection, &stable.name).await
+    put(applying, &stable.name, &after).await
 }
 
 /// A change that came from here: the source has it now, and its ids and names are those of its log from here on.
@@ -138,10 +151,9 @@ pub async fn learn(applying: &mut Applying<'_>, stable: &Stable) -> Result<()> {
         return Ok(());
     }
     let here = target.shared.definition(applying.connection, &target.database, &stable.name).await?;
-    target.origins.put(&stable.name, &origin_of(stable, known.as_deref(), here.as_deref()))?;
     // The user here may make what is not here at any time: that it was missing is not remembered.
     target.shared.group_changed(&stable.name);
-    tag_values::settle(target, applying.connection, &stable.name).await
+    put(applying, &stable.name, &origin_of(stable, known.as_deref(), here.as_deref())).await
 }
 
 /// A drop that came from here.
