@@ -110,6 +110,10 @@ mod tests {
         for (code, expect) in [
             (0x000b, Reaction::Disconnected),
             (0x090c, Reaction::Disconnected),
+            (0x0503, Reaction::Disconnected),
+            (0x012c, Reaction::Disconnected),
+            (0xe002, Reaction::Disconnected),
+            (0x03ea, Reaction::Retry),
             (0x03d3, Reaction::Retry),
             (0x0396, Reaction::Retry),
             (0x4010, Reaction::Retry),

@@ -105,7 +105,7 @@ impl Consumer {
             password: dsn.password().into(),
             group_id: subscription.group.clone(),
             client_id: text(&subscription.client),
-            offset_reset: text(if subscription.from_oldest { "earliest" } else { "latest" }),
+            offset_rest: text(if subscription.from_oldest { "earliest" } else { "latest" }),
             topics: vec![subscription.topic.clone()],
             auto_commit: text("false"),
             snapshot_enable: text("false"),
@@ -299,4 +299,21 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     }
     let why = format!("{name:?} is no {what} name: 1 to 192 of a–z, A–Z, 0–9, `_`, `-`, `.`");
     Err(ClientError::unexpected("subscribe", why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FACTS F45: with a colon a group hangs a server for good.
+    #[test]
+    fn names_that_hang_a_server_are_refused_before_they_are_sent() {
+        for name in ["g", "pipeline-a.b_2", "x".repeat(192).as_str()] {
+            check_name("group", name).unwrap();
+        }
+        for name in ["", "a:b", "a b", "涛", "x".repeat(193).as_str()] {
+            let error = check_name("group", name).unwrap_err().to_string();
+            assert!(error.contains("group name"), "{error}");
+        }
+    }
 }
