@@ -26,7 +26,7 @@ pub struct Config {
     pub admin: Option<String>,
     /// The version to advertise, four numbers with dots. It decides what the node knows: `3.3.0.1` behaves as that
     /// server behind taosadapter 3.3.2.3 (no stmt2, no batches of metas, no redelivery), and what is older has an
-    /// adapter that takes a consumer's request to exclude marked rows and ignores it.
+    /// adapter that takes a consumer's request to exclude marked rows and ignores it, and knows statements in JSON only.
     #[serde(default = "version_default")]
     pub version: String,
     /// `faithful` does what the real server was seen to do, unsafe writes included; `strict` refuses what is unsafe.

@@ -74,6 +74,7 @@ impl From<ServerError> for Fail {
 impl From<WireError> for Fail {
     /// Bytes that do not hold what they claim: 0x0115, as the engine says it.
     fn from(error: WireError) -> Self {
-        Self::new(0x0115, format!("Invalid message: {error}"))
+        tracing::debug!(%error, "malformed message");
+        Self::new(0x0115, "Invalid message")
     }
 }

@@ -225,13 +225,23 @@ impl Shared {
                 return Err(Fail::new(0x0207, "Invalid user name"));
             }
             shared.store.authenticate(&user, &password)?;
-            let database = database.filter(|database| !database.is_empty());
-            if let Some(database) = &database {
-                shared.store.database(database)?;
-            }
-            Ok(Session { database, ..Session::new(user) })
+            shared.session(user, database)
         })
         .await
+    }
+
+    /// The same for whom a token of `/rest/login` stands for.
+    pub async fn sign_in_by_token(self: &Arc<Self>, token: &str, database: String) -> Result<Session, Fail> {
+        let user = self.tokens.user(token).ok_or_else(|| Fail::new(0x0357, "Authentication failure"))?;
+        self.blocking(move |shared| shared.session(user, Some(database))).await
+    }
+
+    fn session(&self, user: String, database: Option<String>) -> Result<Session, Fail> {
+        let database = database.filter(|database| !database.is_empty());
+        if let Some(database) = &database {
+            self.store.database(database)?;
+        }
+        Ok(Session { database, ..Session::new(user) })
     }
 
     /// A request that could not be read is logged and counted; the real adapter does not answer it either.
@@ -296,5 +306,23 @@ async fn open_store(config: &Config, place: Place) -> Result<Store, NodeError> {
         Ok(Ok(store)) => Ok(store),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::State;
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_stops_says_so_to_probes() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::start(Config::local(folder.path())).await.unwrap();
+        let probe = || crate::rest::ping(State(node.shared.clone()));
+        assert_eq!(probe().await, StatusCode::OK);
+        node.shared.stopped.cancel();
+        assert_eq!(probe().await, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

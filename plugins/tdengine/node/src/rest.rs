@@ -1,4 +1,7 @@
 //! REST: one SQL text per request, for curl, dashboards and probes (PROTOCOL 5, recording a3).
+//!
+//! Tokens are opaque: those of `/rest/login`. Newer servers have tokens of another kind for `Bearer` and for `bearer_token` of `conn`;
+//! here the same ones count there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +41,8 @@ impl Tokens {
         token
     }
 
-    fn user(&self, token: &str) -> Option<String> {
+    /// Whom a token stands for.
+    pub fn user(&self, token: &str) -> Option<String> {
         self.0.lock().iter().find(|(known, _)| known == token).map(|(_, user)| user.clone())
     }
 }
@@ -159,7 +163,7 @@ async fn authorize(shared: &Arc<Shared>, authorization: Option<&str>) -> Result<
         let (user, password) = pair.ok_or_else(|| unauthorized(0x1124, "invalid basic auth"))?;
         return Ok(shared.sign_in(user.into(), password.into(), None).await?);
     }
-    if scheme.eq_ignore_ascii_case("taosd") {
+    if scheme.eq_ignore_ascii_case("taosd") || scheme.eq_ignore_ascii_case("bearer") {
         let user = shared.tokens.user(secret.trim());
         return user.map(Session::new).ok_or_else(|| unauthorized(0x1125, "invalid taosd Authorization"));
     }

@@ -330,14 +330,17 @@ mod tests {
     /// The bind data that the Python client sends for `insert into t values(?,?)` (PROTOCOL 17).
     #[test]
     fn the_protocols_bind_data() {
-        let ts = column(DataType::Timestamp, &[Some(&1i64.to_le_bytes()), Some(&2i64.to_le_bytes())]);
+        let times = [1_700_000_000_000i64, 1_700_000_001_000].map(i64::to_le_bytes);
+        let ts = column(DataType::Timestamp, &[Some(&times[0]), Some(&times[1])]);
         let v = column(DataType::Int, &[Some(&1i32.to_le_bytes()), None]);
         let data = BindData { tables: vec![BindTable { name: None, tags: vec![], columns: vec![ts, v] }] };
         let bytes = data.encode();
-        let words: Vec<u32> = bytes[..28].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        assert_eq!(words, [0x5e, 1, 0, 2, 0, 0, 0x1c]);
-        assert_eq!((bytes[0x1c], bytes[0x20], bytes[0x20 + 0x23]), (0x3e, 0x23, 0x1b));
-        assert_eq!(bytes[0x20 + 0x23 + 12..0x20 + 0x23 + 15], [0, 1, 0]);
+        let head = "5e00000001000000000000000200000000000000000000001c000000";
+        let ts = "23000000090000000200000000000010000000\
+            0068e5cf8b010000e86be5cf8b010000";
+        let v = "1b000000040000000200000000010008000000\
+            0100000000000000";
+        assert_eq!(crate::tests::hex(&bytes), [head, "3e000000", ts, v].concat());
         let decoded = BindData::decode(&bytes).unwrap();
         assert_eq!(decoded, data);
         assert_eq!(decoded.tables[0].columns[1].value(1), Value::Null);

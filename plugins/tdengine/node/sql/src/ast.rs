@@ -268,7 +268,8 @@ pub enum TopicMeta {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TopicSource<'a> {
     Database(String),
-    Stable { name: Name, condition: Option<Expr<'a>> },
+    /// The text of the condition on tags.
+    Stable { name: Name, condition: Option<&'a str> },
     Select(Box<Select<'a>>),
 }
 

@@ -159,6 +159,21 @@ impl<'a> Parser<'a> {
         self.identifier(COLUMN_NAME_MAX)
     }
 
+    /// A name for a column or tag that is made: what a query says of rows and windows is a name only in quotes (FACTS F52).
+    fn new_column_name(&mut self) -> Result<String> {
+        match self.token {
+            Token::Word(word) if is_pseudo_column(word) => Err(self.near()),
+            _ => self.column_name(),
+        }
+    }
+
+    /// A table that is made: its name may hold anything but a dot (FACTS F52).
+    fn new_table_name(&mut self) -> Result<Name> {
+        let name = self.table_name()?;
+        no_dot("table", &name.table)?;
+        Ok(name)
+    }
+
     fn database_name(&mut self) -> Result<String> {
         self.identifier(DATABASE_NAME_MAX)
     }
@@ -238,6 +253,21 @@ impl<'a> Parser<'a> {
         }
         self.expect_mark(")")
     }
+}
+
+fn no_dot(what: &str, name: &str) -> Result<()> {
+    match name.contains('.') {
+        true => Err(SyntaxError::code(0x2617, format!("The {what} name cannot contain '.'"))),
+        false => Ok(()),
+    }
+}
+
+fn is_pseudo_column(word: &str) -> bool {
+    const PSEUDO_COLUMNS: [&str; 12] = [
+        "tbname", "_c0", "_irowts", "_isfilled", "_qduration", "_qend", "_qstart", "_rowts", "_tags", "_wduration", "_wend",
+        "_wstart",
+    ];
+    PSEUDO_COLUMNS.iter().any(|pseudo| pseudo.eq_ignore_ascii_case(word))
 }
 
 enum Brackets {

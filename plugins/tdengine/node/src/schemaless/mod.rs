@@ -43,7 +43,7 @@ pub(crate) fn insert(store: &Store, session: &Session, request: &Insert) -> Resu
     let precision = store.database(name)?.options.precision();
     let points = parse(request)?;
     let total_rows = points.len() as u64;
-    let mut batch = Batch { store, session, database: name, precision };
+    let mut batch = Batch { store, session, database: name, precision, ttl_days: request.ttl.max(0) };
     let mut affected_rows = 0;
     for (stable, mut points) in by_stable(points) {
         affected_rows += batch.write(&stable, &mut points, request.table_name_key.as_deref())?;
@@ -86,6 +86,8 @@ struct Batch<'a> {
     session: &'a Session,
     database: &'a str,
     precision: Precision,
+    /// Of children that are made.
+    ttl_days: i32,
 }
 
 /// Names and the types that hold all values of a request, in the order in which they first appear.
@@ -108,7 +110,7 @@ impl Batch<'_> {
                 table: run.child,
                 block: BlockView::parse(block)?,
                 names: Some(names.collect()),
-                create: Some(create_child(stable, &run.points[0].tags)),
+                create: Some(create_child(stable, &run.points[0].tags, self.ttl_days)),
                 flags: 0,
             })
         });
@@ -203,12 +205,12 @@ fn same_columns(one: &Point, other: &Point) -> bool {
     one.fields.len() == other.fields.len() && one.fields.iter().zip(&other.fields).all(|((a, _), (b, _))| a == b)
 }
 
-fn create_child(stable: &str, tags: &[(String, Cell)]) -> CreateChild {
+fn create_child(stable: &str, tags: &[(String, Cell)], ttl_days: i32) -> CreateChild {
     let (names, values) = match tags {
         [] => (vec![NO_TAG.to_owned()], vec![None]),
         tags => tags.iter().map(|(name, cell)| (name.clone(), Some(cell.bytes()))).unzip(),
     };
-    CreateChild { stable: stable.to_owned(), tag_names: Some(names), tag_values: values }
+    CreateChild { stable: stable.to_owned(), tag_names: Some(names), tag_values: values, ttl_days }
 }
 
 /// The types that hold all of these values.

@@ -175,6 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_may_name_the_child_and_is_none_then() {
+        let tags = [("host", "h1"), ("name", "mine")].map(|(name, value)| (name.to_owned(), Cell::Nchar(value.to_owned())));
+        let mut point = Point { measurement: "m".into(), tags: tags.to_vec(), fields: Vec::new(), time: Time::Now };
+        assert_eq!(point.child(Some("name")), "mine");
+        assert_eq!(point.tags, tags[..1]);
+        assert!(point.child(Some("name")).starts_with("t_"), "without that tag as ever");
+    }
+
+    #[test]
     fn columns_get_the_next_power_of_two() {
         let check = |cell: Cell, capacity| assert_eq!(cell.column_type().capacity(), Some(capacity), "{cell:?}");
         check(Cell::Varchar("str".into()), 4);

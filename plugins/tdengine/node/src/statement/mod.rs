@@ -10,8 +10,9 @@ mod value;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tdengine_store::store::TableWrite;
 use tdengine_store::{Outcome, Session, Store};
 use tdengine_wire::block::BlockView;
@@ -35,7 +36,28 @@ pub(crate) struct Statements {
 #[derive(Debug, Default)]
 struct State {
     last_id: u64,
-    open: HashMap<u64, Arc<Mutex<Statement>>>,
+    open: HashMap<u64, Arc<OpenStatement>>,
+}
+
+/// A statement and whether it was closed while somebody waited for it.
+#[derive(Debug)]
+pub(crate) struct OpenStatement {
+    is_closed: AtomicBool,
+    statement: Mutex<Statement>,
+}
+
+impl OpenStatement {
+    /// The statement, for one request at a time.
+    ///
+    /// # Errors
+    /// When it was closed meanwhile.
+    pub fn lock(&self) -> Result<MutexGuard<'_, Statement>, Fail> {
+        let statement = self.statement.lock();
+        match self.is_closed.load(Ordering::Acquire) {
+            true => Err(Fail::protocol("stmt has been freed")),
+            false => Ok(statement),
+        }
+    }
 }
 
 /// One statement.
@@ -80,16 +102,19 @@ impl Statements {
             outcome: None,
         };
         let id = state.last_id;
-        state.open.insert(id, Arc::new(Mutex::new(statement)));
+        let statement = OpenStatement { is_closed: AtomicBool::new(false), statement: Mutex::new(statement) };
+        state.open.insert(id, Arc::new(statement));
         Ok(id)
     }
 
-    pub fn get(&self, id: u64) -> Result<Arc<Mutex<Statement>>, Fail> {
+    pub fn get(&self, id: u64) -> Result<Arc<OpenStatement>, Fail> {
         self.state.lock().open.get(&id).cloned().ok_or_else(|| Fail::protocol("stmt is nil"))
     }
 
     pub fn close(&self, id: u64) {
-        self.state.lock().open.remove(&id);
+        if let Some(statement) = self.state.lock().open.remove(&id) {
+            statement.is_closed.store(true, Ordering::Release);
+        }
     }
 
     pub fn clear(&self) {
@@ -156,5 +181,22 @@ impl Statement {
     /// What `exec` of a query gave, once.
     pub fn take_outcome(&mut self) -> Result<Outcome, Fail> {
         self.outcome.take().ok_or_else(misuse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_statement_says_so_to_who_still_holds_it_and_is_nil_to_others() {
+        let statements = Statements::new(&Limits { statements_per_connection: 1, ..Limits::default() });
+        let id = statements.open().unwrap();
+        let refused = statements.open().unwrap_err();
+        assert!(refused.message.contains("limits.statements-per-connection"), "{refused:?}");
+        let held = statements.get(id).unwrap();
+        statements.close(id);
+        assert_eq!(held.lock().map(drop).unwrap_err(), Fail::protocol("stmt has been freed"));
+        assert_eq!(statements.get(id).map(drop).unwrap_err(), Fail::protocol("stmt is nil"));
     }
 }

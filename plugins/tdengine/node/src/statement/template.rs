@@ -228,7 +228,7 @@ impl Target {
             return Err(wrong_count());
         }
         let tag_names = self.tags.iter().map(|(field, _)| field.name.clone()).collect();
-        Ok(Some(CreateChild { stable: stable.clone(), tag_names: Some(tag_names), tag_values: values }))
+        Ok(Some(CreateChild { stable: stable.clone(), tag_names: Some(tag_names), tag_values: values, ttl_days: 0 }))
     }
 
     /// Rows for `table` out of the values of the question marks among the columns.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tdengine_store::database::TopicKind;
 use tdengine_store::{Store, VgroupId};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
 use tokio::time::Instant;
@@ -136,11 +137,16 @@ impl Consumer {
             return Ok(None);
         };
         let Some(start) = place.position else {
-            return Ok(None);
+            // 3.3.0.1 says nothing (FACTS F44), newer servers do (PROTOCOL 6.4).
+            return if self.store.config().version.has_stmt2() { Err(no_committed_offset()) } else { Ok(None) };
         };
         let topic = self.store.topic(&lane.topic)?;
         let scanned = scan(&self.store, &topic, lane.vgroup, start, self.selection)?;
-        place.touched |= scanned.next != start;
+        if scanned.next != start {
+            place.touched = true;
+            let (group, rows) = (self.membership.group(), scanned.rows as u64);
+            self.store.hand_out(group, &lane.topic, lane.vgroup, scanned.next, rows);
+        }
         place.position = Some(scanned.next);
         let Some(content) = scanned.content else {
             return Ok(None);
@@ -153,6 +159,7 @@ impl Consumer {
             database: topic.database.clone(),
             vgroup: lane.vgroup,
             precision,
+            has_table_names: !matches!(topic.kind, TopicKind::Select { .. }),
             start,
             next: scanned.next,
             content,
@@ -272,6 +279,10 @@ fn store_commit(store: &Store, group: &str, lane: &Lane, offset: i64) -> Result<
 pub(crate) fn look_again(left: Duration) -> Duration {
     const LONGEST: Duration = Duration::from_secs(1);
     left.min(LONGEST)
+}
+
+fn no_committed_offset() -> Fail {
+    Fail::new(0x0A0D, "TQ no committed offset")
 }
 
 fn out_of_range() -> Fail {

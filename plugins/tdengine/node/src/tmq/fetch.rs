@@ -40,7 +40,8 @@ impl Socket {
             return call.json(&TmqFetchReply { message_id, completed: true, ..TmqFetchReply::default() });
         };
         state.cursor.named += 1;
-        let with_table_name = state.consumer.as_ref().is_some_and(|consumer| consumer.options.with_table_name);
+        let is_asked = state.consumer.as_ref().is_some_and(|consumer| consumer.options.with_table_name);
+        let with_table_name = message.has_table_names && is_asked;
         let table_name = if with_table_name { block.table.to_string() } else { String::new() };
         let fields = &block.fields;
         call.json(&TmqFetchReply {

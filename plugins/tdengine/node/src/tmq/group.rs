@@ -232,10 +232,13 @@ impl Groups {
         for member in ready {
             let lanes = dealt.remove(&member.id).unwrap_or_default();
             let mut assigned = member.assigned.lock();
-            if assigned.lanes != lanes || assigned.generation == 0 {
-                assigned.generation += 1;
-                assigned.lanes = lanes;
+            if assigned.lanes == lanes && assigned.generation > 0 {
+                continue;
             }
+            assigned.generation += 1;
+            assigned.lanes = lanes;
+            drop(assigned);
+            self.store.put_consumer(member.row());
         }
     }
 
@@ -297,6 +300,7 @@ impl Member {
             user: self.joining.user.clone(),
             status: if self.stuck { "rebalancing" } else { "ready" }.into(),
             topics: self.joining.topics.clone(),
+            lanes: self.assigned.lock().lanes.iter().map(|lane| (lane.topic.clone(), lane.vgroup)).collect(),
             subscribed_ms: self.since_ms,
         }
     }

@@ -59,6 +59,8 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub content: Option<Content>,
+    /// Rows of the content.
+    pub rows: usize,
     /// Next version to read.
     pub next: i64,
 }
@@ -71,6 +73,8 @@ pub(crate) struct Message {
     pub database: String,
     pub vgroup: VgroupId,
     pub precision: Precision,
+    /// Rows of a topic that selects say no table (PROTOCOL 8).
+    pub has_table_names: bool,
     /// Where the run starts and what comes after it.
     pub start: i64,
     pub next: i64,
@@ -119,16 +123,16 @@ pub(crate) fn scan(
         let entries = store.read_wal(vgroup, next, read_bytes)?;
         read_bytes = (read_bytes * READ_GROWTH).min(selection.read_bytes);
         if entries.is_empty() {
-            return Ok(Scan { content: run.content, next });
+            return Ok(Scan { content: run.content, rows: run.rows, next });
         }
         for entry in entries {
             let version = entry.version;
             if !run.take(entry)? {
-                return Ok(Scan { content: run.content, next: version });
+                return Ok(Scan { content: run.content, rows: run.rows, next: version });
             }
             next = version + 1;
             if run.is_full() {
-                return Ok(Scan { content: run.content, next });
+                return Ok(Scan { content: run.content, rows: run.rows, next });
             }
         }
     }

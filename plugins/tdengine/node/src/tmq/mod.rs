@@ -70,7 +70,7 @@ impl Socket {
             "fetch" => self.fetch(call, request),
             "fetch_block" => self.fetch_block(call, request),
             "fetch_raw" => self.fetch_raw(call, request),
-            "fetch_raw_data" => self.fetch_raw_data(call, request),
+            "fetch_raw_data" if self.shared.version.has_binary_query() => self.fetch_raw_data(call, request),
             "fetch_json_meta" => self.fetch_json_meta(call, request),
             "commit" => self.commit(call, request).await,
             "commit_offset" => self.commit_offset(call, request).await,
@@ -180,7 +180,7 @@ impl Socket {
         }
         let consumer = state.consumer()?;
         if !self.shared.groups.touch(&consumer.membership) {
-            return Err(Fail::new(0x4001, "Consumer mismatch: it did not poll for too long, subscribe again"));
+            return Err(Fail::new(0x4001, "Consumer mismatch"));
         }
         consumer.commit_if_due()?;
         Ok(Some(consumer.takes_seek_pause()))
@@ -320,7 +320,9 @@ impl Protocol for Socket {
             Some(fail) => Err(fail),
             None => self.act(&call, &request).await,
         };
-        if let (Err(fail), "fetch_raw_data") = (&answer, &*request.action) {
+        if let (Err(fail), "fetch_raw_data") = (&answer, &*request.action)
+            && self.shared.version.has_binary_query()
+        {
             let frame = self.raw_data_error(&call, &request, fail);
             return Some(Reply { action: call.action, hands_out: false, frame });
         }

@@ -21,7 +21,11 @@ pub(super) fn encode(message: &Message) -> Result<(u16, Cow<'_, [u8]>), Fail> {
         Content::Meta(meta) => Ok((meta.raw_type, Cow::Borrowed(&meta.body))),
         Content::Metas(metas) => Ok((kind::BATCH, Cow::Owned(batch(metas)))),
         Content::Rows { blocks, created } => {
-            let mut builder = DataBuilder::new(&Offset::Log(message.start), &Offset::Log(message.next));
+            let (start, next) = (Offset::Log(message.start), Offset::Log(message.next));
+            let mut builder = match message.has_table_names {
+                true => DataBuilder::new(&start, &next),
+                false => DataBuilder::without_table_names(&start, &next),
+            };
             for Block { table, fields, block } in blocks {
                 let schema_version = SCHEMA_VERSION;
                 builder.push(&BlockParts { table, fields, schema_version, precision: message.precision, block })?;

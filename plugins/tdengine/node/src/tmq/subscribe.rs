@@ -2,6 +2,7 @@
 //! (PROTOCOL 6.2, FACTS F4, F45).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tdengine_store::ServerVersion;
@@ -48,14 +49,24 @@ pub(crate) enum Subscription {
 const CLIENT_NAME: &str = "client.id";
 const EXCLUDED: &str = "msg.consume.excluded";
 const BATCH_META: &str = "msg.enable.batchmeta";
+const SNAPSHOT: &str = "experimental.snapshot.enable";
+const TABLE_NAME: &str = "msg.with.table.name";
+const RAW_DATA: &str = "msg.consume.rawdata";
+const SESSION_TIMEOUT: &str = "session.timeout.ms";
+const POLL_INTERVAL: &str = "max.poll.interval.ms";
+const POLL_ROWS: &str = "min.poll.rows";
 
-/// Keys that the engine of 3.3.6 knows (PROTOCOL 6.2).
-const KEYS: [&str; 20] = [
-    "group.id", CLIENT_NAME, "enable.auto.commit", "auto.commit.interval.ms", "auto.offset.reset", "msg.with.table.name",
-    "experimental.snapshot.enable", "enable.replay", EXCLUDED, BATCH_META, "session.timeout.ms",
-    "heartbeat.interval.ms", "max.poll.interval.ms", "fetch.max.wait.ms", "min.poll.rows", "msg.consume.rawdata",
-    "enable.wal.marker", "td.connect.ip", "td.connect.port", "td.connect.db",
+/// Keys that the engine of 3.3.6 knows beside `td.connect.*` (PROTOCOL 6.2).
+const KEYS: [&str; 17] = [
+    "group.id", CLIENT_NAME, "enable.auto.commit", "auto.commit.interval.ms", "auto.offset.reset", TABLE_NAME, SNAPSHOT,
+    "enable.replay", EXCLUDED, BATCH_META, SESSION_TIMEOUT, "heartbeat.interval.ms", POLL_INTERVAL, "fetch.max.wait.ms",
+    POLL_ROWS, RAW_DATA, "enable.wal.marker",
 ];
+/// Of those, the switches and the numbers that have no effect here; a bad value is refused all the same.
+const SWITCHES: [&str; 3] = ["enable.replay", RAW_DATA, "enable.wal.marker"];
+const NUMBERS: [&str; 2] = ["heartbeat.interval.ms", "fetch.max.wait.ms"];
+/// What `session.timeout.ms` may be.
+const SESSION_TIMEOUT_MS: RangeInclusive<u64> = 6_000..=1_800_000;
 
 impl Subscription {
     /// Reads the arguments as a server of `version` does.
@@ -85,7 +96,7 @@ fn legacy(subscribe: &Subscribe, version: ServerVersion) -> Result<Subscription,
         group: subscribe.group_id.clone(),
         client: text(&subscribe.client_id).unwrap_or_default(),
         topics: subscribe.topics.clone(),
-        reset: reset(text(&subscribe.offset_reset).as_deref()).ok_or_else(|| Fail::protocol("fail"))?,
+        reset: reset(subscribe.reset().map(Scalar::as_text)).ok_or_else(|| Fail::protocol("fail"))?,
         auto_commit: auto_commit(text(&subscribe.auto_commit), text(&subscribe.auto_commit_interval_ms))
             .ok_or_else(|| Fail::protocol("fail"))?,
         with_table_name: text(&subscribe.with_table_name).as_deref() != Some("false"),
@@ -120,6 +131,11 @@ fn modern(subscribe: &Subscribe) -> Result<Subscription, Fail> {
     if subscribe.topics.is_empty() {
         return Err(Fail::new(0x0118, "Invalid parameters: no topic given"));
     }
+    if number(SESSION_TIMEOUT)?.is_some_and(|timeout| !SESSION_TIMEOUT_MS.contains(&timeout)) {
+        return Err(bad(SESSION_TIMEOUT));
+    }
+    SWITCHES.iter().try_for_each(|key| flag(key, false).map(drop))?;
+    NUMBERS.iter().try_for_each(|key| number(key).map(drop))?;
     let interval = keys.get("auto.commit.interval.ms").cloned();
     let commits = keys.get("enable.auto.commit").cloned();
     let options = Options {
@@ -128,13 +144,13 @@ fn modern(subscribe: &Subscribe) -> Result<Subscription, Fail> {
         topics: subscribe.topics.clone(),
         reset: reset(get("auto.offset.reset")).ok_or_else(|| bad("auto.offset.reset"))?,
         auto_commit: auto_commit(commits, interval).ok_or_else(|| bad("auto.commit.interval.ms"))?,
-        with_table_name: flag("msg.with.table.name", true)?,
+        with_table_name: flag(TABLE_NAME, true)?,
         excluded: flag(EXCLUDED, false)?,
         batch_meta: flag(BATCH_META, false)?,
-        rows_min: number("min.poll.rows")?.map(|rows| rows.max(1) as usize),
-        poll_interval_max: number("max.poll.interval.ms")?.map_or(POLL_INTERVAL_MAX, Duration::from_millis),
+        rows_min: number(POLL_ROWS)?.map(|rows| rows.max(1) as usize),
+        poll_interval_max: number(POLL_INTERVAL)?.map_or(POLL_INTERVAL_MAX, Duration::from_millis),
     };
-    if flag("experimental.snapshot.enable", false)? {
+    if flag(SNAPSHOT, false)? {
         tracing::info!(group = options.group, "snapshots are not kept by this node: the consumer starts with the log");
     }
     Ok(Subscription::Ready(options))
@@ -152,17 +168,17 @@ const AUTO_COMMIT_INTERVAL_MS: u64 = 5_000;
 /// The fields under the names of the engine's keys, overridden by `config`.
 fn keys(subscribe: &Subscribe) -> Result<BTreeMap<String, String>, Fail> {
     let fields = [
-        (CLIENT_NAME, &subscribe.client_id),
-        ("auto.offset.reset", &subscribe.offset_reset),
-        ("enable.auto.commit", &subscribe.auto_commit),
-        ("auto.commit.interval.ms", &subscribe.auto_commit_interval_ms),
-        ("experimental.snapshot.enable", &subscribe.snapshot_enable),
-        ("msg.with.table.name", &subscribe.with_table_name),
-        (BATCH_META, &subscribe.enable_batch_meta),
-        (EXCLUDED, &subscribe.msg_consume_excluded),
-        ("msg.consume.rawdata", &subscribe.msg_consume_rawdata),
-        ("session.timeout.ms", &subscribe.session_timeout_ms),
-        ("max.poll.interval.ms", &subscribe.max_poll_interval_ms),
+        (CLIENT_NAME, subscribe.client_id.as_ref()),
+        ("auto.offset.reset", subscribe.reset()),
+        ("enable.auto.commit", subscribe.auto_commit.as_ref()),
+        ("auto.commit.interval.ms", subscribe.auto_commit_interval_ms.as_ref()),
+        (SNAPSHOT, subscribe.snapshot_enable.as_ref()),
+        (TABLE_NAME, subscribe.with_table_name.as_ref()),
+        (BATCH_META, subscribe.enable_batch_meta.as_ref()),
+        (EXCLUDED, subscribe.msg_consume_excluded.as_ref()),
+        (RAW_DATA, subscribe.msg_consume_rawdata.as_ref()),
+        (SESSION_TIMEOUT, subscribe.session_timeout_ms.as_ref()),
+        (POLL_INTERVAL, subscribe.max_poll_interval_ms.as_ref()),
     ];
     let given = fields.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.as_ref()?.as_text().to_owned())));
     let mut keys: BTreeMap<String, String> = given.collect();
@@ -259,6 +275,10 @@ mod tests {
         check(r#""group_id":"""#, "3.3.0.1", 0xffff, "new consumer return nil");
         check(r#""offset_reset":"bogus""#, "3.3.6.13", 0x118, "auto.offset.reset");
         check(r#""config":{"no.such.key":"1"}"#, "3.3.6.13", 0x118, "unknown configuration key: no.such.key");
+        check(r#""session_timeout_ms":"5999""#, "3.3.6.13", 0x118, "session.timeout.ms");
+        check(r#""config":{"session.timeout.ms":"1800001"}"#, "3.3.6.13", 0x118, "session.timeout.ms");
+        check(r#""config":{"heartbeat.interval.ms":"soon"}"#, "3.3.6.13", 0x118, "heartbeat.interval.ms");
+        check(r#""config":{"enable.replay":"perhaps"}"#, "3.3.6.13", 0x118, "enable.replay");
         check(r#""group_id":"a:b""#, "3.3.6.13", 0x118, "group.id");
         check(r#""topics":[]"#, "3.3.6.13", 0x118, "no topic");
         assert_eq!(read(r#""topics":[]"#, "3.3.0.1").unwrap(), Subscription::Hangs);
@@ -274,6 +294,8 @@ mod tests {
         };
         check(r#""offset_rest":"earliest","auto_commit":false"#, Reset::Earliest, None);
         check(r#""offset_reset":"none","auto_commit":"true","auto_commit_interval_ms":100"#, Reset::None, Some(100));
+        check(r#""offset_rest":"latest","offset_reset":"earliest""#, Reset::Earliest, Some(5_000));
+        check(r#""session_timeout_ms":6000,"config":{"td.connect.user":"x","fetch.max.wait.ms":500}"#, Reset::Latest, Some(5_000));
         check("", Reset::Latest, Some(5_000));
     }
 }

@@ -80,7 +80,9 @@ impl Connection {
             return Err(not_connected());
         }
         let modern = self.shared.version.has_stmt2();
+        let is_binary = self.shared.version.has_binary_query();
         match request {
+            BinaryRequest::Query { .. } | BinaryRequest::FetchBlock if !is_binary => Err(unknown_binary()),
             BinaryRequest::StmtSetTags { block } => self.statement_tags(call, id, block).await,
             BinaryRequest::StmtBind { block } => self.statement_bind(call, id, block).await,
             BinaryRequest::WriteRaw { raw_type, data } => self.write_raw(call, raw_type, data, frame).await,
@@ -137,7 +139,8 @@ impl Protocol for Connection {
 
     async fn binary(self: Arc<Self>, frame: Bytes) -> Option<Reply> {
         let (req_id, id, action) = head(&frame);
-        let call = Call::new(binary_action(action), req_id);
+        let is_known = self.shared.version.has_binary_query() || !matches!(action, 6 | 7);
+        let call = Call::new(if is_known { binary_action(action) } else { UNKNOWN }, req_id);
         let answer = match (self.shared.faults.before(&call.action), BinaryRequest::decode(&frame)) {
             (Some(fail), _) => Err(fail),
             (None, Ok((_, id, request))) => self.act_binary(&call, &frame, id, request).await,
@@ -145,7 +148,7 @@ impl Protocol for Connection {
             (None, Err(error)) => Err(error.into()),
         };
         match answer {
-            Err(fail) if action == 7 => {
+            Err(fail) if action == 7 && self.shared.version.has_binary_query() => {
                 let frame = call.block_error(id, &fail);
                 Some(Reply { action: call.action, hands_out: false, frame })
             }
@@ -159,6 +162,9 @@ impl Protocol for Connection {
         self.statements.clear();
     }
 }
+
+/// How replies name a binary request that is not known.
+const UNKNOWN: &str = "unknown";
 
 /// Bytes before a binary request's own fields.
 const HEAD_BYTES: usize = 24;

@@ -25,7 +25,10 @@ impl Connection {
         }
         let connect: Connect = args(request)?;
         let zone = connect.tz.clone();
-        let session = self.shared.sign_in(connect.user, connect.password, Some(connect.db)).await?;
+        let session = match connect.bearer_token.filter(|token| !token.is_empty()) {
+            Some(token) => self.shared.sign_in_by_token(&token, connect.db).await?,
+            None => self.shared.sign_in(connect.user, connect.password, Some(connect.db)).await?,
+        };
         let session = Session { timezone_offset_s: zone_offset(zone.as_deref())?, ..session };
         *self.session.lock() = Some(session);
         let version = self.shared.version.has_stmt2().then(|| self.shared.version.to_string());

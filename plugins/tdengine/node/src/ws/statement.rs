@@ -1,8 +1,5 @@
 //! The actions of prepared statements, version 1 and version 2, and of schemaless inserts.
 
-use parking_lot::Mutex;
-use std::sync::Arc;
-
 use tdengine_store::{Session, Store};
 use tdengine_wire::envelope::{
     Insert, InsertReply, QueryReply, Request, Stmt2Close, Stmt2Exec, Stmt2Init, Stmt2Prepare, Stmt2PrepareReply,
@@ -13,6 +10,7 @@ use tdengine_wire::envelope::{
 
 use super::Connection;
 use crate::error::Fail;
+use crate::node::Shared;
 use crate::reply::{Answer, Call, args};
 use crate::schemaless;
 use crate::statement::{Statement, Values, misuse};
@@ -24,8 +22,12 @@ impl Connection {
         id: u64,
         work: impl FnOnce(&mut Statement, &Store, &Session) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, Fail> {
-        let (statement, session): (Arc<Mutex<Statement>>, Session) = (self.statements.get(id)?, self.session()?);
-        self.shared.blocking(move |shared| work(&mut statement.lock(), &shared.store, &session)).await
+        let (statement, session) = (self.statements.get(id)?, self.session()?);
+        let work = move |shared: &Shared| {
+            let mut statement = statement.lock()?;
+            work(&mut statement, &shared.store, &session)
+        };
+        self.shared.blocking(work).await
     }
 
     /// Actions of version 1.
@@ -34,12 +36,12 @@ impl Connection {
             "init" => call.json(&StmtReply { stmt_id: self.statements.open()? }),
             "prepare" => {
                 let StmtPrepare { stmt_id, sql } = args(request)?;
-                let is_insert = self.statements.get(stmt_id)?.lock().prepare(&sql)?;
+                let is_insert = self.statements.get(stmt_id)?.lock()?.prepare(&sql)?;
                 call.json(&StmtPrepareReply { stmt_id, is_insert })
             }
             "set_table_name" => {
                 let StmtSetTableName { stmt_id, name } = args(request)?;
-                self.statements.get(stmt_id)?.lock().set_table_name(name)?;
+                self.statements.get(stmt_id)?.lock()?.set_table_name(name)?;
                 call.json(&StmtReply { stmt_id })
             }
             "set_tags" => {
@@ -53,7 +55,7 @@ impl Connection {
             }
             "add_batch" => {
                 let StmtAddBatch { stmt_id } = args(request)?;
-                self.statements.get(stmt_id)?.lock().add_batch()?;
+                self.statements.get(stmt_id)?.lock()?.add_batch()?;
                 call.json(&StmtReply { stmt_id })
             }
             "exec" => {
@@ -112,7 +114,7 @@ impl Connection {
     }
 
     fn statement_result(&self, stmt_id: u64) -> Result<QueryReply, Fail> {
-        let outcome = self.statements.get(stmt_id)?.lock().take_outcome()?;
+        let outcome = self.statements.get(stmt_id)?.lock()?.take_outcome()?;
         self.open(outcome)
     }
 

@@ -55,6 +55,12 @@ impl ServerVersion {
         self >= Self([3, 3, 6, 0])
     }
 
+    /// Whether statements and whole messages may come in their newer binary forms: an adapter of the age of 3.3.0.1, or older,
+    /// knows neither (FACTS F48a). 3.3.0.1 itself stands behind a newer one here.
+    pub fn has_binary_query(self) -> bool {
+        self >= Self::V3_3_0_1
+    }
+
     /// Whether consecutive metas can come as one batch (3.3.2).
     pub fn has_batch_meta(self) -> bool {
         self >= Self([3, 3, 2, 0])

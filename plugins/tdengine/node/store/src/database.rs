@@ -134,6 +134,8 @@ pub struct Consumer {
     pub status: String,
     /// What it subscribed to.
     pub topics: Vec<String>,
+    /// What of it was given to it.
+    pub lanes: Vec<(String, VgroupId)>,
     /// When it subscribed.
     pub subscribed_ms: i64,
 }
@@ -147,6 +149,10 @@ pub struct Subscription {
     pub group: String,
     /// The vgroup.
     pub vgroup: VgroupId,
-    /// The committed offset: the next version to read; absent where members have committed nothing yet.
+    /// The member that reads it.
+    pub consumer: Option<i64>,
+    /// The next version to read: where its last member stood, or what is committed; absent where neither is known.
     pub offset: Option<i64>,
+    /// Rows handed out to members while the store is open.
+    pub rows: u64,
 }

@@ -221,7 +221,7 @@ impl Run<'_> {
                 let catalog = self.inner.catalog.read();
                 let missing = || ServerError::new(code::STABLE_MISSING, "STable not exist");
                 let stable = catalog.stable(database.id, &name.table).ok_or_else(missing)?;
-                let condition = condition.as_ref().map(|_| create.text.to_owned());
+                let condition = condition.map(str::to_owned);
                 let kind = TopicKind::Stable { name: name.table.clone(), suid: stable.suid, condition };
                 Ok((database.name.clone(), kind, None))
             }

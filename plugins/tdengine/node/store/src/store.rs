@@ -37,6 +37,8 @@ pub struct CreateChild {
     pub tag_names: Option<Vec<String>>,
     /// Their values: little-endian bytes of the tag's width, or bytes without prefix; `None` for NULL.
     pub tag_values: Vec<Option<Vec<u8>>>,
+    /// `TTL` in days, 0 for none.
+    pub ttl_days: i32,
 }
 
 /// Rows for one table.
@@ -316,26 +318,37 @@ impl Store {
 
     /// Every group of every topic, by vgroup: those with a committed offset, then those that only have members.
     pub fn subscriptions(&self) -> Vec<Subscription> {
+        let consumers = self.consumers();
+        let handed_out = self.inner.handed_out.lock().clone();
+        let subscription = |topic: &str, group: &str, vgroup: VgroupId, committed: Option<Version>| {
+            let reads = |consumer: &&Consumer| {
+                consumer.group == group && consumer.lanes.iter().any(|(of, lane)| of == topic && *lane == vgroup)
+            };
+            let key = (topic.to_owned(), group.to_owned(), vgroup);
+            let given = handed_out.get(&key);
+            Subscription {
+                vgroup,
+                consumer: consumers.iter().find(reads).map(|consumer| consumer.id),
+                offset: given.map(|given| given.position).or(committed),
+                rows: given.map_or(0, |given| given.rows),
+                topic: key.0,
+                group: key.1,
+            }
+        };
         let of_vgroup = |vgroup: &Arc<crate::vgroup::Vgroup>| {
             let id = vgroup.id;
-            let subscription = |(topic, group, offset): (&str, &str, Version)| Subscription {
-                topic: topic.to_owned(),
-                group: group.to_owned(),
-                vgroup: id,
-                offset: Some(offset),
-            };
-            vgroup.index().offsets().map(subscription).collect::<Vec<_>>()
+            let committed = |(topic, group, offset): (&str, &str, Version)| subscription(topic, group, id, Some(offset));
+            vgroup.index().offsets().map(committed).collect::<Vec<_>>()
         };
         let mut found: Vec<Subscription> = self.inner.all_vgroups().iter().flat_map(of_vgroup).collect();
         let mut known: BTreeSet<(String, String, VgroupId)> =
             found.iter().map(|it| (it.topic.clone(), it.group.clone(), it.vgroup)).collect();
-        for consumer in self.consumers() {
+        for consumer in &consumers {
             for name in &consumer.topics {
                 let Some(database) = self.topic(name).ok().and_then(|topic| self.database(&topic.database).ok()) else { continue };
                 for vgroup in &database.vgroups {
                     if known.insert((name.clone(), consumer.group.clone(), *vgroup)) {
-                        let (topic, group) = (name.clone(), consumer.group.clone());
-                        found.push(Subscription { topic, group, vgroup: *vgroup, offset: None });
+                        found.push(subscription(name, &consumer.group, *vgroup, None));
                     }
                 }
             }
@@ -390,6 +403,14 @@ impl Store {
     /// 0x03E1 for an unknown topic.
     pub fn mark_subscription(&self, topic: &str) -> Result<()> {
         self.inner.mark_subscription(topic)
+    }
+
+    /// Notes what a group was given of a vgroup, for those who list subscriptions.
+    pub fn hand_out(&self, group: &str, topic: &str, vgroup: VgroupId, position: Version, rows: u64) {
+        let mut handed_out = self.inner.handed_out.lock();
+        let given = handed_out.entry((topic.to_owned(), group.to_owned(), vgroup)).or_default();
+        given.position = position;
+        given.rows += rows;
     }
 
     /// Adds or replaces a connected consumer; its topics cannot be dropped meanwhile (0x03EB).

@@ -1,72 +1,14 @@
-//! What the recordings do not show: newer actions, redelivery, exclusion, groups, batches of metas, stmt2, faults, and data
-//! that outlives its node.
+//! Newer actions, redelivery, exclusion, groups, batches of metas, stmt2, schemaless lines, and data that outlives its node.
 
-mod client;
-
-use client::{Client, request};
 use serde_json::{Value as Json, json};
 use tdengine_node::{Config, Node};
-use tempfile::TempDir;
+use tdengine_wire::block::BlockBuilder;
+use tdengine_wire::envelope::BinaryRequest;
+use tdengine_wire::stmt2::{BindColumn, BindRows};
+use tdengine_wire::{ColumnType, DataType};
 
-struct Site {
-    node: Node,
-    _data: TempDir,
-}
-
-impl Site {
-    async fn start() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut config = Config::local(data.path());
-        config.admin = Some("127.0.0.1:0".into());
-        change(&mut config);
-        Self { node: Node::start(config).await.unwrap(), _data: data }
-    }
-
-    async fn connect(&self) -> Client {
-        let mut client = Client::open(&self.node, "/ws").await;
-        client.ok("conn", json!({ "user": "root", "password": "taosdata", "db": "" })).await;
-        client
-    }
-
-    /// A database `d` with a super table, a topic with meta, and a consumer of it.
-    async fn consumer(&self, more: Json) -> (Client, Client) {
-        let mut sql = self.connect().await;
-        for statement in [
-            "create database d vgroups 1",
-            "use d",
-            "create topic t with meta as database d",
-            "create stable st (ts timestamp, v int, s varchar(10)) tags (g int)",
-        ] {
-            sql.sql(statement).await;
-        }
-        let mut consumer = Client::open(&self.node, "/rest/tmq").await;
-        consumer.ok("subscribe", subscription("g", more)).await;
-        (sql, consumer)
-    }
-
-    async fn fault(&self, fault: Json) -> u64 {
-        let admin = self.node.admin_addr().unwrap();
-        let reply = request(admin, "POST", "/faults", "", &fault.to_string()).await.1;
-        serde_json::from_str::<Json>(&reply).unwrap()["id"].as_u64().unwrap()
-    }
-}
-
-fn subscription(group: &str, more: Json) -> Json {
-    let mut args = json!({
-        "user": "root", "password": "taosdata", "db": "", "group_id": group, "client_id": "c", "offset_rest": "earliest",
-        "topics": ["t"], "auto_commit": "false", "with_table_name": "true",
-    });
-    args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    args
-}
-
-fn poll(blocking_time: u64, message_id: u64) -> Json {
-    json!({ "blocking_time": blocking_time, "message_id": message_id })
-}
+use crate::client::{Client, request};
+use crate::site::{Site, poll, subscription};
 
 #[tokio::test]
 async fn newer_actions_are_known() {
@@ -206,6 +148,60 @@ async fn a_statement_of_version_2_makes_its_children() {
     assert_eq!((prepared["fields"].clone(), prepared["fields_count"].clone()), (Json::Null, json!(1)));
 }
 
+/// Binary request 11: rows with the table's name and the tags in each.
+#[tokio::test]
+async fn bind_and_execute_at_once() {
+    let site = Site::start().await;
+    let mut client = site.database(&["create stable st (ts timestamp, v int) tags (g int)"]).await;
+    let id = client.ok("stmt2_init", json!({})).await["stmt_id"].as_u64().unwrap();
+    let sql = "insert into st (tbname, g, ts, v) values (?, ?, ?, ?)";
+    client.ok("stmt2_prepare", json!({ "stmt_id": id, "sql": sql, "get_fields": false })).await;
+    let int = |value: i32| Some(value.to_le_bytes());
+    let ints = |values: [Option<[u8; 4]>; 3]| BindColumn::new(DataType::Int, values.iter().map(|it| it.as_ref().map(|it| &it[..]))).unwrap();
+    let times = [1i64, 2, 3].map(|time| (1_700_000_000_000 + time).to_le_bytes());
+    let names = [&b"a"[..], b"a", b"b"].map(Some);
+    let fields = vec![
+        BindColumn::new(DataType::Varchar, names).unwrap(),
+        ints([int(1), int(1), int(2)]),
+        BindColumn::new(DataType::Timestamp, times.iter().map(|time| Some(&time[..]))).unwrap(),
+        ints([int(7), None, int(9)]),
+    ];
+    let data = BindRows { fields }.encode(2);
+    client.send_binary(BinaryRequest::Stmt2BindExec { data: &data }, id).await;
+    let reply = client.json().await;
+    let found = (reply["code"].clone(), reply["action"].clone(), reply["stmt_id"].clone(), reply["affected"].clone());
+    assert_eq!(found, (json!(0), json!("stmt2_bind_exec"), json!(id), json!(3)), "{reply}");
+    assert_eq!(client.rows("select * from a where g = 1").await, 2);
+    assert_eq!(client.rows("select * from b where v = 9").await, 1);
+}
+
+/// Binary requests 1 and 2 as old clients in Rust send them: no byte behind the block, and no widths of texts.
+#[tokio::test]
+async fn binary_binds_without_a_trailing_byte_and_widths() {
+    let site = Site::start().await;
+    let mut client = site.database(&["create stable st (ts timestamp, s varchar(9)) tags (g varchar(9))"]).await;
+    let id = client.ok("init", json!({})).await["stmt_id"].as_u64().unwrap();
+    let sql = "insert into ? using st tags (?) values (?, ?)";
+    assert_eq!(client.ok("prepare", json!({ "stmt_id": id, "sql": sql })).await["is_insert"], true);
+    client.ok("set_table_name", json!({ "stmt_id": id, "name": "c" })).await;
+    let text = ColumnType { data_type: DataType::Varchar, bytes: 0 };
+    let mut tags = BlockBuilder::new([text]);
+    tags.column(0).push_str("tag").unwrap();
+    client.binary(BinaryRequest::StmtSetTags { block: &tags.encode_bind().unwrap() }, id).await;
+    let mut columns = BlockBuilder::new([ColumnType::of(DataType::Timestamp), text]);
+    for (row, value) in [Some("text"), None].into_iter().enumerate() {
+        columns.column(0).push_i64(1_700_000_000_000 + row as i64).unwrap();
+        match value {
+            Some(value) => columns.column(1).push_str(value).unwrap(),
+            None => columns.column(1).push_null(),
+        }
+    }
+    client.binary(BinaryRequest::StmtBind { block: &columns.encode_bind().unwrap() }, id).await;
+    client.ok("add_batch", json!({ "stmt_id": id })).await;
+    assert_eq!(client.ok("exec", json!({ "stmt_id": id })).await["affected"], 2);
+    assert_eq!(client.rows("select * from c where g = 'tag' and s = 'text'").await, 1);
+}
+
 #[tokio::test]
 async fn schemaless_lines_grow_the_super_table() {
     let site = Site::start().await;
@@ -239,7 +235,7 @@ async fn faults_drop_refuse_and_kill() {
     client.send("query", json!({ "sql": "create table kept.t (ts timestamp, v int)" })).await;
     assert!(client.lost().await);
     assert!(site.node.killed().await.to_string().contains("injected"));
-    let mut config = Config::local(site._data.path());
+    let mut config = Config::local(site.data.path());
     site.node.stop().await;
     config.listen = "127.0.0.1:0".into();
     let node = Node::start(config).await.unwrap();
@@ -267,7 +263,7 @@ async fn rest_and_ping() {
 #[tokio::test]
 async fn two_nodes_do_not_share_a_folder_or_a_port() {
     let site = Site::start().await;
-    let config = Config::local(site._data.path());
+    let config = Config::local(site.data.path());
     assert!(Node::start(config).await.unwrap_err().to_string().contains("data"));
     let other = tempfile::tempdir().unwrap();
     let config = Config { listen: site.node.addr().to_string(), ..Config::local(other.path()) };

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
 use tdengine_node::Node;
 use tdengine_wire::block::{BlockBuilder, VERSION_TMQ};
-use tdengine_wire::envelope::{BinaryReply, BinaryRequest, WriteField};
+use tdengine_wire::envelope::{BinaryReply, BinaryRequest, RawReply, WriteField};
 use tdengine_wire::{ColumnType, DataType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -57,6 +57,62 @@ impl Client {
         reply
     }
 
+    /// Code and text of a statement.
+    pub async fn code(&mut self, sql: &str) -> (u64, String) {
+        let reply = self.ask("query", json!({ "sql": sql })).await;
+        code_of(&reply)
+    }
+
+    /// Sends a request as it stands; its reply is to be read with [`Client::json`].
+    pub async fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// Answers to a binary request, JSON or the block behind it.
+    pub async fn send_binary(&mut self, request: BinaryRequest<'_>, id: u64) {
+        self.req_id += 1;
+        self.socket.send(Message::binary(request.encode(self.req_id, id).unwrap())).await.unwrap();
+    }
+
+    /// Rows of each block of a result, by binary request 7; `None` for the answer that ends it.
+    pub async fn next_block(&mut self, id: u64) -> Option<Vec<u8>> {
+        self.send_binary(BinaryRequest::FetchBlock, id).await;
+        let bytes = self.bytes().await;
+        let Ok(BinaryReply::ResultBlock(reply)) = BinaryReply::decode(&bytes) else { panic!("no block") };
+        assert_eq!((reply.code, reply.req_id, reply.result_id), (0, self.req_id, id), "{}", reply.message);
+        reply.block.map(<[u8]>::to_vec)
+    }
+
+    /// Code and text of the error that binary request 7 is answered with.
+    pub async fn block_error(&mut self, id: u64) -> (u64, String) {
+        self.send_binary(BinaryRequest::FetchBlock, id).await;
+        let bytes = self.bytes().await;
+        let Ok(BinaryReply::ResultBlock(reply)) = BinaryReply::decode(&bytes) else { panic!("no error") };
+        assert!(reply.block.is_none());
+        (reply.code.into(), reply.message.to_owned())
+    }
+
+    /// Body and raw type of a message, as `fetch_raw` gives them.
+    pub async fn raw(&mut self, message_id: &Json) -> (u16, Vec<u8>) {
+        self.send("fetch_raw", json!({ "message_id": message_id })).await;
+        let bytes = self.bytes().await;
+        let reply = RawReply::decode(&bytes).unwrap();
+        (reply.raw_type, reply.data.to_vec())
+    }
+
+    /// What a ping comes back as.
+    pub async fn ping(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.socket.send(Message::Ping(payload.to_vec().into())).await.unwrap();
+        let pong = async {
+            loop {
+                if let Message::Pong(payload) = self.socket.next().await.unwrap().unwrap() {
+                    return payload.to_vec();
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, pong).await.expect("a pong")
+    }
+
     /// The number of rows of a query.
     pub async fn rows(&mut self, sql: &str) -> i64 {
         let id = self.sql(sql).await["id"].clone();
@@ -82,6 +138,22 @@ impl Client {
         let fields = vec![WriteField::new("ts", types[0]), WriteField::new("v", types[1])];
         let request = BinaryRequest::WriteBlockWithFields { rows: rows.len() as i32, table, block: &block, fields };
         self.binary(request, 0).await;
+    }
+
+    /// The same by position (action 4).
+    pub async fn write_block_by_position(&mut self, table: &str, (ts, v): (i64, i64)) {
+        let types = [ColumnType::of(DataType::Timestamp), ColumnType::of(DataType::Int)];
+        let mut builder = BlockBuilder::new(types);
+        builder.column(0).push_i64(ts).unwrap();
+        builder.column(1).push_i64(v).unwrap();
+        let block = builder.encode(VERSION_TMQ).unwrap();
+        self.binary(BinaryRequest::WriteBlock { rows: 1, table, block: &block }, 0).await;
+    }
+
+    /// A raw message (action 3): code and text.
+    pub async fn write_raw(&mut self, raw_type: u16, data: &[u8]) -> (u64, String) {
+        self.send_binary(BinaryRequest::WriteRaw { raw_type, data }, 0).await;
+        code_of(&self.json().await)
     }
 
     /// One table, one tag, two columns (PROTOCOL 4.2).
@@ -115,9 +187,8 @@ impl Client {
         self.binary(BinaryRequest::Stmt2Bind { column: -1, data: &data }, id).await;
     }
 
-    async fn binary(&mut self, request: BinaryRequest<'_>, id: u64) {
-        self.req_id += 1;
-        self.socket.send(Message::binary(request.encode(self.req_id, id).unwrap())).await.unwrap();
+    pub async fn binary(&mut self, request: BinaryRequest<'_>, id: u64) {
+        self.send_binary(request, id).await;
         let reply = self.json().await;
         assert_eq!((reply["code"].clone(), reply["req_id"].as_u64()), (json!(0), Some(self.req_id)), "{reply}");
     }
@@ -139,7 +210,8 @@ impl Client {
         }
     }
 
-    async fn blocks(&mut self, message_id: &Json) -> Vec<(String, i64)> {
+    /// Table and rows of each block of a message.
+    pub async fn blocks(&mut self, message_id: &Json) -> Vec<(String, i64)> {
         let mut blocks = Vec::new();
         loop {
             let block = self.ok("fetch", json!({ "message_id": message_id })).await;
@@ -171,7 +243,15 @@ impl Client {
         self.ok("position", lanes).await["position"][0].as_i64().unwrap()
     }
 
-    async fn json(&mut self) -> Json {
+    pub async fn bytes(&mut self) -> Vec<u8> {
+        let next = tokio::time::timeout(PATIENCE, self.next()).await;
+        match next.expect("a reply within ten seconds").expect("a connection") {
+            Message::Binary(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn json(&mut self) -> Json {
         let next = tokio::time::timeout(PATIENCE, self.next()).await;
         match next.expect("a reply within ten seconds").expect("a connection") {
             Message::Text(text) => serde_json::from_str(&text).unwrap(),
@@ -211,4 +291,9 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, headers: &str, 
     stream.read_to_string(&mut reply).await.unwrap();
     let status = reply.split(' ').nth(1).unwrap().parse().unwrap();
     (status, reply.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
+}
+
+/// Code and text of a reply.
+pub fn code_of(reply: &Json) -> (u64, String) {
+    (reply["code"].as_u64().unwrap(), reply["message"].as_str().unwrap().to_owned())
 }

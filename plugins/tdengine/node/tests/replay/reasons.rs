@@ -4,8 +4,8 @@ use crate::drive::Difference;
 
 /// Recording (the start of its name), a part of the request, a part of what differs, and the reason.
 const REASONS: &[(&str, &str, &str, &str)] = &[
-    ("a1-connect-adapter3301", "", "", "an older adapter than the one that the node stands in for"),
-    ("c1-tmq-adapter3301", "", "", "an older adapter than the one that the node stands in for"),
+    ("a1-connect-adapter3301", "version", "3.3.0.0", "the older adapter stands before an older server here"),
+    ("c1-tmq-adapter3301", "assignment 22", "end", "which entries were consumers' that came and went is not known (FACTS F59)"),
     ("b4-client-queries", "", "", "what catalogs hold depends on what else that server held; ids of results follow"),
     ("c7-meta-special", "", "", "begins in the middle of a conversation: its subscription was not recorded"),
     ("d4-write-metadata", "", "", "begins in the middle of a conversation: its database was not recorded"),

@@ -26,8 +26,11 @@ pub struct Subscribe {
     /// Name of this consumer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<Scalar>,
-    /// Where to begin without a committed offset: `earliest`, `latest` or `none`; spelled `offset_rest` on the wire.
-    #[serde(rename = "offset_rest", alias = "offset_reset", skip_serializing_if = "Option::is_none")]
+    /// Where to begin without a committed offset: `earliest`, `latest` or `none`, as most clients spell it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset_rest: Option<Scalar>,
+    /// The same, spelled right; counts where both are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub offset_reset: Option<Scalar>,
     /// Topics; an empty list hangs (FACTS F45).
     pub topics: Vec<String>,
@@ -72,6 +75,13 @@ pub struct Subscribe {
     pub config: Option<BTreeMap<String, Scalar>>,
 }
 action!(Subscribe, "subscribe", VersionReply);
+
+impl Subscribe {
+    /// Where to begin, by either spelling.
+    pub fn reset(&self) -> Option<&Scalar> {
+        self.offset_reset.as_ref().or(self.offset_rest.as_ref())
+    }
+}
 
 impl std::fmt::Debug for Subscribe {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

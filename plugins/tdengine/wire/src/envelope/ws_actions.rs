@@ -95,12 +95,12 @@ pub struct QueryReply {
     /// 0 ms, 1 us, 2 ns.
     #[serde(default)]
     pub precision: i64,
-    /// Of decimals; 3.3.2.3 and before do not send it.
+    /// Of decimals; `null` for updates, and 3.3.2.3 and before do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields_precisions: Option<Vec<i64>>,
-    /// Of decimals; 3.3.2.3 and before do not send it.
+    pub fields_precisions: Option<Option<Vec<i64>>>,
+    /// Of decimals; `null` for updates, and 3.3.2.3 and before do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields_scales: Option<Vec<i64>>,
+    pub fields_scales: Option<Option<Vec<i64>>>,
 }
 
 impl QueryReply {
@@ -116,15 +116,16 @@ impl QueryReply {
             fields_types: Some(fields.iter().map(|(_, column)| column.data_type.code()).collect()),
             fields_lengths: Some(fields.iter().map(|(_, column)| i64::from(column.query_length())).collect()),
             precision: i64::from(precision.code()),
-            fields_precisions: Some(part(|parts| parts.0)),
-            fields_scales: Some(part(|parts| parts.1)),
+            fields_precisions: Some(Some(part(|parts| parts.0))),
+            fields_scales: Some(Some(part(|parts| parts.1))),
             ..Self::default()
         }
     }
 
     /// For a statement without rows.
     pub fn update(affected_rows: i64) -> Self {
-        Self { is_update: true, affected_rows, ..Self::default() }
+        let (fields_precisions, fields_scales) = (Some(None), Some(None));
+        Self { is_update: true, affected_rows, fields_precisions, fields_scales, ..Self::default() }
     }
 
     /// Names and types of the columns.
@@ -138,8 +139,8 @@ impl QueryReply {
         if names.len() != types.len() || types.len() != lengths.len() {
             return Err(crate::WireError::invalid("query reply", "field arrays of different lengths"));
         }
-        let part = |parts: &Option<Vec<i64>>, index: usize| {
-            parts.as_ref().and_then(|parts| parts.get(index)).map_or(0, |part| *part as u8)
+        let part = |parts: &Option<Option<Vec<i64>>>, index: usize| {
+            parts.as_ref().and_then(Option::as_ref).and_then(|parts| parts.get(index)).map_or(0, |part| *part as u8)
         };
         let column = |index: usize| {
             let precision = part(&self.fields_precisions, index);

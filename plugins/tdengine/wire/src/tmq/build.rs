@@ -25,6 +25,7 @@ pub struct BlockParts<'a> {
 #[derive(Debug, Clone)]
 pub struct DataBuilder {
     out: Vec<u8>,
+    with_table_name: bool,
     count_at: usize,
     count: i32,
     rows: usize,
@@ -33,14 +34,23 @@ pub struct DataBuilder {
 impl DataBuilder {
     /// Writes the head, for blocks with schema and table name.
     pub fn new(request: &Offset, response: &Offset) -> Self {
+        Self::start(request, response, true)
+    }
+
+    /// Writes the head, for blocks with schema alone, as topics that select get them.
+    pub fn without_table_names(request: &Offset, response: &Offset) -> Self {
+        Self::start(request, response, false)
+    }
+
+    fn start(request: &Offset, response: &Offset, with_table_name: bool) -> Self {
         let mut out = vec![super::VERSION];
         out.put_framed(|out| {
             request.encode(out);
             response.encode(out);
         });
         let count_at = out.len();
-        out.put(&[0, 0, 0, 0, 1, 1]);
-        Self { out, count_at, count: 0, rows: 0 }
+        out.put(&[0, 0, 0, 0, u8::from(with_table_name), 1]);
+        Self { out, with_table_name, count_at, count: 0, rows: 0 }
     }
 
     /// Appends a block.
@@ -55,7 +65,7 @@ impl DataBuilder {
         }
         self.put_retrieve(header.rows, parts.precision, parts.block);
         put_schema(&mut self.out, parts.fields, parts.schema_version);
-        self.out.put_cstr(parts.table);
+        self.put_table(parts.table);
         Ok(())
     }
 
@@ -67,8 +77,14 @@ impl DataBuilder {
         let header = self.checked(block)?;
         self.put_retrieve(header.rows, precision, block);
         self.out.put(schema);
-        self.out.put_cstr(table);
+        self.put_table(table);
         Ok(())
+    }
+
+    fn put_table(&mut self, table: &str) {
+        if self.with_table_name {
+            self.out.put_cstr(table);
+        }
     }
 
     fn checked(&self, block: &[u8]) -> Result<BlockHeader> {

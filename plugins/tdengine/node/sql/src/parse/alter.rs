@@ -53,7 +53,7 @@ impl<'a> Parser<'a> {
             if !tag {
                 self.expect_word("column")?;
             }
-            let (from, to) = (self.column_name()?, self.column_name()?);
+            let (from, to) = (self.column_name()?, self.new_column_name()?);
             return Ok(if tag { AlterAction::RenameTag { from, to } } else { AlterAction::RenameColumn { from, to } });
         }
         if self.take_word("set")? {

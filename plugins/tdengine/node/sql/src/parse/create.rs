@@ -1,6 +1,6 @@
 //! CREATE and DROP.
 
-use super::{Parser, Result, TABLE_NAME_MAX};
+use super::{Parser, Result, TABLE_NAME_MAX, no_dot};
 use crate::ast::*;
 use crate::error::SyntaxError;
 use crate::lexer::Token;
@@ -11,6 +11,7 @@ impl<'a> Parser<'a> {
         if self.take_word("database")? {
             let if_not_exists = self.if_not_exists()?;
             let name = self.database_name()?;
+            no_dot("database", &name)?;
             return Ok(Statement::CreateDatabase { name, if_not_exists, options: self.database_options(&CREATE_OPTIONS)? });
         }
         if self.take_word("stable")? {
@@ -82,7 +83,7 @@ impl<'a> Parser<'a> {
 
     fn create_stable(&mut self) -> Result<Statement<'a>> {
         let if_not_exists = self.if_not_exists()?;
-        let name = self.table_name()?;
+        let name = self.new_table_name()?;
         let columns = self.columns()?;
         self.expect_word("tags")?;
         let tags = self.columns()?;
@@ -95,7 +96,7 @@ impl<'a> Parser<'a> {
         let mut tables = Vec::new();
         loop {
             let if_not_exists = self.if_not_exists()?;
-            let name = self.table_name()?;
+            let name = self.new_table_name()?;
             let kind = if self.is_word("using") {
                 CreateKind::Child(self.using()?)
             } else {
@@ -163,7 +164,7 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn column(&mut self) -> Result<Column> {
-        let name = self.column_name()?;
+        let name = self.new_column_name()?;
         let data_type = self.data_type()?;
         let mut column =
             Column { name, data_type, primary_key: false, encode: None, compress: None, level: None, comment: None };
@@ -261,7 +262,7 @@ impl<'a> Parser<'a> {
             TopicSource::Database(self.database_name()?)
         } else if self.take_word("stable")? {
             let name = self.table_name()?;
-            let condition = if self.take_word("where")? { Some(self.expr()?) } else { None };
+            let condition = if self.take_word("where")? { Some(self.condition_text()?) } else { None };
             TopicSource::Stable { name, condition }
         } else if self.is_word("select") {
             if meta != TopicMeta::None {
@@ -273,6 +274,14 @@ impl<'a> Parser<'a> {
         };
         let text = self.text[start..self.at].trim_end();
         Ok(Statement::CreateTopic(CreateTopic { name, if_not_exists, meta, source, text }))
+    }
+}
+
+impl<'a> Parser<'a> {
+    fn condition_text(&mut self) -> Result<&'a str> {
+        let start = self.at;
+        self.expr()?;
+        Ok(self.text[start..self.at].trim_end())
     }
 }
 

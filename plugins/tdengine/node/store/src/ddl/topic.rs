@@ -62,6 +62,8 @@ impl Inner {
     }
 
     fn forget(&self, database: &Database, topic: &str, group: Option<&str>) -> Result<()> {
+        let is_kept = |of: &str, by: &str| of != topic || group.is_some_and(|group| group != by);
+        self.handed_out.lock().retain(|(of, by, _), _| is_kept(of, by));
         let effect = Effect::Forget { topic: topic.to_owned(), group: group.map(str::to_owned) };
         for vgroup in self.vgroups_of(database)? {
             vgroup.write(|_| Ok((Some(Payload::Marker(effect.clone())), ())))?;

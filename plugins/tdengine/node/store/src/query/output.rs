@@ -31,17 +31,23 @@ pub(super) fn of_cells(
 /// Collects rows and cuts them into blocks.
 pub(super) struct Blocks {
     pub builder: BlockBuilder,
+    /// Of the longest row that the columns allow.
+    row_bytes_max: usize,
     done: Vec<Bytes>,
 }
 
 impl Blocks {
     pub fn new(types: &[tdengine_wire::ColumnType]) -> Self {
-        Self { builder: BlockBuilder::new(types.iter().copied()), done: Vec::new() }
+        const OFFSET_BYTES: usize = 4;
+        let bytes_max = |column: &tdengine_wire::ColumnType| column.data_type.width().unwrap_or(column.bytes.max(0) as usize);
+        let row_bytes_max = types.iter().map(|column| bytes_max(column) + OFFSET_BYTES).sum::<usize>().max(1);
+        Self { builder: BlockBuilder::new(types.iter().copied()), row_bytes_max, done: Vec::new() }
     }
 
-    /// Rows that still fit.
+    /// Rows that may be added at once: all of them fit, whatever is in them. One always may.
     pub fn room(&self) -> usize {
-        BLOCK_ROWS_MAX - self.builder.rows()
+        let bytes = BLOCK_BYTES_MAX.saturating_sub(self.builder.encoded_bytes());
+        (bytes / self.row_bytes_max).clamp(1, BLOCK_ROWS_MAX - self.builder.rows())
     }
 
     /// Called when every column has its rows: cuts a block where it is full.

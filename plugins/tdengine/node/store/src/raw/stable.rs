@@ -17,7 +17,8 @@ const INVALID_SCHEMA_VERSION: u16 = 0x03C6;
 
 impl Raw<'_> {
     /// CREATE and ALTER STABLE alike: the uid is the source's plus the hash of the database's name. One that exists with
-    /// another uid is left as it is, with success; one with that uid takes schemas that are one version newer (FACTS F9).
+    /// another uid is left as it is, with success; one with that uid takes schemas that are one version newer, the first one of
+    /// any version (FACTS F9, PROTOCOL 10.4).
     pub(super) fn put_stable(&self, raw: &StableEntry) -> Result<u64> {
         if raw.rollup != 0 {
             return Err(ServerError::invalid_message());
@@ -37,13 +38,18 @@ impl Raw<'_> {
             };
             if old.suid != suid {
                 tracing::info!(stable = %raw.name, "raw super table with another uid is ignored, as a real server does");
-                let refused = ServerError::new(0x03C7, "Stable uid not match");
+                let refused = ServerError::new(0x03C7, "Invalid stable uid");
                 return if self.is_strict() { Err(refused) } else { Ok(None) };
             }
             let steps = (raw.column_version - old.columns.version, raw.tag_version - old.tags.version);
+            // One that was never altered here takes any later schema.
+            let is_first = |old: &Schema, newer: i32| old.version == 1 && newer > 1;
+            let is_taken = matches!(steps, (1, 0) | (0, 1))
+                || is_first(&old.columns, raw.column_version)
+                || is_first(&old.tags, raw.tag_version);
             match steps {
                 (..=0, ..=0) => Ok(None),
-                (1, 0) | (0, 1) => put(&self.database, altered(old, raw), kind::ALTER_STABLE, MARK, None).map(Some),
+                _ if is_taken => put(&self.database, altered(old, raw), kind::ALTER_STABLE, MARK, None).map(Some),
                 _ => Err(ServerError::new(INVALID_SCHEMA_VERSION, "Invalid schema version")),
             }
         })?;

@@ -41,9 +41,19 @@ pub(crate) struct Inner {
     /// When the last super table was made, milliseconds since 1970.
     stable_made_ms: AtomicI64,
     pub consumers: Mutex<BTreeMap<i64, Consumer>>,
+    /// By topic, group and vgroup.
+    pub handed_out: Mutex<BTreeMap<(String, String, VgroupId), HandedOut>>,
     closing: AtomicBool,
     /// Held for as long as the store is open.
     _lock: File,
+}
+
+/// What a group was given of one vgroup while the store is open.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HandedOut {
+    /// Next version to read.
+    pub position: Version,
+    pub rows: u64,
 }
 
 /// Milliseconds since 1970 by the machine's clock.
@@ -74,6 +84,7 @@ impl Inner {
             stable_locks: (0..STABLE_LOCKS).map(|_| Mutex::default()).collect(),
             stable_made_ms: AtomicI64::default(),
             consumers: Mutex::default(),
+            handed_out: Mutex::default(),
             closing: AtomicBool::new(false),
             config,
             _lock: lock,

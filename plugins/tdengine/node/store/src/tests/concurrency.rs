@@ -86,6 +86,7 @@ fn topics_are_counted_and_hold_what_they_read() {
         user: "root".into(),
         status: "ready".into(),
         topics: vec!["one".into()],
+        lanes: Vec::new(),
         subscribed_ms: 0,
     });
     assert_eq!((code("drop topic one"), code("drop consumer group g on one")), (0x03EB, 0x03EC));

@@ -51,6 +51,23 @@ fn statements_leave_the_entries_that_a_real_server_leaves() {
     assert_eq!(super::rows(&store, "d", "nt"), ["1700000000000,1"]);
 }
 
+/// FACTS F15: one that is there already is in the entry, too.
+#[test]
+fn a_creation_of_several_names_those_that_are_there() {
+    use tdengine_wire::meta::{Meta, RawMeta};
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    run(&store, "d", &[
+        "create stable st(ts timestamp, a int) tags(t int)",
+        "create table c1 using st tags(1)",
+        "create table if not exists c1 using st tags(7) c2 using st tags(2)",
+    ]);
+    let EntryKind::Meta { raw_type, body, .. } = entries(&store, "d").pop().unwrap().kind else { panic!("a creation") };
+    let Meta::CreateTables { tables, .. } = RawMeta::decode(raw_type, &body).unwrap().meta else { panic!("a creation") };
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!((names, super::tags(&store, "d", "c1")), (vec!["c1", "c2"], "1".to_owned()));
+}
+
 #[test]
 fn alter_text_comments_and_narrowed_deletes_are_in_the_bodies() {
     let dir = tempfile::tempdir().unwrap();

@@ -174,3 +174,47 @@ fn windows_of_many_rows_add_up() {
     }
     assert_eq!(answer.rows, expected);
 }
+
+/// FACTS F55: what exists and what does not.
+#[test]
+fn functions_that_a_server_has_and_has_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut session = super::run(&store, "q", &[
+        "create table n(ts timestamp, v int, b bool, s varchar(4))",
+        "insert into n values(1700000000000, 3, true, 'ab')",
+    ]);
+    let mut code = |sql: &str| super::code(&store, &mut session, sql);
+    for function in ["count", "sum", "avg", "min", "max", "first", "last", "last_row", "spread", "stddev", "hyperloglog", "mode"] {
+        assert_eq!(code(&format!("select {function}(v) from n")).0, 0, "{function}");
+    }
+    for expression in ["first(s)", "last(b)", "last_row(ts)", "md5(s)", "length(s)", "char_length(s)", "cast(v as bigint)", "v & 1", "v | 1"] {
+        assert_eq!(code(&format!("select {expression} from n")).0, 0, "{expression}");
+    }
+    for function in ["sha1", "sha2", "crc32", "hash", "ascii", "hex", "replace", "mod", "bit_xor", "group_concat", "cluster_id"] {
+        assert_eq!(code(&format!("select {function}(s) from n")), (0x0374, "Func not exists".to_owned()), "{function}");
+    }
+    for function in ["min", "max", "sum"] {
+        for column in ["ts", "b", "s"] {
+            let expect = (0x2802, format!("Invalid parameter data type : {function}"));
+            assert_eq!(code(&format!("select {function}({column}) from n")), expect, "{column}");
+        }
+    }
+    assert_ne!(code("select count(distinct v) from n").0, 0);
+}
+
+/// FACTS F57.
+#[test]
+fn sums_wrap_and_arithmetic_goes_through_doubles() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut session = super::run(&store, "q", &["create table n(ts timestamp, b bigint, u bigint unsigned)"]);
+    let insert = "insert into n values(1700000000000, 9223372036854775807, 18446744073709551615)\
+                  (1700000000001, 9223372036854775807, 18446744073709551615)";
+    store.execute(&mut session, insert).unwrap();
+    let mut first = |expression: &str| ask(&store, &mut session, &format!("select {expression} from n limit 1")).rows.remove(0);
+    assert_eq!(first("sum(b), sum(u)"), format!("-2 | {}", u64::MAX - 1));
+    assert_eq!(first("9007199254740993 % 10"), "2");
+    assert_eq!(first("9007199254740993 & 9007199254740993, 9007199254740992 | 1"), "9007199254740993 | 9007199254740993");
+    assert_eq!(first("cast('abc' as int)"), "0");
+}

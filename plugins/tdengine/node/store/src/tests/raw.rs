@@ -117,6 +117,30 @@ fn raw_blocks_by_position_and_by_name() {
     assert!(replay(&store, "d3-write-block.jsonl", &mut session) > 30);
 }
 
+/// PROTOCOL 3, FACTS F26: the following column gets the unknown one's values, or the write is refused.
+#[test]
+fn an_unknown_name_shifts_what_follows_or_is_refused() {
+    use tdengine_wire::block::{BlockBuilder, VERSION_TMQ};
+    use tdengine_wire::{ColumnType, DataType};
+    let types = [ColumnType::of(DataType::Timestamp), ColumnType::of(DataType::Int), ColumnType::of(DataType::Int)];
+    let mut block = BlockBuilder::new(types);
+    block.column(0).push_i64(1_700_000_000_000).unwrap();
+    block.column(1).push_i64(7).unwrap();
+    block.column(2).push_i64(8).unwrap();
+    let block = block.encode(VERSION_TMQ).unwrap();
+    let field = |(name, column): (&str, ColumnType)| RawField { name: name.into(), data_type: column.data_type.code(), bytes: column.bytes };
+    let fields: Vec<RawField> = ["ts", "zz", "a"].into_iter().zip(types).map(field).collect();
+    for (make, expect) in [(open as fn(&Path) -> Store, Ok(1)), (strict, Err(0x2602))] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, session) = copy_of(dir.path(), make);
+        run(&store, "d", &["create table n(ts timestamp, a int, b int)"]);
+        let written = store.write_raw_block(&session, "n", Some(&fields), &block);
+        assert_eq!(written.map_err(|error| error.code), expect);
+        let shifted: &[&str] = if expect.is_ok() { &["1700000000000,7,NULL"] } else { &[] };
+        assert_eq!(rows(&store, "d", "n"), shifted);
+    }
+}
+
 #[test]
 fn raw_rows_that_bring_their_table() {
     let dir = tempfile::tempdir().unwrap();
@@ -209,6 +233,26 @@ fn raw_alter_works_in_one_direction_only() {
     let end = store.wal_range(vgroup).unwrap().1;
     store.apply_raw(&session, 533, &alter).unwrap();
     assert_eq!(store.wal_range(vgroup).unwrap().1, end);
+}
+
+/// PROTOCOL 10.4: the first change may be of any version, later ones come one by one.
+#[test]
+fn raw_alters_come_one_version_at_a_time_but_for_the_first() {
+    use tdengine_wire::meta::{Meta, RawMeta};
+    let (create, alter) = (message("d1-write-raw.jsonl", 531, 1), message("d1-write-raw.jsonl", 533, 0));
+    let dir = tempfile::tempdir().unwrap();
+    let (store, session) = copy_of(dir.path(), open);
+    store.apply_raw(&session, 531, &create).unwrap();
+    let Meta::AlterStable(stable) = RawMeta::decode(533, &alter).unwrap().meta else { panic!("an alter") };
+    for (columns, tags, expect) in [(4, 1, 0), (6, 1, 0x03C6), (5, 1, 0), (5, 3, 0), (5, 5, 0x03C6), (6, 4, 0x03C6), (5, 4, 0)] {
+        let changed = tdengine_wire::meta::Stable { column_version: columns, tag_version: tags, ..stable.clone() };
+        let (raw_type, body) = RawMeta { vgroup_id: 2, meta: Meta::AlterStable(changed) }.encode().unwrap();
+        let found = store.apply_raw(&session, raw_type, &body).err();
+        let expect = (expect != 0).then(|| crate::ServerError::new(expect, "Invalid schema version"));
+        assert_eq!(found, expect, "columns {columns}, tags {tags}");
+    }
+    let schema = store.describe("d", "st").unwrap();
+    assert_eq!((schema.columns.version, schema.tags.version), (5, 4));
 }
 
 /// FACTS F68 and F17.

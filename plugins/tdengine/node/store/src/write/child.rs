@@ -38,7 +38,7 @@ impl NewChild {
         for (name, value) in names.iter().zip(&request.tag_values) {
             put_tag(&mut tags, &stable.tags, name, value.clone())?;
         }
-        Ok(Self { stable, tag_names: names, tags, ttl_days: 0, comment: None })
+        Ok(Self { stable, tag_names: names, tags, ttl_days: request.ttl_days, comment: None })
     }
 
     /// The table as it will be, with the request that makes it.

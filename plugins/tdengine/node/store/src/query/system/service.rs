@@ -68,16 +68,22 @@ pub(in crate::query) fn topics(store: &Store) -> Memory {
     )
 }
 
+fn consumer_id(id: i64) -> String {
+    format!("{id:#x}")
+}
+
 pub(in crate::query) fn subscriptions(store: &Store) -> Memory {
     let row = |subscription: &Subscription| {
         let end = store.wal_range(subscription.vgroup).map_or(0, |(_, next)| next);
+        // Where a group stands is not told while a member reads (FACTS F38).
+        let standing = subscription.offset.filter(|_| subscription.consumer.is_none());
         vec![
             Cell::text(subscription.topic.as_str()),
             Cell::text(subscription.group.as_str()),
             Cell::Int(i64::from(subscription.vgroup)),
-            Cell::Null,
-            subscription.offset.map_or(Cell::Null, |offset| Cell::text(format!("wal:{offset}/{end}"))),
-            Cell::Int(0),
+            subscription.consumer.map_or(Cell::Null, |consumer| Cell::text(consumer_id(consumer))),
+            standing.map_or(Cell::Null, |offset| Cell::text(format!("wal:{offset}/{end}"))),
+            standing.map_or(Cell::Null, |_| Cell::Int(subscription.rows as i64)),
         ]
     };
     memory(
@@ -92,7 +98,7 @@ pub(in crate::query) fn subscriptions(store: &Store) -> Memory {
 pub(in crate::query) fn consumers(store: &Store) -> Memory {
     let row = |consumer: &Consumer| {
         vec![
-            Cell::text(format!("{:#x}", consumer.id)),
+            Cell::text(consumer_id(consumer.id)),
             Cell::text(consumer.group.as_str()),
             Cell::text(consumer.client.as_str()),
             Cell::text(consumer.status.as_str()),
