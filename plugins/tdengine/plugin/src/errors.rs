@@ -24,8 +24,9 @@ pub enum CodeReaction {
 /// The reaction to a code (PROTOCOL 15, FACTS F32, F58, F69).
 pub fn reaction_to(code: u32) -> CodeReaction {
     match code {
-        // No network, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped.
-        0x000b | 0x0020 | 0x090c | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c | 0xe000..=0xe0ff => {
+        // No network, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped; the server is starting or stopping
+        // (0x0130 seen on a 3.3.0.1 that came back).
+        0x000b | 0x0020 | 0x0130 | 0x0131 | 0x090c | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c | 0xe000..=0xe0ff => {
             CodeReaction::Reconnect
         }
         // Conflicting transactions, a consumer not ready, a group being re-balanced, a consumer closing, a lane on the move between an
@@ -114,6 +115,7 @@ mod tests {
             (0x012c, Reaction::Disconnected),
             (0xe002, Reaction::Disconnected),
             (0x03ea, Reaction::Retry),
+            (0x0130, Reaction::Disconnected),
             (0x03d3, Reaction::Retry),
             (0x0396, Reaction::Retry),
             (0x4010, Reaction::Retry),

@@ -103,11 +103,16 @@ async fn make_topic(sql: &Connection, topic: &str, database: &str, kind: &str) -
             .hint("drop that topic or set another topic-prefix"));
     }
     let create = format!("create topic if not exists {} {kind} as database {}", identifier(topic), identifier(database));
-    match sql.exec(&create).await {
+    topic_made(sql.exec(&create).await.map(drop))
+}
+
+fn topic_made(outcome: Result<(), ClientError>) -> Result<()> {
+    match outcome {
         // Another replica made it in the same moment, or is about to.
         Err(ClientError::Server { code: 0x03e0, .. }) => Ok(()),
-        Err(ClientError::Server { code: 0x03d3 | 0x03d4, message, .. }) => Err(Error::retry(message)),
-        other => Ok(other.map(|_| ())?),
+        // 0x0380: the database, which was there a moment ago, is still being made (by the other direction), or was dropped since.
+        Err(ClientError::Server { code: 0x03d3 | 0x03d4 | 0x0380, message, .. }) => Err(Error::retry(message)),
+        other => Ok(other?),
     }
 }
 
@@ -220,5 +225,20 @@ impl Placing<'_> {
                 "compare and repair the sites; on-hole = \"continue\" goes on behind it; a longer wal_retention_period avoids it",
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_one_is_doing_to_the_topic_or_its_database_is_waited_for() {
+        let refused = |code| topic_made(Err(ClientError::server("create", code, "no"))).map_err(|error| error.reaction);
+        assert_eq!(refused(0x03e0), Ok(()));
+        for code in [0x03d3, 0x03d4, 0x0380, 0x0396] {
+            assert_eq!(refused(code), Err(Reaction::Retry), "{code:#06x}");
+        }
+        assert_eq!(refused(0x4004), Err(Reaction::Fatal));
     }
 }

@@ -10,7 +10,7 @@ use pipeline_sdk::describe::{MARKS_WRITES, TELLS_REPLICATED};
 use pipeline_sdk::{
     Checkpoint, Context, Detached, Lane, Mark, Message, Polled, Reaction, Result, Sink, SinkConfig, Source, SourceConfig,
 };
-use pipeline_tdengine::client::{SocketLimits, Subscription};
+use pipeline_tdengine::client::{ClientError, SocketLimits, Subscription};
 use pipeline_tdengine::transport::{Connection, Consumer};
 use pipeline_tdengine::dsn::Dsn;
 use pipeline_tdengine::sink::TdengineConfig;
@@ -147,9 +147,18 @@ impl Rig {
         text.replace("DB.", &format!("{}.", self.database))
     }
 
+    /// A statement may need what the other site has just made: on a loaded machine that is still on its way.
     pub async fn exec(&self, site: usize, sql: &str) {
-        let sql = self.sql(sql);
-        self.connections[site].exec(&sql).await.unwrap_or_else(|error| panic!("site {site}: {sql}: {error}"));
+        let (sql, deadline) = (self.sql(sql), Instant::now() + SETTLE);
+        loop {
+            match self.connections[site].exec(&sql).await {
+                Ok(_) => return,
+                Err(ClientError::Server { code: 0x2602 | 0x2603 | 0x2662, .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => panic!("site {site}: {sql}: {error}"),
+            }
+        }
     }
 
     /// Starts both directions.
