@@ -159,6 +159,10 @@ impl Reader {
             if self.polled(polled, begun, wait).await? {
                 return Ok(());
             }
+            // Calls that are ready at once, one after the other, are no call that blocks its thread: the monitor sees that here.
+            if self.task.pipeline.source.node.description.blocking {
+                tokio::task::yield_now().await;
+            }
         }
     }
 

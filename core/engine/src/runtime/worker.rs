@@ -100,6 +100,7 @@ impl Worker {
     async fn work(&mut self) -> Result<(), Failure> {
         let Some(mut sink) = self.connect().await? else { return Ok(()) };
         let mut feed = self.feed()?;
+        let is_blocking = self.step().node.description.blocking;
         let mut items = Vec::new();
         loop {
             let queue = self.ends.queue.clone();
@@ -122,6 +123,10 @@ impl Worker {
                     queue.close();
                 }
                 written?;
+                // As of the reader: writes that are done at once are no write that blocks its thread.
+                if is_blocking {
+                    tokio::task::yield_now().await;
+                }
             }
             let next = match early {
                 Some(next) => next?,
