@@ -307,6 +307,45 @@ impl SourceConfig for StreamConfig {
     }
 }
 
+/// A log that grows with every look at it, which takes its thread a while: it never has to wait.
+#[derive(Deserialize, JsonSchema)]
+struct ReelConfig {
+    world: String,
+}
+
+impl SourceConfig for ReelConfig {
+    fn describe() -> ComponentDescription {
+        ComponentDescription::new("reel", Kind::Source, "a world's log without an end").blocking()
+    }
+
+    fn build(self, _: Context) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Reel(Log { world: world(&self.world), prefix: String::new(), at: BTreeMap::new(), frames: false })))
+    }
+}
+
+struct Reel(Log);
+
+#[async_trait]
+impl Source for Reel {
+    async fn connect(&mut self, from: &Checkpoint) -> Result<Connected> {
+        self.0.connect(from).await
+    }
+
+    async fn next(&mut self, wait: Duration) -> Result<Polled> {
+        std::thread::sleep(Duration::from_millis(5));
+        lock(&self.0.world).fill("1", 1);
+        self.0.next(wait).await
+    }
+
+    async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
+        self.0.commit(upto).await
+    }
+
+    async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
+        self.0.progress().await
+    }
+}
+
 /// Drops what is marked; the world's own `loop-mark`.
 #[derive(Deserialize, JsonSchema)]
 struct SieveConfig {}
@@ -538,6 +577,7 @@ fn plugin() -> Plugin {
     Plugin::new("world", "1.0.0", "for these tests")
         .source::<LogConfig>()
         .source::<StreamConfig>()
+        .source::<ReelConfig>()
         .transform::<SieveConfig>()
         .transform::<HoldConfig>()
         .transform::<BlockConfig>()
