@@ -59,8 +59,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
                 exclude_marked: replica && reader == Reader::Main,
                 from_oldest: config.from == StartFrom::Oldest,
                 session_timeout: None,
-                // Where the second consumer stands is asked between its polls: with one message ahead none is under way while that waits.
-                prefetch: if reader == Reader::Main { config.prefetch } else { 1 },
+                prefetch: config.prefetch,
             };
             consumers.push((reader, Consumer::subscribe(&config.dsn, &subscription, limits).await?));
         }

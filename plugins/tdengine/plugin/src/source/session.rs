@@ -41,7 +41,7 @@ pub struct Session {
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
     announced: bool,
-    /// Where the second consumer's lanes stand is to be looked at after its next poll: they are behind, or were not for a while.
+    /// Where the second consumer's lanes stand is to be looked at when it has nothing next: they are behind, or were not for a while.
     is_meta_wanted: bool,
     prefetch: usize,
     commit_interval: Duration,
@@ -136,30 +136,24 @@ impl Session {
         for _ in 0..META_ENTRIES_AT_ONCE {
             let Some(meta) = &mut self.meta else { return Ok(()) };
             if !meta.has_reply() {
-                break;
+                meta.start_poll(poll);
+                return Ok(());
             }
-            if std::mem::take(&mut self.is_meta_wanted) {
-                // It fetches one message ahead only, so none of its polls is under way now.
-                for message in meta.settle().await? {
-                    self.take(Reader::Meta, message).await?;
-                }
-                self.look_at_meta().await?;
-                break;
-            }
-            let Some(message) = meta.poll(poll).await? else { break };
+            let Some(message) = meta.poll(poll).await? else { return self.look_at_meta(poll).await };
             meta.start_poll(poll);
             self.take(Reader::Meta, message).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
-        if let Some(meta) = &mut self.meta {
-            meta.start_poll(poll);
-        }
         Ok(())
     }
 
-    /// Where the server stands with the second consumer between two of its polls, and its lanes.
-    async fn look_at_meta(&mut self) -> Result<()> {
-        let Some(meta) = &self.meta else { return Ok(()) };
+    /// The second consumer has nothing for now: where the server stands with it, and its lanes, once for each time that is asked for.
+    async fn look_at_meta(&mut self, poll: Duration) -> Result<()> {
+        let Some(meta) = &mut self.meta else { return Ok(()) };
+        if !std::mem::take(&mut self.is_meta_wanted) {
+            meta.start_poll(poll);
+            return Ok(());
+        }
         let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
         let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
         let assigned = meta.assignment().await?;
@@ -169,6 +163,7 @@ impl Session {
         for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
             lane.stands_at = at;
         }
+        meta.start_poll(poll);
         Ok(())
     }
 
@@ -223,7 +218,7 @@ impl Session {
     }
 
     /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
-    /// ended; the second's lanes stand where they stood when that was last looked at.
+    /// ended; the second's lanes stand where they stood when it had nothing.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
