@@ -1,6 +1,6 @@
 //! A site as a user sees it: SQL over `/rest/sql`, and a dump of a database that two sites are compared by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -111,24 +111,24 @@ impl Site {
         for row in list(format!("select table_name, tag_name, tag_value from {}", of("ins_tags")))? {
             dump.tags.entry(string(&row[0])).or_default().insert(string(&row[1]), row[2].to_string());
         }
+        // All tables of a super table in one query: one each is what most of the time went to.
+        let mut sources: BTreeSet<String> = BTreeSet::new();
         for row in tables {
             let name = string(&row[0]);
-            // Columns by name: their order at two sites may differ after alters.
-            let definition = dump.schemas.get(row[1].as_str().unwrap_or(&name)).cloned().unwrap_or_default();
-            let columns: Vec<String> = definition
-                .iter()
-                .filter(|line| !line.contains("\"TAG\""))
-                .map(|line| line.split('"').nth(1).unwrap_or_default().to_owned())
-                .map(|column| quote(&column))
-                .collect();
-            let rows = list(format!(
-                "select {} from `{database}`.{} order by {}",
-                columns.join(", "),
-                quote(&name),
-                columns[0]
-            ))?;
-            dump.rows.insert(name, rows.iter().map(|row| Value::from(row.clone()).to_string()).collect());
+            sources.insert(row[1].as_str().unwrap_or(&name).to_owned());
+            dump.rows.insert(name, Vec::new());
         }
+        for source in sources {
+            // Columns by name: their order at two sites may differ after alters.
+            let definition = dump.schemas.get(&source).cloned().unwrap_or_default();
+            let columns = definition.iter().filter(|line| !line.contains("\"TAG\"")).map(|line| line.split('"').nth(1).unwrap_or_default());
+            let columns: Vec<String> = columns.map(quote).collect();
+            for mut row in list(format!("select tbname, {} from `{database}`.{}", columns.join(", "), quote(&source)))? {
+                let values = row.split_off(1);
+                dump.rows.entry(string(&row[0])).or_default().push(Value::from(values).to_string());
+            }
+        }
+        dump.rows.values_mut().for_each(|rows| rows.sort());
         Ok(dump)
     }
 }
@@ -143,7 +143,7 @@ impl Dump {
         let mut lines = Vec::new();
         compare("schema", &self.schemas, &other.schemas, &mut lines);
         compare("tags", &self.tags, &other.tags, &mut lines);
-        let names: std::collections::BTreeSet<_> = self.rows.keys().chain(other.rows.keys()).collect();
+        let names: BTreeSet<_> = self.rows.keys().chain(other.rows.keys()).collect();
         for name in names {
             let (left, right) = (self.rows.get(name), other.rows.get(name));
             let (Some(left), Some(right)) = (left, right) else {
@@ -151,7 +151,7 @@ impl Dump {
                 continue;
             };
             let missing = |of: &[String], from: &[String]| -> Vec<String> {
-                let from: std::collections::BTreeSet<_> = from.iter().collect();
+                let from: BTreeSet<_> = from.iter().collect();
                 of.iter().filter(|row| !from.contains(row)).take(3).cloned().collect()
             };
             if left != right {
@@ -175,7 +175,7 @@ fn compare<V: PartialEq + std::fmt::Debug>(
     right: &BTreeMap<String, V>,
     lines: &mut Vec<String>,
 ) {
-    let names: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
+    let names: BTreeSet<_> = left.keys().chain(right.keys()).collect();
     for name in names {
         if left.get(name) != right.get(name) {
             lines.push(format!("{what} of {name}: A {:?}, B {:?}", left.get(name), right.get(name)));

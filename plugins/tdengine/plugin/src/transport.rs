@@ -113,6 +113,14 @@ impl Consumer {
         either!(self, one => one.poll(wait).await)
     }
 
+    pub fn pause(&mut self) {
+        either!(self, one => one.pause());
+    }
+
+    pub fn is_paused(&self) -> bool {
+        either!(self, one => one.is_paused())
+    }
+
     pub async fn settle(&mut self) -> client::Result<Vec<Message>> {
         either!(self, one => one.settle().await)
     }

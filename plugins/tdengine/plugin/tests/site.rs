@@ -5,57 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline_sdk::context::Place;
-use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::site::Verdict;
-use pipeline_sdk::{Checkpoint, Context, Detached, Payload, Polled, Site, SiteConfig, Source, SourceConfig};
+use pipeline_sdk::{Context, Detached, Payload, Polled, Site, SiteConfig};
 use pipeline_tdengine::client::{SocketLimits, Subscription};
-use pipeline_tdengine::dsn::Dsn;
 use pipeline_tdengine::site::TdengineSiteConfig;
-use pipeline_tdengine::source::TmqConfig;
-use pipeline_tdengine::transport::{Connection, Consumer};
+use pipeline_tdengine::transport::Consumer;
 use serde_json::json;
-use tdengine_node::{Config, Node};
 
-struct Scene {
-    node: Node,
-    _data: tempfile::TempDir,
-    sql: Connection,
-}
+mod scene;
+
+use scene::{Scene, address, dsn};
 
 impl Scene {
-    async fn start(statements: &[&str]) -> Self {
-        Self::start_with(statements, |_| {}).await
-    }
-
-    async fn start_with(statements: &[&str], change: impl FnOnce(&mut Config)) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut config = Config::local(data.path());
-        change(&mut config);
-        let node = Node::start(config).await.unwrap();
-        let sql = Connection::open(&dsn(&node), None, SocketLimits::default()).await.unwrap();
-        for statement in statements {
-            sql.exec(statement).await.unwrap();
-        }
-        Self { node, _data: data, sql }
-    }
-
     fn site(&self) -> Box<dyn Site> {
         let config: TdengineSiteConfig = serde_json::from_value(json!({ "dsn": address(&self.node) })).unwrap();
         config.build(Context::new(Place::default(), Arc::new(Detached::default()))).unwrap()
-    }
-
-    /// A connected source of a pipeline's task.
-    async fn source(&self, pipeline: &str, database: &str) -> Box<dyn Source> {
-        let config: TmqConfig = serde_json::from_value(json!({ "dsn": address(&self.node), "databases": [database] })).unwrap();
-        let place = Place {
-            pipeline: pipeline.into(),
-            task: database.into(),
-            negotiated: [TELLS_REPLICATED.to_owned()].into(),
-            ..Place::default()
-        };
-        let mut source = config.build(Context::new(place, Arc::new(Detached::default()))).unwrap();
-        source.connect(&Checkpoint::default()).await.unwrap();
-        source
     }
 
     async fn list(&self, sql: &str) -> Vec<String> {
@@ -74,14 +38,6 @@ impl Scene {
         let of = format!("information_schema.ins_subscriptions where topic_name = '{topic}'");
         self.list(&format!("select consumer_group from {of}")).await
     }
-}
-
-fn address(node: &Node) -> String {
-    format!("ws://root:taosdata@{}", node.addr())
-}
-
-fn dsn(node: &Node) -> Dsn {
-    Dsn::parse(&address(node)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

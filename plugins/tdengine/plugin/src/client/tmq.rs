@@ -80,6 +80,13 @@ struct Ahead {
     orders: Arc<Orders>,
 }
 
+impl Ahead {
+    /// Whether no poll is under way, and all that came was taken.
+    fn is_over(&self) -> bool {
+        self.messages.is_closed() && self.messages.is_empty()
+    }
+}
+
 /// What the task that polls is told while it does.
 #[derive(Debug)]
 struct Orders {
@@ -133,7 +140,7 @@ impl Consumer {
     /// when a message comes or after `wait`, by about min(`wait`, 1 s) (FACTS F43); one that found nothing is the last.
     pub fn start_poll(&mut self, wait: Duration) {
         let wait_ms = wait.as_millis() as u64;
-        if let Some(ahead) = &self.ahead {
+        if let Some(ahead) = self.ahead.as_ref().filter(|ahead| !ahead.is_over()) {
             ahead.orders.wait_ms.store(wait_ms, Ordering::Relaxed);
             return;
         }
@@ -167,14 +174,26 @@ impl Consumer {
         }
     }
 
+    /// Begins no further poll until [`Consumer::start_poll`] or [`Consumer::poll`] finds it paused. Waits for nothing.
+    pub fn pause(&mut self) {
+        if let Some(ahead) = &self.ahead {
+            ahead.orders.stop.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether no poll is under way and no message waits: the server stands behind the last message that was taken.
+    pub fn is_paused(&self) -> bool {
+        self.ahead.as_ref().is_none_or(Ahead::is_over)
+    }
+
     /// Polls no more, and takes what was fetched ahead: then the server stands behind the last message that was taken.
     ///
     /// # Errors
     /// As [`Consumer::poll`].
     pub async fn settle(&mut self) -> Result<Vec<Message>> {
+        self.pause();
         let mut taken = Vec::new();
         if let Some(mut ahead) = self.ahead.take() {
-            ahead.orders.stop.store(true, Ordering::Release);
             while let Some(polled) = ahead.messages.recv().await {
                 taken.extend(polled?);
             }

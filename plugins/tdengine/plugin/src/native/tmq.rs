@@ -67,9 +67,12 @@ impl NativeConsumer {
         }
     }
 
-    /// Whether a poll is under way or its message waits to be taken.
-    pub fn is_polling(&self) -> bool {
-        self.poll.is_some()
+    /// Nothing: a poll is only begun when that is asked for.
+    pub fn pause(&mut self) {}
+
+    /// Whether no poll is under way and no message waits to be taken.
+    pub fn is_paused(&self) -> bool {
+        self.poll.is_none()
     }
 
     /// Whether the poll under way is over.
@@ -98,7 +101,7 @@ impl NativeConsumer {
     /// # Errors
     /// As [`NativeConsumer::poll`].
     pub async fn settle(&mut self) -> Result<Vec<Message>> {
-        if !self.is_polling() {
+        if self.is_paused() {
             return Ok(Vec::new());
         }
         Ok(self.poll(Duration::ZERO).await?.into_iter().collect())

@@ -26,13 +26,27 @@ pub use template::Template;
 pub(crate) use shared::Shared;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use pipeline_sdk::describe::MARKS_WRITES;
 use pipeline_sdk::{Connected, Context, Error, Message, Payload, Reaction, Result, Sink, async_trait};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::transport::Connection;
 use crate::metadata;
 use target::Target;
+
+/// How long a write waits for another lane to bring what it needs. Then it is the engine that tries again, later each time.
+const NEWS_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Changes come in groups: how long what follows the first is given before the write is tried again.
+const NEWS_TOGETHER: Duration = Duration::from_millis(10);
+/// Codes of errors that say that the log has not told of a table, column or tag yet.
+const MISSING_TABLE: &str = "tdengine.missing-table";
+const NOT_ANNOUNCED: &str = "tdengine.not-announced";
+
+fn is_to_be_announced(error: &Error) -> bool {
+    error.reaction == Reaction::Retry && matches!(&*error.code, MISSING_TABLE | NOT_ANNOUNCED)
+}
 
 /// A sink of one lane.
 pub struct TdengineSink {
@@ -60,21 +74,29 @@ impl TdengineSink {
         self.context.negotiated(MARKS_WRITES)
     }
 
-    async fn write_message(&mut self, message: &Message) -> Result<()> {
-        let namespace = match &message.payload {
-            Payload::Frame(frame) if frame.rows == 0 => return Ok(()),
-            Payload::Frame(frame) => frame.namespace.to_string(),
-            Payload::Change(change) => change.namespace.to_string(),
-            Payload::Rows(rows) => rows.runs.first().map_or_else(String::new, |run| run.namespace.to_string()),
-        };
-        let marks = self.marks();
-        let link = self.link.as_mut().ok_or_else(|| Error::disconnected("the sink is not connected"))?;
-        if !self.targets.contains_key(&namespace) {
-            let database = self.config.target_database(&namespace)?.to_owned();
-            let target = Target::new(&self.config, &self.context, &link.connection, &namespace, database, marks);
-            self.targets.insert(namespace.clone(), target);
+    /// Waits until another lane brings a change: it may be the one that a message waits for.
+    async fn has_news(&mut self, message: &Message, until: Instant) -> bool {
+        let Some(target) = self.targets.get_mut(namespace_of(message)) else { return false };
+        if !matches!(timeout_at(until, target.news.changed()).await, Ok(Ok(()))) {
+            return false;
         }
-        let target = self.targets.get_mut(&namespace).expect("it was just inserted");
+        sleep(NEWS_TOGETHER).await;
+        true
+    }
+
+    async fn write_message(&mut self, message: &Message) -> Result<()> {
+        if matches!(&message.payload, Payload::Frame(frame) if frame.rows == 0) {
+            return Ok(());
+        }
+        let (namespace, marks) = (namespace_of(message), self.marks());
+        let link = self.link.as_mut().ok_or_else(|| Error::disconnected("the sink is not connected"))?;
+        if !self.targets.contains_key(namespace) {
+            let database = self.config.target_database(namespace)?.to_owned();
+            let target = Target::new(&self.config, &self.context, &link.connection, namespace, database, marks);
+            self.targets.insert(namespace.to_owned(), target);
+        }
+        let target = self.targets.get_mut(namespace).expect("it was just inserted");
+        target.news.mark_unchanged();
         link.select(target, message).await?;
         let connection = &link.connection;
         match &message.payload {
@@ -88,6 +110,15 @@ impl TdengineSink {
             Payload::Rows(rows) => rows::write_rows(target, connection, &message.header, rows).await,
             Payload::Change(change) => changes::apply(target, connection, &message.header, change).await,
         }
+    }
+}
+
+/// The database at the source.
+fn namespace_of(message: &Message) -> &str {
+    match &message.payload {
+        Payload::Frame(frame) => &frame.namespace,
+        Payload::Change(change) => &change.namespace,
+        Payload::Rows(rows) => rows.runs.first().map_or("", |run| &run.namespace),
     }
 }
 
@@ -119,13 +150,16 @@ impl Sink for TdengineSink {
     }
 
     async fn write(&mut self, message: &Message) -> Result<()> {
-        let written = self.write_message(message).await;
-        if let Err(error) = &written
-            && error.reaction == Reaction::Disconnected
-        {
-            self.link = None;
+        let until = Instant::now() + NEWS_WAIT_MAX;
+        loop {
+            let written = self.write_message(message).await;
+            match &written {
+                Err(error) if error.reaction == Reaction::Disconnected => self.link = None,
+                Err(error) if is_to_be_announced(error) && self.has_news(message, until).await => continue,
+                _ => {}
+            }
+            return written;
         }
-        written
     }
 
     /// A write that was answered is in the server's log: there is nothing to wait for. Parked changes are tried again.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::decide::{Fit, fit_of};
 use super::target::Target;
-use super::{MissingTable, parked, replay, shared, statement};
+use super::{MISSING_TABLE, MissingTable, NOT_ANNOUNCED, parked, replay, shared, statement};
 use crate::client::ClientError;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -305,11 +305,11 @@ fn missing(target: &mut Target, header: &Header, block: &Block<'_>) -> Result<()
     let waits = !target.marks || target.missing_table == MissingTable::Wait;
     if waits && !is_overdue(target) {
         let message = format!("table {table} is missing; its creation may still come");
-        return Err(Error::retry(message).code("tdengine.missing-table"));
+        return Err(Error::retry(message).code(MISSING_TABLE));
     }
     if !target.marks {
         let message = format!("table {table} is missing");
-        return Err(Error::rejected(message).code("tdengine.missing-table").hint("create it, then retry"));
+        return Err(Error::rejected(message).code(MISSING_TABLE).hint("create it, then retry"));
     }
     let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
     target.left_out(block.rows, "table is missing", detail);
@@ -336,7 +336,7 @@ fn wait(
     if !target.never_announced.contains(&key) {
         if !is_overdue(target) {
             let message = format!("rows of {place} have {what}, which the log has not announced yet");
-            return Err(Error::retry(message).code("tdengine.not-announced").hint("it is waited for, up to `announce-timeout`"));
+            return Err(Error::retry(message).code(NOT_ANNOUNCED).hint("it is waited for, up to `announce-timeout`"));
         }
         let message = format!("{what} of {place} was never announced; {otherwise}");
         let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });

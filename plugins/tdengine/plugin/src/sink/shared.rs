@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use pipeline_sdk::{Context, Result};
+use tokio::sync::watch;
 
 use crate::transport::Connection;
 use crate::metadata::{self, Definition};
@@ -25,6 +26,8 @@ pub struct Shared {
     pub definitions: tokio::sync::RwLock<()>,
     /// Counts changes of definitions at either end: what was concluded from them is stale.
     generation: AtomicU64,
+    /// Tells lanes that wait for the log to announce something that some lane brought a change.
+    news: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -95,6 +98,12 @@ impl Shared {
     /// Something is known of the source's or the target's definitions that was not.
     pub fn advance(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+        self.news.send_replace(());
+    }
+
+    /// Sees every change that a lane brings from now on.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// The table, `None` where the target has none of this name.
@@ -198,6 +207,8 @@ impl Shared {
         if name == group {
             cache.group_changed(name);
         }
+        drop(cache);
+        self.news.send_replace(());
     }
 
     pub fn table_dropped(&self, name: &str) {

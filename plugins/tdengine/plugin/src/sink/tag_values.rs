@@ -11,6 +11,7 @@ use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::DataType;
 use tokio::time::Instant;
 
+use super::NOT_ANNOUNCED;
 use super::origin::{OriginStable, TagNow};
 use super::target::Target;
 use crate::client::ClientError;
@@ -81,7 +82,7 @@ fn keep(target: &mut Target, kept: &Kept) -> Result<()> {
     let is_full = state.get(&key)?.is_none() && state.keys(&prefix(target))?.len() >= KEPT_MAX;
     if is_full && target.waits_since.get_or_insert_with(Instant::now).elapsed() <= target.announce_timeout {
         let message = format!("{KEPT_MAX} values wait for tags that the log of the source has not told of yet");
-        return Err(Error::retry(message).code("tdengine.not-announced").hint("it is waited for, up to `announce-timeout`"));
+        return Err(Error::retry(message).code(NOT_ANNOUNCED).hint("it is waited for, up to `announce-timeout`"));
     }
     // A JSON tag has no id to be told by.
     if is_full || kept.id == 0 {

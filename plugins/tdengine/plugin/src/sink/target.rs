@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pipeline_sdk::{Context, Error, Header, Message, Payload, Result};
 use tdengine_wire::escape::{identifier, qualified};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::decide::Fit;
@@ -32,6 +33,8 @@ pub struct Target {
     pub marks: bool,
     pub missing_table: MissingTable,
     pub shared: Arc<Shared>,
+    /// Changes that any lane brought since the last write began.
+    pub news: watch::Receiver<()>,
     pub origins: Origins,
     /// How blocks of a schema fit a definition; emptied when either may have changed.
     pub fits: HashMap<FitKey, (Arc<Definition>, Arc<Fit>)>,
@@ -66,12 +69,14 @@ impl Target {
         database: String,
         marks: bool,
     ) -> Self {
+        let shared = Shared::of(context, connection.place(), &database);
         Self {
             context: context.clone(),
             precision: None,
             marks,
             missing_table: config.missing_table,
-            shared: Shared::of(context, connection.place(), &database),
+            news: shared.news(),
+            shared,
             origins: Origins::new(context, namespace),
             fits: HashMap::new(),
             fits_generation: 0,

@@ -41,7 +41,7 @@ pub struct Session {
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
     announced: bool,
-    /// Where the second consumer's lanes stand is to be looked at when it has nothing next: they are behind, or were not for a while.
+    /// Where the second consumer's lanes stand is to be looked at: they are behind, or were not for a while.
     is_meta_wanted: bool,
     prefetch: usize,
     commit_interval: Duration,
@@ -134,24 +134,33 @@ impl Session {
     /// Takes what the second consumer brought. Its long polls are never waited for.
     async fn read_meta(&mut self, poll: Duration) -> Result<()> {
         for _ in 0..META_ENTRIES_AT_ONCE {
+            self.look_at_meta().await?;
             let Some(meta) = &mut self.meta else { return Ok(()) };
             if !meta.has_reply() {
-                meta.start_poll(poll);
+                self.poll_meta(poll);
                 return Ok(());
             }
-            let Some(message) = meta.poll(poll).await? else { return self.look_at_meta(poll).await };
-            meta.start_poll(poll);
+            let Some(message) = meta.poll(poll).await? else { continue };
+            self.poll_meta(poll);
             self.take(Reader::Meta, message).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
         Ok(())
     }
 
-    /// The second consumer has nothing for now: where the server stands with it, and its lanes, once for each time that is asked for.
-    async fn look_at_meta(&mut self, poll: Duration) -> Result<()> {
-        let Some(meta) = &mut self.meta else { return Ok(()) };
-        if !std::mem::take(&mut self.is_meta_wanted) {
+    /// Begins the second consumer's next poll, unless it pauses because somebody wants to know where it stands.
+    fn poll_meta(&mut self, poll: Duration) {
+        if let Some(meta) = self.meta.as_mut().filter(|_| !self.is_meta_wanted) {
             meta.start_poll(poll);
+        }
+    }
+
+    /// Where the server stands with the second consumer's lanes, once for each time that is asked for: the consumer pauses, and is asked
+    /// when what it had fetched is taken.
+    async fn look_at_meta(&mut self) -> Result<()> {
+        let Some(meta) = self.meta.as_mut().filter(|_| self.is_meta_wanted) else { return Ok(()) };
+        meta.pause();
+        if !meta.is_paused() {
             return Ok(());
         }
         let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
@@ -163,7 +172,7 @@ impl Session {
         for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
             lane.stands_at = at;
         }
-        meta.start_poll(poll);
+        self.is_meta_wanted = false;
         Ok(())
     }
 
@@ -218,7 +227,7 @@ impl Session {
     }
 
     /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
-    /// ended; the second's lanes stand where they stood when it had nothing.
+    /// ended; the second's lanes stand where they stood when that was last looked at, or behind what came since.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
@@ -227,7 +236,7 @@ impl Session {
         let vgroups: Vec<i32> = self.lanes.values().filter(of(Reader::Main)).map(|lane| lane.vgroup).collect();
         let answered = self.main.position(&vgroups).await?;
         let main = vgroups.into_iter().zip(answered).map(|(vgroup, at)| (Reader::Main, vgroup, at));
-        let meta = self.lanes.values().filter(of(Reader::Meta)).map(|lane| (Reader::Meta, lane.vgroup, lane.stands_at));
+        let meta = self.lanes.values().filter(of(Reader::Meta)).map(|lane| (Reader::Meta, lane.vgroup, lane.stands_at.max(lane.next)));
         Ok(main.chain(meta).collect())
     }
 

@@ -5,7 +5,7 @@ use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::tmq::create_requests;
 
 use super::super::origin::{OriginStable, TagNow};
-use super::super::{parked, shared, statement, tag_values};
+use super::super::{NOT_ANNOUNCED, parked, shared, statement, tag_values};
 use super::{Applying, stable};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -62,7 +62,7 @@ async fn create_by_sql(applying: &mut Applying<'_>, table: &CreateTable, sql: &s
         // The definition is an older one: the user here changed it just now.
         (Err(error), TableOf::Stable { stable, .. }) if error.code().is_some_and(tag_values::is_tag_missing) => {
             target.shared.reload(applying.connection, &target.database, stable).await?;
-            Err(Error::retry(error.to_string()).code("tdengine.not-announced"))
+            Err(Error::retry(error.to_string()).code(NOT_ANNOUNCED))
         }
         (Err(error), _) => Err(error.into()),
     }

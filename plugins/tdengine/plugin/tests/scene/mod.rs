@@ -1,0 +1,59 @@
+//! An embedded node with what a test of it needs.
+
+use std::sync::Arc;
+
+use pipeline_sdk::context::Place;
+use pipeline_sdk::describe::TELLS_REPLICATED;
+use pipeline_sdk::{Checkpoint, Context, Detached, Source, SourceConfig};
+use pipeline_tdengine::client::SocketLimits;
+use pipeline_tdengine::dsn::Dsn;
+use pipeline_tdengine::source::TmqConfig;
+use pipeline_tdengine::transport::Connection;
+use serde_json::json;
+use tdengine_node::{Config, Node};
+
+pub struct Scene {
+    pub node: Node,
+    _data: tempfile::TempDir,
+    pub sql: Connection,
+}
+
+impl Scene {
+    pub async fn start(statements: &[&str]) -> Self {
+        Self::start_with(statements, |_| {}).await
+    }
+
+    pub async fn start_with(statements: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut config = Config::local(data.path());
+        change(&mut config);
+        let node = Node::start(config).await.unwrap();
+        let sql = Connection::open(&dsn(&node), None, SocketLimits::default()).await.unwrap();
+        for statement in statements {
+            sql.exec(statement).await.unwrap();
+        }
+        Self { node, _data: data, sql }
+    }
+
+    /// A connected source of a pipeline's task.
+    pub async fn source(&self, pipeline: &str, database: &str) -> Box<dyn Source> {
+        let config: TmqConfig = serde_json::from_value(json!({ "dsn": address(&self.node), "databases": [database] })).unwrap();
+        let place = Place {
+            pipeline: pipeline.into(),
+            task: database.into(),
+            negotiated: [TELLS_REPLICATED.to_owned()].into(),
+            ..Place::default()
+        };
+        let mut source = config.build(Context::new(place, Arc::new(Detached::default()))).unwrap();
+        source.connect(&Checkpoint::default()).await.unwrap();
+        source
+    }
+}
+
+pub fn address(node: &Node) -> String {
+    format!("ws://root:taosdata@{}", node.addr())
+}
+
+pub fn dsn(node: &Node) -> Dsn {
+    Dsn::parse(&address(node)).unwrap()
+}
