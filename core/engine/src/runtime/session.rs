@@ -10,7 +10,7 @@ use std::time::Duration;
 use pipeline_sdk::{Checkpoint, Lane, Message, Position, SOURCE_REPLACED, Source};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep_until};
 
 use super::call::{Failure, call};
 use super::keeper::{Keeper, KeeperEnds, NOTICES_MAX, Notice, Settled};
@@ -22,6 +22,9 @@ use super::tenure::{self, Tenure};
 use super::transform::Chain;
 use super::worker::{Item, Worker, WorkerEnds};
 use crate::metrics::TaskState;
+
+/// Barriers come no closer together, whatever `checkpoint-interval` says.
+const BARRIER_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// Why a session ended.
 pub(super) enum End {
@@ -68,6 +71,8 @@ pub(super) struct Session<'t> {
     /// Workers of revoked lanes that may still be in a call.
     retired: BTreeMap<WorkerKey, JoinHandle<()>>,
     barrier: u64,
+    /// When barriers are due for what was read since the last ones.
+    barriers_at: Option<Instant>,
     events: Arc<Queue<Event>>,
     commands: mpsc::Sender<Command>,
     notices: mpsc::Sender<Notice>,
@@ -198,6 +203,7 @@ impl<'t> Session<'t> {
             workers: BTreeMap::new(),
             retired: BTreeMap::new(),
             barrier: 0,
+            barriers_at: None,
             events,
             commands,
             notices,
@@ -224,8 +230,6 @@ impl<'t> Session<'t> {
 
     async fn work(&mut self, control: &mut mpsc::Receiver<Control>) -> End {
         let stop = self.tenure.halt.clone();
-        let mut ticks = tokio::time::interval(self.task.pipeline.settings.checkpoint_interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
         loop {
             let events = self.events.clone();
@@ -239,7 +243,7 @@ impl<'t> Session<'t> {
                     let _ = self.commands.send(Command::Pause).await;
                     Ok(None)
                 }
-                _ = ticks.tick() => self.tick().await.map(|()| None),
+                () = sleep_until(self.barriers_at.unwrap_or_else(Instant::now)), if self.barriers_at.is_some() => self.tick().await.map(|()| None),
                 Some(Control::CatchUp(done)) = control.recv() => {
                     self.catching_up.push(done);
                     let _ = self.commands.send(Command::CatchUp).await;
@@ -298,6 +302,8 @@ impl<'t> Session<'t> {
     }
 
     async fn message(&mut self, message: Message) -> Result<(), Failure> {
+        let interval = self.task.pipeline.settings.checkpoint_interval.max(BARRIER_INTERVAL_MIN);
+        self.barriers_at.get_or_insert_with(|| Instant::now() + interval);
         let (lane, position, ends) =
             (message.header.lane.clone(), message.header.position.clone(), message.header.ends_position);
         self.task.show(&self.task.pipeline.source.node.name, &message);
@@ -415,6 +421,7 @@ impl<'t> Session<'t> {
 
     /// Puts a barrier into every lane that moved, now or as soon as its position is whole.
     async fn tick(&mut self) -> Result<(), Failure> {
+        self.barriers_at = None;
         let mut whole = Vec::new();
         for (lane, state) in self.lanes.iter_mut().filter(|(_, state)| state.is_dirty || !state.is_whole) {
             if state.is_whole {

@@ -1,6 +1,8 @@
 //! Changes that the target refuses because something of a user's is in the way: a topic that selects the column, say
 //! (0x03C4, 0x03ED; FACTS F69). They are kept, shown, and tried again; rows go on by name meanwhile.
 
+use std::sync::atomic::Ordering;
+
 use pipeline_sdk::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -40,6 +42,7 @@ pub async fn park(
     let key = format!("{KEY}{}/{name}/{:016x}", target.database, xxhash_rust::xxh3::xxh3_64(statement.as_bytes()));
     let parked = Parked { name: name.into(), statement: statement.into(), code };
     state.put(&key, &serde_json::to_vec(&parked).expect("plain JSON"))?;
+    target.shared.has_parked.store(true, Ordering::Release);
     let topics = metadata::topics_of_users(connection, &target.database).await?;
     let text = format!(
         "`{}`.`{name}` cannot be changed while a topic here uses it ({message}): {}; it is tried again",
@@ -53,12 +56,15 @@ pub async fn park(
 
 /// Tries what is parked again, at most once an interval.
 pub async fn retry(target: &mut Target, connection: &Connection) -> Result<()> {
-    if target.last_parked_try.elapsed() < target.parked_interval {
+    let is_due = target.last_parked_try.elapsed() >= target.parked_interval;
+    if !(is_due && target.shared.has_parked.swap(false, Ordering::AcqRel)) {
         return Ok(());
     }
     target.last_parked_try = Instant::now();
     let state = target.context.shared_state();
-    for key in state.keys(&format!("{KEY}{}/", target.database))? {
+    let keys = state.keys(&format!("{KEY}{}/", target.database))?;
+    target.shared.has_parked.fetch_or(!keys.is_empty(), Ordering::AcqRel);
+    for key in keys {
         let Some(bytes) = state.get(&key)? else { continue };
         let parked: Parked = serde_json::from_slice(&bytes)
             .map_err(|error| Error::fatal(format!("stored state `{key}` is not readable: {error}")))?;

@@ -4,7 +4,7 @@
 //! compared with an older definition; and what one lane learns of the target or changes there, the others see.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -18,7 +18,6 @@ use crate::metadata::{self, Definition};
 static ALL: Mutex<Vec<(String, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 /// Definitions of one target database.
-#[derive(Default)]
 pub struct Shared {
     cache: RwLock<Cache>,
     /// Held to write by a change of a super table, to read from the look at a definition to the raw write that rests on it:
@@ -28,6 +27,20 @@ pub struct Shared {
     generation: AtomicU64,
     /// Tells lanes that wait for the log to announce something that some lane brought a change.
     news: watch::Sender<()>,
+    /// Whether changes are parked, as far as is known: those of an earlier run may be.
+    pub has_parked: AtomicBool,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            cache: RwLock::default(),
+            definitions: tokio::sync::RwLock::default(),
+            generation: AtomicU64::default(),
+            news: watch::Sender::default(),
+            has_parked: AtomicBool::new(true),
+        }
+    }
 }
 
 #[derive(Default)]
