@@ -2,6 +2,8 @@
 //!
 //! TLS 1.2 and 1.3 with `ring` as cryptography, named here, so that no program and no other plugin has to install one.
 
+use std::error::Error as Cause;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
@@ -100,6 +102,43 @@ fn connecting(ca_file: Option<&Path>, own: Option<(&PathBuf, &PathBuf)>) -> Resu
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
     let config = builder.with_client_auth_cert(certificates(certificate)?, private).map_err(|error| unusable(certificate, &error))?;
     Ok(Arc::new(config))
+}
+
+/// What a person can do about a connection that failed for the sake of a certificate, as an error's hint; `None` where it failed for
+/// another reason. `error` and what it was caused by are looked through.
+pub fn advice(error: &(dyn Cause + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return of_rustls(error);
+        }
+        // The source of an `io::Error` is what lies behind the error that it carries.
+        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = carried.map(|it| it as &(dyn Cause + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+fn of_rustls(error: &rustls::Error) -> Option<&'static str> {
+    use AlertDescription as Alert;
+    use CertificateError as Why;
+    Some(match error {
+        rustls::Error::InvalidCertificate(Why::NotValidForName | Why::NotValidForNameContext { .. }) => "connect by a name that the server's certificate is for",
+        rustls::Error::InvalidCertificate(Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. }) => {
+            "renew the server's certificate, unless the clock of this machine is wrong"
+        }
+        rustls::Error::InvalidCertificate(_) => "name the file of the authority that signed the server's certificate with `ca`",
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        ) => "the server wants a certificate of its client: name one that it trusts with `tls.certificate` and `tls.key`",
+        _ => return None,
+    })
 }
 
 /// What a listener shows to its clients: a certificate, those that signed it after it, and its key.
@@ -194,4 +233,26 @@ fn unusable(file: &Path, why: &dyn std::fmt::Display) -> Error {
 
 fn broken(error: &rustls::Error) -> Error {
     Error::fatal(format!("TLS cannot be set up: {error}")).code("tls.set-up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_certificate_is_the_cause_of_has_an_advice() {
+        let check = |error: &(dyn Cause + 'static), expected: &str| {
+            let found = advice(error).unwrap_or_default();
+            assert!(found.contains(expected) && found.is_empty() == expected.is_empty(), "{error}: {found}");
+        };
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        check(&unknown(), "with `ca`");
+        check(&io::Error::other(unknown()), "with `ca`");
+        check(&io::Error::other(io::Error::other(unknown())), "with `ca`");
+        check(&rustls::Error::InvalidCertificate(CertificateError::Expired), "clock");
+        check(&rustls::Error::InvalidCertificate(CertificateError::NotValidForName), "name");
+        check(&io::Error::other(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "`tls.certificate`");
+        check(&rustls::Error::AlertReceived(AlertDescription::ProtocolVersion), "");
+        check(&io::Error::from(io::ErrorKind::ConnectionRefused), "");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pipeline_formats::Patterns;
-use pipeline_sdk::{Error, Result};
+use pipeline_sdk::{Error, Result, tls};
 use rumqttc::v5;
 use rumqttc::v5::mqttbytes::v5 as packets;
 use rumqttc::{AsyncClient, TlsConfiguration, Transport};
@@ -332,7 +332,9 @@ fn from_v5(error: &v5::ConnectionError) -> Error {
             let error = lost(format!("the broker ended the connection: {reason_code:?}"));
             error.hint("a session that is taken over is used twice: give each running pipeline a `client-id` of its own")
         }
-        other => lost(other.to_string()),
+        // Which tells of no cause of its own.
+        v5::ConnectionError::MqttState(StateError::Deserialization(cause)) => failed(error, cause),
+        other => failed(other, other),
     }
 }
 
@@ -345,7 +347,14 @@ fn from_v3(error: &rumqttc::ConnectionError) -> Error {
             Error::fatal(format!("the broker refuses the connection: {code:?}")).code("mqtt.refused")
         }
         ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(size))) => too_large(*size, 0),
-        other => lost(other.to_string()),
+        other => failed(other, other),
+    }
+}
+
+fn failed(error: &dyn std::error::Error, cause: &(dyn std::error::Error + 'static)) -> Error {
+    match tls::advice(cause) {
+        Some(advice) => lost(error.to_string()).code("mqtt.tls").hint(advice),
+        None => lost(error.to_string()),
     }
 }
 

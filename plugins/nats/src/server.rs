@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
-use pipeline_sdk::tls::Tls;
+use nkeys::{KeyPair, KeyPairType};
+use pipeline_sdk::tls::{self, Tls};
 use pipeline_sdk::{Error, Result};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
@@ -49,6 +50,10 @@ impl Login {
         }
         if self.username.is_some() != self.password.is_some() {
             problems.push(Error::fatal("`username` and `password` go together").path("login.username"));
+        }
+        let is_seed = |text: &SecretString| KeyPair::from_seed(text.expose_secret()).is_ok_and(|key| key.key_pair_type() == KeyPairType::User);
+        if self.nkey.as_ref().is_some_and(|text| !is_seed(text)) {
+            problems.push(Error::fatal("this is no seed of a user's NKey").path("login.nkey").hint("it begins with `SU`, as `nk -gen user` writes it"));
         }
         problems
     }
@@ -101,7 +106,7 @@ impl Server<'_> {
             Login { token: Some(token), .. } => options.token(secret(token)),
             Login { nkey: Some(seed), .. } => options.nkey(secret(seed)),
             Login { credentials: Some(file), .. } => options.credentials_file(file).await.map_err(|error| {
-                Error::fatal(format!("{}: {error}", file.display())).code("nats.credentials").path("login.credentials")
+                Error::fatal(format!("{}: {error}", file.display())).code("nats.credentials").path("login.credentials").hint("a file is wanted as `nsc generate creds` writes it: a JWT and a seed")
             })?,
             _ => options,
         };
@@ -109,7 +114,10 @@ impl Server<'_> {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                 Error::fatal(format!("the server refuses the login: {error}")).code("nats.login").hint("check `login`, and what the user may do")
             }
-            _ => lost(error),
+            _ => match tls::advice(&error) {
+                Some(advice) => lost(error).code("nats.tls").hint(advice),
+                None => lost(error),
+            },
         })
     }
 }
@@ -142,7 +150,9 @@ mod tests {
         check("secret", none.clone(), none.clone(), "url: an address begins");
         check("nats://", none.clone(), none.clone(), "url: it ");
         check("nats://h", serde_json::json!({ "username": "u" }), none.clone(), "login.username: ");
-        check("nats://h", serde_json::json!({ "token": "secret", "nkey": "secret" }), none.clone(), "login: ");
+        check("nats://h", serde_json::json!({ "token": "secret", "username": "u", "password": "secret" }), none.clone(), "login: ");
+        check("nats://h", serde_json::json!({ "nkey": "secret" }), none.clone(), "login.nkey: ");
+        check("nats://h", serde_json::json!({ "nkey": KeyPair::new_user().seed().unwrap() }), none.clone(), "");
         check("tls://h", none, serde_json::json!({ "key": "x" }), "tls.certificate: ");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use pipeline_sdk::{Error, Reaction};
+use pipeline_sdk::{Error, Reaction, tls};
 use tokio_postgres::error::{DbError, SqlState};
 
 /// By the start of the code, the longest that fits first (PostgreSQL, appendix A). What is not listed needs a person.
@@ -55,7 +55,11 @@ pub fn from_postgres(error: &tokio_postgres::Error) -> Error {
         // Not the server's: the socket, TLS, or an answer that never came. A wrong password of the configuration is the server's.
         None => {
             let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
-            Error::disconnected(format!("{error}{}", if error.to_string().contains(&cause) { "" } else { &cause })).code("postgres.connection")
+            let lost = Error::disconnected(format!("{error}{}", if error.to_string().contains(&cause) { "" } else { &cause }));
+            match tls::advice(error) {
+                Some(advice) => lost.code("postgres.tls").hint(advice),
+                None => lost.code("postgres.connection"),
+            }
         }
     }
 }

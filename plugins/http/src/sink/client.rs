@@ -1,5 +1,6 @@
 //! One connection to a server that is kept, and made anew where the server has closed it.
 
+use std::error::Error as Cause;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use pipeline_sdk::tls::rustls::pki_types::ServerName;
 use pipeline_sdk::tls::rustls::ClientConfig;
-use pipeline_sdk::{Error, Result};
+use pipeline_sdk::{Error, Result, tls};
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -86,16 +87,16 @@ impl Client {
 
     async fn open(&self) -> Result<SendRequest<Full<Bytes>>> {
         let Target { host, port, .. } = &self.target;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| self.lost(&error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| self.lost(&error.to_string()))?;
+        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| self.failed(&error))?;
+        stream.set_nodelay(true).map_err(|error| self.failed(&error))?;
         let Some(config) = &self.tls else { return self.shake(stream).await };
         let name = ServerName::try_from(host.clone()).map_err(|_| Error::fatal("the host's name cannot be in a certificate").path("url"))?;
-        let stream = TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| self.lost(&error.to_string()))?;
+        let stream = TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| self.failed(&error))?;
         self.shake(stream).await
     }
 
     async fn shake(&self, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Full<Bytes>>> {
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error.to_string()))?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| self.failed(&error))?;
         // It ends with the sender; what went wrong is told to whoever waits for an answer.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
@@ -127,12 +128,21 @@ impl Client {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 self.connection = None;
-                Err(self.lost(&error.to_string()))
+                Err(self.failed(&error))
             }
             Err(_) => {
                 self.connection = None;
                 Err(self.lost(&format!("no answer within {}", pipeline_sdk::units::format_duration(self.timeout))))
             }
+        }
+    }
+
+    fn failed(&self, error: &(dyn Cause + 'static)) -> Error {
+        let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+        let lost = self.lost(&format!("{error}{cause}"));
+        match tls::advice(error) {
+            Some(advice) => lost.code("http.tls").hint(advice),
+            None => lost,
         }
     }
 

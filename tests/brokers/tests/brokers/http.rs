@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pipeline_tests::{Process, Scene, free_port};
 
-use crate::rig::{check_plugin, ci_checks, ends_well, example, ids, stop, wait_for, wait_for_ids, wait_for_port};
+use crate::rig::{certificates, check_plugin, ci_checks, ends_well, example, ids, program, stop, wait_for, wait_for_ids, wait_for_port};
 
 /// Status and text; `None` where there was no answer.
 fn request(method: &str, url: &str, token: Option<&str>, body: &str) -> Option<(u16, String)> {
@@ -217,6 +218,112 @@ fn http_a_server_that_vanishes_is_waited_for() {
     ends_well(&mut run);
     let rows: usize = scene.read("bodies").lines().map(|line| serde_json::from_str::<Vec<serde_json::Value>>(line).unwrap().len()).sum();
     assert_eq!(rows, 200);
+}
+
+/// curl's exit code and the status that it was answered.
+fn curl(scene: &Scene, url: &str, ca: &str, login: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(program("curl", &[], "install curl"));
+    command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"]).arg(scene.path(ca)).args(["-u", login, "-d", "{\"id\":0}", url]);
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn http_a_source_with_tls() {
+    let mut scene = Scene::new();
+    for name in ["site", "other"] {
+        certificates(&scene, name);
+    }
+    let port = free_port().unwrap();
+    let file = format!(
+        "[pipeline.p]\ncheckpoint-interval = \"100ms\"\nsink = {{ type = \"files\", path = \"out/rows.ndjson\" }}\n\
+         [pipeline.p.source]\ntype = \"http\"\nlisten = \"127.0.0.1:{port}\"\nusername = \"u\"\npassword = \"${{PASSWORD}}\"\n\
+         tls = {{ certificate = \"site.crt\", key = \"site.key\" }}\n"
+    );
+    scene.write("p.toml", &file);
+    scene.environment.push(("PASSWORD", "top secret".into()));
+    let mut run = scene.start(&["run", "p.toml"], "run.log");
+    wait_for_port(port, &mut run);
+    let url = format!("https://127.0.0.1:{port}/");
+    assert_eq!(curl(&scene, &url, "site-ca.pem", "u:top secret"), (Some(0), "200".into()));
+    assert_eq!(curl(&scene, &url, "site-ca.pem", "u:wrong one"), (Some(0), "401".into()));
+    // 60: the certificate is not trusted; 52: an answer without TLS there is none.
+    assert_eq!(curl(&scene, &url, "other-ca.pem", "u:top secret").0, Some(60));
+    assert_ne!(curl(&scene, &url.replace("https", "http"), "site-ca.pem", "u:top secret").0, Some(0));
+    // A renewed certificate is taken as it is, without a restart.
+    for name in ["crt", "key"] {
+        std::fs::copy(scene.path(&format!("other.{name}")), scene.path(&format!("site.{name}"))).unwrap();
+    }
+    assert_eq!(curl(&scene, &url, "other-ca.pem", "u:top secret"), (Some(0), "200".into()));
+    stop(run);
+    assert_eq!(ids(&scene.path("out")), [(0, 2)].into());
+    let log = scene.read("run.log");
+    assert!(!log.contains("top secret") && !log.contains("wrong one"), "{log}");
+    // What cannot be used says which file.
+    for (from, to, said) in [("site.key", "nowhere.key", "nowhere.key cannot be used for TLS"), ("\"site.crt", "\"p.toml", "p.toml cannot be used for TLS")] {
+        scene.write("wrong.toml", file.replace(from, to));
+        scene.pipeline(&["run", "wrong.toml", "--state", "wrong.state"]).expect(1, &[said, "hint: "]);
+    }
+}
+
+/// A server that lets in whose certificate its authority has signed and who shows the token; it appends bodies to a file.
+const TLS_SERVER: &str = r#"
+import http.server, ssl, sys
+port, folder = int(sys.argv[1]), sys.argv[2]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        is_known = self.headers["Authorization"] == "Bearer top secret"
+        if is_known:
+            with open(folder + "/bodies", "ab") as file:
+                file.write(body)
+        self.send_response(200 if is_known else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder + "/site-ca.pem")
+context.load_cert_chain(folder + "/site.crt", folder + "/site.key")
+context.verify_mode = ssl.CERT_REQUIRED
+server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
+"#;
+
+#[test]
+fn http_a_sink_with_tls() {
+    let mut scene = Scene::new();
+    for name in ["site", "other"] {
+        certificates(&scene, name);
+    }
+    let port = free_port().unwrap();
+    let mut command = Command::new(program("python3", &[], "install python3"));
+    command.args(["-c", TLS_SERVER, &port.to_string()]).arg(scene.path(""));
+    let mut server = Process::spawn(command, &scene.path("server.log")).unwrap();
+    wait_for_port(port, &mut server);
+    scene.write("rows.ndjson", "{\"id\":1}\n{\"id\":2}\n");
+    let file = format!(
+        "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\nsource = {{ type = \"files\", path = \"rows.ndjson\" }}\n\
+         [pipeline.p.sink]\ntype = \"http\"\nurl = \"https://127.0.0.1:{port}/in\"\ntoken = \"${{TOKEN}}\"\n\
+         tls = {{ ca = \"site-ca.pem\", certificate = \"site.crt\", key = \"site.key\" }}\n"
+    );
+    scene.environment.extend([("TOKEN", "top secret".into()), ("WRONG", "wrong one".into())]);
+    let own = ", certificate = \"site.crt\", key = \"site.key\"";
+    for (name, from, to, said) in [
+        ("authority", "site-ca", "other-ca", ["http.tls", "with `ca`"]),
+        ("nobody", own, "", ["http.tls", "`tls.certificate`"]),
+        ("stranger", "site.crt\", key = \"site", "other.crt\", key = \"other", ["http.tls", "`tls.certificate`"]),
+        ("file", "site-ca", "nowhere", ["nowhere.pem cannot be used for TLS", "hint: "]),
+        ("token", "${TOKEN}", "${WRONG}", ["the server answers 401", "hint: "]),
+    ] {
+        scene.write(&format!("{name}.toml"), file.replace(from, to));
+        let outcome = scene.pipeline(&["run", &format!("{name}.toml")]);
+        outcome.expect(1, &said);
+        assert!(!outcome.stderr.contains("top secret") && !outcome.stderr.contains("wrong one"), "{name}: {}", outcome.stderr);
+    }
+    assert!(!scene.path("bodies").exists());
+    scene.write("p.toml", &file);
+    scene.pipeline(&["run", "p.toml"]).expect(0, &[]);
+    assert_eq!(scene.read("bodies"), "{\"id\":1}\n{\"id\":2}\n");
 }
 
 #[test]

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use pipeline_tests::{Process, Scene, free_port};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::rig::{LIMIT, check_plugin, ci_checks, example, ids, program, rows_in, stop, wait_for, wait_for_ids, wait_for_port};
+use crate::rig::{LIMIT, certificates, check_plugin, ci_checks, example, ids, program, rows_in, stop, wait_for, wait_for_ids, wait_for_port};
 
 const INSTALL: &str = "install mosquitto and mosquitto-clients";
 
@@ -114,30 +113,19 @@ fn mqtt_nothing_is_lost_whatever_is_killed() {
     assert!(before.iter().all(|(id, count)| after[id] == *count), "messages came again after a graceful stop");
 }
 
-/// `ca.pem`, and `site.crt` with `site.key` for 127.0.0.1.
-fn certificates(scene: &Scene) {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // OpenSSL takes a certificate for self-signed that is called as its authority is.
-    authority.distinguished_name.push(DnType::CommonName, "authority");
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    scene.write("ca.pem", &authority.pem());
-    scene.write("site.crt", &certificate.pem());
-    scene.write("site.key", &key.serialize_pem());
-}
-
 #[test]
 fn mqtt_with_tls_a_login_and_the_older_protocol() {
     let mut scene = Scene::new();
-    certificates(&scene);
+    for name in ["site", "other"] {
+        certificates(&scene, name);
+    }
     let passwords = scene.path("passwords");
     let made = Command::new(program("mosquitto_passwd", &[], INSTALL)).args(["-b", "-c"]).arg(&passwords).args(["meter", "top secret"]).status();
     assert!(made.unwrap().success());
     let more = format!(
-        "allow_anonymous false\npassword_file {}\ncertfile {}\nkeyfile {}",
+        "allow_anonymous false\nrequire_certificate true\npassword_file {}\ncafile {}\ncertfile {}\nkeyfile {}",
         passwords.display(),
+        scene.path("site-ca.pem").display(),
         scene.path("site.crt").display(),
         scene.path("site.key").display()
     );
@@ -148,7 +136,8 @@ fn mqtt_with_tls_a_login_and_the_older_protocol() {
              dead-letter = {{ type = \"files\", name = \"bad\", path = \"bad/rows.ndjson\" }}\n\
              sink = {{ type = \"files\", path = \"out/rows.ndjson\" }}\n\
              [pipeline.p.source]\ntype = \"mqtt\"\nurl = \"mqtts://127.0.0.1:{}\"\nprotocol = \"3.1.1\"\nusername = \"meter\"\npassword = \"{password}\"\n\
-             topics = [\"site/{{location}}/{{device}}\"]\ntopic-column = \"topic\"\ntls = {{ ca = \"ca.pem\" }}\n",
+             topics = [\"site/{{location}}/{{device}}\"]\ntopic-column = \"topic\"\n\
+             tls = {{ ca = \"site-ca.pem\", certificate = \"site.crt\", key = \"site.key\" }}\n",
             broker.port
         )
     };
@@ -157,13 +146,29 @@ fn mqtt_with_tls_a_login_and_the_older_protocol() {
     let outcome = scene.pipeline(&["run", "wrong.toml"]);
     outcome.expect(1, &["the broker refuses the login"]);
     assert!(!outcome.stderr.contains("wrong one"), "{}", outcome.stderr);
+    // An authority that did not sign the broker's certificate; no certificate of one's own; one that the broker does not know.
+    let both = ["3.1.1", "5"];
+    for (from, to, advice) in [
+        ("site-ca.pem", "other-ca.pem", "with `ca`"),
+        (", certificate = \"site.crt\", key = \"site.key\"", "", "`tls.certificate`"),
+        ("site.crt\", key = \"site", "other.crt\", key = \"other", "`tls.certificate`"),
+    ] {
+        for protocol in both {
+            let text = file("${MQTT_PASSWORD}").replace(from, to).replace("3.1.1", protocol).replace("[pipeline.p]\n", "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\n");
+            scene.write("untrusted.toml", text);
+            let outcome = scene.pipeline(&["run", "untrusted.toml"]);
+            outcome.expect(1, &["mqtt.tls", advice]);
+            assert!(!outcome.stderr.contains("wrong one"), "{}", outcome.stderr);
+        }
+    }
 
     scene.environment[0].1 = "top secret".into();
     scene.write("p.toml", &file("${MQTT_PASSWORD}"));
     let run = scene.start(&["run", "p.toml"], "run.log");
     broker.wait_for_subscriptions(1, &run);
-    let (ca, login) = (scene.path("ca.pem").display().to_string(), ["-u", "meter", "-P", "top secret", "--cafile"]);
-    let publish = |topic: &str, lines: &str| broker.publish(&[&login[..], &[&ca, "-t", topic]].concat(), lines);
+    let [ca, certificate, key] = ["site-ca.pem", "site.crt", "site.key"].map(|name| scene.path(name).display().to_string());
+    let login = ["-u", "meter", "-P", "top secret", "--cafile", &ca, "--cert", &certificate, "--key", &key];
+    let publish = |topic: &str, lines: &str| broker.publish(&[&login[..], &["-t", topic]].concat(), lines);
     publish("site/hall/d1", "{\"id\":0,\"value\":1}\nno json\n{\"id\":1,\"value\":\"high\"}\n{\"id\":2,\"value\":2.5}\n");
     publish("site/roof/d2", "{\"id\":1,\"value\":3}\n");
     wait_for_ids(&scene.path("out"), 3, &run);

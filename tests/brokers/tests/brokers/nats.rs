@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use nkeys::KeyPair;
 use pipeline_tests::{Process, Scene, free_port};
 use serde_json::{Value as Json, json};
 
-use crate::rig::{LIMIT, check_plugin, ci_checks, ends_well, ids, program, rows_in, stop, wait_for, wait_for_ids, wait_for_port};
+use crate::rig::{LIMIT, certificates, check_plugin, ci_checks, ends_well, ids, program, rows_in, stop, wait_for, wait_for_ids, wait_for_port};
 
 const INSTALL: &str = "go install github.com/nats-io/nats-server/v2@v2.15.2";
 
@@ -45,11 +48,18 @@ impl Server {
     }
 
     fn client(&self) -> Client {
+        self.client_as(|_| json!({ "user": "u", "pass": "p", "auth_token": "top secret" }))
+    }
+
+    /// With the login that is made for what the server says first.
+    fn client_as(&self, login: impl Fn(&Json) -> Json) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let mut client = Client { reader: BufReader::new(stream.try_clone().unwrap()), stream };
-        client.line();
-        client.send("CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"p\"}\r\nSUB _INBOX.test 1\r\n");
+        let info = client.line();
+        let mut login = login(&serde_json::from_str(info.trim_start_matches("INFO ")).unwrap());
+        login["verbose"] = false.into();
+        client.send(&format!("CONNECT {login}\r\nSUB _INBOX.test 1\r\n"));
         client
     }
 }
@@ -195,6 +205,146 @@ fn nats_a_sink_writes_each_row_once_within_the_window() {
     assert_eq!(client.messages("OUT"), 20_001);
     scene.write("none.toml", &file.replace("out.{device}", "nowhere"));
     scene.pipeline(&["run", "none.toml", "--state", "none.state"]).expect(1, &["no stream takes the subject `nowhere`"]);
+}
+
+/// A pipeline of three rows to `out.x` of a server, which gives up soon.
+fn three_rows(url: &str, more: &str) -> String {
+    format!(
+        "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\nsource = {{ type = \"generate\", rows = 3 }}\n\
+         [pipeline.p.sink]\ntype = \"nats\"\nurl = \"{url}\"\nsubject = \"out.x\"\n{more}\n"
+    )
+}
+
+/// Runs what [`three_rows`] makes; no variable's value may be printed.
+#[track_caller]
+fn attempt(scene: &Scene, url: &str, more: &str, exit: i32, said: &[&str]) {
+    scene.write("attempt.toml", three_rows(url, more));
+    let state = scene.path(".attempt.state");
+    if state.exists() {
+        std::fs::remove_dir_all(state).unwrap();
+    }
+    let outcome = scene.pipeline(&["run", "attempt.toml"]);
+    outcome.expect(exit, said);
+    for (name, value) in &scene.environment {
+        assert!(!outcome.stderr.contains(value) && !outcome.stdout.contains(value), "{name} is printed: {}", outcome.stderr);
+    }
+}
+
+const MUTUAL: &str = "tls = { ca = \"site-ca.pem\", certificate = \"site.crt\", key = \"site.key\" }";
+
+#[test]
+fn nats_with_tls_and_a_user_or_an_nkey() {
+    let mut scene = Scene::new();
+    for name in ["site", "other"] {
+        certificates(&scene, name);
+    }
+    let [user, stranger] = [KeyPair::new_user(), KeyPair::new_user()];
+    let file = |name: &str| scene.path(name).display().to_string();
+    // The client of these tests speaks without TLS.
+    let config = format!(
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}\nallow_non_tls: true\n\
+         authorization {{ users = [{{ user: u, password: p }}, {{ nkey: {} }}] }}\n",
+        file("site.crt"),
+        file("site.key"),
+        file("site-ca.pem"),
+        user.public_key()
+    );
+    scene.write("nats.conf", config);
+    let server = Server::start(&scene, &["-c", &file("nats.conf")]);
+    let mut client = server.client();
+    client.make_stream("OUT", "out.>");
+    let url = server.url().replace("nats://", "tls://");
+    scene.environment.extend([("WRONG", "wrong one".into()), ("SEED", user.seed().unwrap()), ("STRANGER", stranger.seed().unwrap())]);
+    let password = "login = { username = \"u\", password = \"p\" }\n";
+    let seed = "login = { nkey = \"${SEED}\" }\n";
+    attempt(&scene, &url, &format!("{password}{MUTUAL}"), 0, &[]);
+    attempt(&scene, &url, &format!("{seed}{MUTUAL}"), 0, &[]);
+    // With keys of TLS a connection is encrypted whatever the address says.
+    attempt(&scene, &server.url(), &format!("{seed}{MUTUAL}"), 0, &[]);
+    assert_eq!(client.messages("OUT"), 9);
+    let refused = ["the server refuses the login", "check `login`"];
+    attempt(&scene, &url, &format!("login = {{ username = \"u\", password = \"${{WRONG}}\" }}\n{MUTUAL}"), 1, &refused);
+    attempt(&scene, &url, &format!("login = {{ nkey = \"${{STRANGER}}\" }}\n{MUTUAL}"), 1, &refused);
+    attempt(&scene, &url, &format!("login = {{ nkey = \"${{WRONG}}\" }}\n{MUTUAL}"), 2, &["login.nkey", "this is no seed"]);
+    attempt(&scene, &url, MUTUAL, 1, &refused);
+    for (from, to, said) in [
+        ("site-ca.pem", "other-ca.pem", ["nats.tls", "with `ca`"]),
+        (", certificate = \"site.crt\", key = \"site.key\"", "", ["nats.tls", "`tls.certificate`"]),
+        ("site.crt\", key = \"site", "other.crt\", key = \"other", ["nats.tls", "`tls.certificate`"]),
+        ("site-ca.pem", "nowhere.pem", ["nowhere.pem cannot be used for TLS", "hint: "]),
+    ] {
+        attempt(&scene, &url, &format!("{seed}{}", MUTUAL.replace(from, to)), 1, &said);
+    }
+    assert_eq!(client.messages("OUT"), 9);
+    // The source connects in the same way.
+    let source = format!(
+        "[pipeline.p]\ncheckpoint-interval = \"100ms\"\nsink = {{ type = \"files\", path = \"out/rows.ndjson\" }}\n\
+         [pipeline.p.source]\ntype = \"nats\"\nurl = \"{url}\"\nstream = \"OUT\"\n{seed}{MUTUAL}\n"
+    );
+    scene.write("source.toml", &source);
+    let run = scene.start(&["run", "source.toml"], "run.log");
+    wait_for("rows", || rows_in(&scene.path("out")).lines().count() == 9, || run.output());
+    stop(run);
+    scene.write("source.toml", source.replace("site-ca", "other-ca").replace("[pipeline.p]\n", "[pipeline.p]\nretry-delay-min = \"10ms\"\nreconnect-attempts-max = 2\n"));
+    scene.pipeline(&["run", "source.toml"]).expect(1, &["nats.tls", "with `ca`"]);
+}
+
+#[test]
+fn nats_with_a_token() {
+    let mut scene = Scene::new();
+    let server = Server::start(&scene, &["--auth", "top secret"]);
+    let mut client = server.client();
+    client.make_stream("OUT", "out.>");
+    scene.environment.extend([("TOKEN", "top secret".into()), ("WRONG", "wrong one".into())]);
+    attempt(&scene, &server.url(), "login = { token = \"${TOKEN}\" }", 0, &[]);
+    attempt(&scene, &server.url(), "login = { token = \"${WRONG}\" }", 1, &["the server refuses the login"]);
+    assert_eq!(client.messages("OUT"), 3);
+}
+
+/// A claim as NATS signs it: of whoever has the key `issuer`, about `subject`.
+fn claim(issuer: &KeyPair, subject: &KeyPair, about: Json) -> String {
+    let claims = json!({ "jti": subject.public_key(), "iat": 1, "iss": issuer.public_key(), "name": "test", "sub": subject.public_key(), "nats": about });
+    let text = [json!({ "typ": "JWT", "alg": "ed25519-nkey" }), claims].map(|part| BASE64.encode(part.to_string())).join(".");
+    format!("{text}.{}", BASE64.encode(issuer.sign(text.as_bytes()).unwrap()))
+}
+
+#[test]
+fn nats_with_a_file_of_credentials() {
+    let scene = Scene::new();
+    let (operator, system, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
+    let limits = json!({ "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 });
+    let config = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{ {}: {}, {}: {} }}\n",
+        claim(&operator, &operator, json!({ "type": "operator", "version": 2 })),
+        system.public_key(),
+        system.public_key(),
+        claim(&operator, &system, json!({ "type": "account", "version": 2 })),
+        account.public_key(),
+        claim(&operator, &account, json!({ "type": "account", "version": 2, "limits": limits }))
+    );
+    scene.write("nats.conf", config);
+    let server = Server::start(&scene, &["-c", &scene.path("nats.conf").display().to_string()]);
+    let about = json!({ "type": "user", "version": 2, "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1 });
+    let token = claim(&account, &user, about.clone());
+    let mut client = server.client_as(|info| {
+        let signature = user.sign(info["nonce"].as_str().unwrap().as_bytes()).unwrap();
+        json!({ "jwt": token, "sig": BASE64.encode(signature) })
+    });
+    client.make_stream("OUT", "out.>");
+    let credentials = |token: &str, seed: &str| {
+        format!("-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n")
+    };
+    scene.write("user.creds", credentials(&token, &user.seed().unwrap()));
+    // Of an account that the operator does not know.
+    scene.write("stranger.creds", credentials(&claim(&KeyPair::new_account(), &user, about), &user.seed().unwrap()));
+    scene.write("broken.creds", "no credentials");
+    attempt(&scene, &server.url(), "login = { credentials = \"user.creds\" }", 0, &[]);
+    attempt(&scene, &server.url(), "login = { credentials = \"stranger.creds\" }", 1, &["the server refuses the login"]);
+    for name in ["broken.creds", "nowhere.creds"] {
+        attempt(&scene, &server.url(), &format!("login = {{ credentials = \"{name}\" }}"), 1, &[name, "hint: "]);
+    }
+    assert_eq!(client.messages("OUT"), 3);
 }
 
 #[test]

@@ -390,7 +390,7 @@ fn a_connection_is_encrypted_and_the_certificate_checked() {
     let (exit, output) = attempt("checked", &format!(", ca = \"{}\"", file("server.crt")));
     assert_eq!(exit, Some(0), "{output}");
     let (exit, output) = attempt("unknown", &format!(", ca = \"{}\"", file("other.crt")));
-    assert!(exit == Some(1) && output.contains("certificate"), "{exit:?} {output}");
+    assert!(exit == Some(1) && output.contains("certificate") && output.contains("with `ca`"), "{exit:?} {output}");
     let (exit, output) = attempt("nothing", ", ca = \"nowhere.pem\"");
     assert!(exit == Some(1) && output.contains("nowhere.pem cannot be used for TLS") && output.contains("hint: "), "{exit:?} {output}");
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pipeline_tests::{Process, Scene, is_full_tier};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value as Json;
 
 /// Long for a loaded machine; nothing here takes so long on an idle one.
@@ -51,6 +52,20 @@ pub fn wait_for_port(port: u16, process: &mut Process) {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
     };
     wait_for(&format!("port {port}"), is_there, shown);
+}
+
+/// `NAME-ca.pem` of an authority, and `NAME.crt` with `NAME.key` for 127.0.0.1, for a server or a client.
+pub fn certificates(scene: &Scene, name: &str) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate for self-signed that is called as its authority is.
+    authority.distinguished_name.push(DnType::CommonName, format!("authority of {name}"));
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    scene.write(&format!("{name}-ca.pem"), authority.pem());
+    scene.write(&format!("{name}.crt"), certificate.pem());
+    scene.write(&format!("{name}.key"), key.serialize_pem());
 }
 
 /// What is in NDJSON files below a folder, parts of files that are not whole yet among them.
