@@ -24,6 +24,8 @@ pub const READ_BYTES_MAX: u64 = 64 << 20;
 pub const READ_TIME_MAX: Duration = Duration::from_secs(4);
 /// A source that gives nothing for so long has nothing more at present.
 pub const IDLE_MAX: Duration = Duration::from_millis(1_200);
+/// Before its first message: a broker may have to give it its share first.
+const FIRST_MAX: Duration = Duration::from_secs(3);
 const WAIT: Duration = Duration::from_millis(100);
 /// How often a call that asks for it is tried again.
 const RETRIES_MAX: usize = 5;
@@ -240,9 +242,24 @@ impl OnSource<'_> {
 
     /// Reads until the end, until nothing comes, or until there are `max` messages.
     pub fn read(&mut self, max: usize) -> Result<Read, Outcome> {
+        self.read_expecting(max, 0)
+    }
+
+    /// The same where `rows` are known to be there: as long as fewer came, it waits for the next as long as a call may take, however
+    /// slow the machine is.
+    pub fn read_expecting(&mut self, max: usize, rows: u64) -> Result<Read, Outcome> {
         let mut read = Read::default();
-        let (begin, mut last, mut bytes) = (Instant::now(), Instant::now(), 0);
-        while read.messages.len() < max && bytes < READ_BYTES_MAX && begin.elapsed() < READ_TIME_MAX && last.elapsed() < IDLE_MAX {
+        let (mut begin, mut last, mut bytes, mut got) = (Instant::now(), Instant::now(), 0, 0);
+        loop {
+            let (time_max, idle_max) = match () {
+                () if got < rows => (Duration::MAX, self.bench.limit()),
+                () if read.messages.is_empty() => (READ_TIME_MAX, FIRST_MAX),
+                () => (READ_TIME_MAX, IDLE_MAX),
+            };
+            read.exhausted = last.elapsed() >= idle_max;
+            if read.exhausted || read.messages.len() >= max || bytes >= READ_BYTES_MAX || begin.elapsed() >= time_max {
+                return Ok(read);
+            }
             match self.next(WAIT)? {
                 Polled::End => {
                     (read.ended, read.exhausted) = (true, true);
@@ -254,12 +271,14 @@ impl OnSource<'_> {
                         last = Instant::now();
                     }
                     bytes += messages.iter().map(Message::byte_count).sum::<u64>();
+                    if got < rows {
+                        begin = last;
+                    }
+                    got += messages.iter().map(row_count).sum::<u64>();
                     read.messages.extend(messages);
                 }
             }
         }
-        read.exhausted = last.elapsed() >= IDLE_MAX;
-        Ok(read)
     }
 
     pub fn destroy(self) -> Result<(), Outcome> {
@@ -345,6 +364,14 @@ pub fn barrier(transform: &mut dyn Transform) -> Result<Vec<Message>, Outcome> {
     let mut out = Output::default();
     transform.barrier(&mut out).map_err(|error| failure("barrier", &error))?;
     Ok(out.messages)
+}
+
+/// Rows of a message; a change is one.
+pub fn row_count(message: &Message) -> u64 {
+    match &message.payload {
+        Payload::Change(_) => 1,
+        _ => message.row_count(),
+    }
 }
 
 /// The positions behind these messages.

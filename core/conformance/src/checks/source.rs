@@ -41,9 +41,14 @@ pub fn run(bench: &Bench) -> Done {
 
 /// Reads from the start, with a fresh instance and a state of its own.
 fn fresh(bench: &Bench, name: &str) -> Result<Trace, Outcome> {
+    again(bench, name, 0)
+}
+
+/// The same where so many rows are known to be there.
+fn again(bench: &Bench, name: &str, rows: u64) -> Result<Trace, Outcome> {
     let mut source = bench.source(name)?;
     source.connect(&Checkpoint::default())?;
-    let read = source.read(SOME)?;
+    let read = source.read_expecting(SOME, rows)?;
     source.destroy()?;
     if read.messages.is_empty() {
         return Err(Outcome::not_applicable("the source gave nothing: give --config FILE with one that has something to read"));
@@ -51,12 +56,17 @@ fn fresh(bench: &Bench, name: &str) -> Result<Trace, Outcome> {
     Ok(Trace::of(&read))
 }
 
+/// Reads behind a checkpoint; `done` is what is before it.
+fn read_rest(source: &mut OnSource<'_>, whole: &Trace, done: &Trace) -> Result<Trace, Outcome> {
+    Ok(Trace::of(&source.read_expecting(SOME, whole.rows().saturating_sub(done.rows()))?))
+}
+
 /// Reads about half of what there is, and says the checkpoint behind it.
 fn read_half(source: &mut OnSource<'_>, whole: &Trace) -> Result<(Checkpoint, Trace), Outcome> {
     let half = whole.half().ok_or_else(|| Outcome::not_applicable("the source gave a single message: give it more to read"))?;
     let mut read = Read::default();
     while read.messages.len() < half || checkpoint_behind(&read.messages).lanes.is_empty() {
-        let more = source.read(1)?;
+        let more = source.read_expecting(1, 1)?;
         if more.messages.is_empty() {
             let reason = format!("{} of {} messages came again from the start, though nothing was committed", read.messages.len(), whole.steps.len());
             return Err(Outcome::failed("a second reading", reason));
@@ -68,7 +78,8 @@ fn read_half(source: &mut OnSource<'_>, whole: &Trace) -> Result<(Checkpoint, Tr
 }
 
 fn order(bench: &Bench) -> Done {
-    let (first, second) = (fresh(bench, "first")?, fresh(bench, "second")?);
+    let first = fresh(bench, "first")?;
+    let second = again(bench, "second", first.rows())?;
     first.check_order()?;
     second.check_order()?;
     let alike = if first.is_like(&second) { "twice alike" } else { "the second time otherwise" };
@@ -121,7 +132,7 @@ fn reconnect(bench: &Bench) -> Done {
     source.connect(&Checkpoint::default())?;
     let (checkpoint, done) = read_half(&mut source, &whole)?;
     source.connect(&checkpoint)?;
-    let rest = Trace::of(&source.read(SOME)?);
+    let rest = read_rest(&mut source, &whole, &done)?;
     source.destroy()?;
     whole.check_resumed(&done, &rest)?;
     Ok(Outcome::passed(format!("{} messages, and {} behind the checkpoint", done.steps.len(), rest.steps.len())))
@@ -130,7 +141,7 @@ fn reconnect(bench: &Bench) -> Done {
 fn commit_after_durable(bench: &Bench) -> Done {
     let whole = fresh(bench, "kept")?;
     // The same state: nothing was committed, so all must come again.
-    let again = fresh(bench, "kept").map_err(|_| Outcome::failed("connect", "nothing came any more though nothing was committed"))?;
+    let again = again(bench, "kept", whole.rows()).map_err(|_| Outcome::failed("connect", "nothing came any more though nothing was committed"))?;
     if whole.ended && again.ended && whole.rows() != again.rows() {
         let reason = format!("{} of {} rows came again though nothing was committed", again.rows(), whole.rows());
         return Err(Outcome::failed("a second reading", reason));
@@ -142,7 +153,7 @@ fn commit_after_durable(bench: &Bench) -> Done {
     source.destroy()?;
     let mut source = bench.source("kept")?;
     source.connect(&checkpoint)?;
-    let rest = Trace::of(&source.read(SOME)?);
+    let rest = read_rest(&mut source, &whole, &done)?;
     source.destroy()?;
     whole.check_resumed(&done, &rest)?;
     Ok(Outcome::passed("what was not committed came again, what was did not"))
@@ -166,7 +177,7 @@ fn after_kill(bench: &Bench) -> Done {
     let (whole, done, checkpoint): (Trace, Trace, Checkpoint) = serde_json::from_slice(&noted).map_err(|error| kit(error.into()))?;
     let mut source = bench.source("killed")?;
     source.connect(&checkpoint)?;
-    let rest = Trace::of(&source.read(SOME)?);
+    let rest = read_rest(&mut source, &whole, &done)?;
     source.destroy()?;
     whole.check_resumed(&done, &rest)?;
     Ok(Outcome::passed("nothing missing, nothing of before the checkpoint again"))

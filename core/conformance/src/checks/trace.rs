@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pipeline_sdk::{Message, Payload};
+use pipeline_sdk::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
-use crate::bench::Read;
+use crate::bench::{Read, row_count};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -77,6 +77,19 @@ impl Trace {
         alike && (!self.ended || !other.ended || self.steps.len() == other.steps.len())
     }
 
+    /// Whether all rows of this step come first in its lane, however the batches are cut.
+    fn begins_with(&self, first: &Step) -> bool {
+        let mut rows = 0;
+        for step in self.steps.iter().filter(|step| step.lane == first.lane) {
+            rows += step.rows;
+            let is_at_its_end = step.position == first.position || (step.number.is_some() && step.number >= first.number);
+            if is_at_its_end && (step.ends || rows >= first.rows) {
+                return rows >= first.rows;
+            }
+        }
+        false
+    }
+
     /// `self` read from the start; `done` read by another instance up to a checkpoint, `rest` from behind that: nothing is missing,
     /// nothing is there again. Where a source cuts its batches otherwise each time, the rows count.
     pub fn check_resumed(&self, done: &Trace, rest: &Trace) -> Result<(), Outcome> {
@@ -91,7 +104,7 @@ impl Trace {
         let is_missing = match self.exhausted && rest.exhausted {
             true => sum < all,
             // Of an endless one: it begins where the same reading went on the first time.
-            false => self.is_like(done) && self.steps.get(done.steps.len()).is_some_and(|next| !has(&rest.steps, next)),
+            false => self.is_like(done) && self.steps.get(done.steps.len()).is_some_and(|next| !rest.begins_with(next)),
         };
         let counts = format!("{} rows up to the checkpoint, {} behind it, {all} in all", done.rows(), rest.rows());
         if is_missing {
@@ -113,10 +126,7 @@ fn steps(messages: &[Message]) -> Vec<Step> {
             position: header.position.bytes.to_vec(),
             number: header.position.number,
             sequence: header.sequence,
-            rows: match &message.payload {
-                Payload::Change(_) => 1,
-                _ => message.row_count(),
-            },
+            rows: row_count(message),
             ends: header.ends_position,
             shown: header.position.to_string(),
         }
