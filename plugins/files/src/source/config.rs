@@ -55,7 +55,7 @@ pub struct FilesSourceConfig {
     #[serde(default = "ahead_bytes_max", with = "units::bytes")]
     #[schemars(with = "String", extend("format" = "bytes"))]
     pub ahead_bytes_max: u64,
-    /// Of text files: how many threads make rows. Where absent, as many as there are processors; standard input has one.
+    /// Of text files: how many threads make rows. Where absent, as many as there are processors.
     #[serde(default)]
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u16>,

@@ -5,18 +5,56 @@
 //! where a row does: what stands in quotes in CSV does not end one.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memchr3};
 use pipeline_sdk::{Error, Result};
-
-/// Read from standard input at once.
-const STANDARD_BYTES: usize = 256 << 10;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(super) enum Input {
     File(File),
-    Standard(std::io::Stdin),
+    /// A pipe or a terminal: who reads it waits for whoever writes to it.
+    Stream(File),
+}
+
+impl Input {
+    /// Standard input, read without a buffer of its own.
+    ///
+    /// # Errors
+    /// It is closed.
+    pub fn standard() -> io::Result<Self> {
+        let owned = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Self::Stream(File::from(owned)))
+    }
+
+    /// Fills `to` as far as that takes no waiting but for the first byte; how much was read, nothing at the end.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < to.len() && (filled == 0 || self.is_ready()) {
+            let (Self::File(file) | Self::Stream(file)) = &mut *self;
+            match file.read(&mut to[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Whether a read returns at once.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            // An error is one of the read.
+            Self::Stream(file) => poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 /// How lines end.
@@ -74,15 +112,31 @@ impl Cutter {
         Self { input, name, syntax, limits, grows, rest, at, lines_before: 0, whole: (0, 0), is_ended: false }
     }
 
-    /// The next block; `None` where there is none now, or none any more.
+    /// The next block; `None` where there is none now, or none any more. Of a stream it waits for a line.
     ///
     /// # Errors
     /// Rejected: a line that is too long, or ends within quotes. Disconnected: the input cannot be read.
     pub fn cut(&mut self) -> Result<Option<Block>> {
+        self.cut_where(true)
+    }
+
+    /// The next block, as far as there is one without waiting.
+    ///
+    /// # Errors
+    /// As of [`Self::cut`].
+    pub fn cut_ready(&mut self) -> Result<Option<Block>> {
+        self.cut_where(false)
+    }
+
+    fn cut_where(&mut self, may_wait: bool) -> Result<Option<Block>> {
         loop {
             let is_full = self.look();
-            if is_full || (self.whole.0 > 0 && matches!(self.input, Input::Standard(_))) {
+            // Rows do not wait for whoever writes to a stream.
+            if is_full || (self.whole.0 > 0 && !self.input.is_ready()) {
                 return Ok(Some(self.take(self.whole.0, false)));
+            }
+            if !self.is_ended && !may_wait && !self.input.is_ready() {
+                return Ok(None);
             }
             if self.is_ended || !self.fill()? {
                 break;
@@ -128,7 +182,7 @@ impl Cutter {
     pub fn file(&mut self) -> Option<&mut File> {
         match &mut self.input {
             Input::File(file) => Some(file),
-            Input::Standard(_) => None,
+            Input::Stream(_) => None,
         }
     }
 
@@ -169,10 +223,10 @@ impl Cutter {
                     Read::by_ref(file).take(wanted as u64).read_to_end(&mut chunk).map_err(failed)?;
                 }
             }
-            Input::Standard(input) => {
-                chunk.resize(before + STANDARD_BYTES.min(wanted), 0);
+            Input::Stream(_) => {
+                chunk.resize(before + wanted, 0);
                 chunk[..before].copy_from_slice(&self.rest);
-                let read = input.read(&mut chunk[before..]).map_err(failed)?;
+                let read = self.input.read(&mut chunk[before..]).map_err(failed)?;
                 chunk.truncate(before + read);
             }
         }
@@ -312,6 +366,29 @@ mod tests {
                 assert_eq!(cut, whole, "{length}");
             }
         }
+    }
+
+    #[test]
+    fn a_stream_is_cut_to_full_blocks_while_more_is_there_and_to_lines_where_its_writer_is_slow() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let limits = Limits { lines: 100, bytes: 10, line_bytes: 100 };
+        let mut cutter = Cutter::new(Input::Stream(File::from(std::os::fd::OwnedFd::from(reader))), "t", Syntax::Ndjson, limits, false, 0, Vec::new());
+        let text = |block: Option<Block>| block.map(|block| String::from_utf8(block.bytes.to_vec()).unwrap());
+        assert_eq!(text(cutter.cut_ready().unwrap()), None);
+        writer.write_all(b"1\n2\n3\n4\n5\n6\n7").unwrap();
+        assert_eq!(text(cutter.cut_ready().unwrap()).as_deref(), Some("1\n2\n3\n4\n5\n"));
+        assert_eq!(text(cutter.cut().unwrap()).as_deref(), Some("6\n"));
+        // Half a line makes nobody wait who has something else to do.
+        assert_eq!(text(cutter.cut_ready().unwrap()), None);
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            writer.write_all(b"77\n8").unwrap();
+        });
+        assert_eq!(text(cutter.cut().unwrap()).as_deref(), Some("777\n"));
+        late.join().unwrap();
+        let last = cutter.cut_ready().unwrap().unwrap();
+        assert_eq!((last.at, last.is_torn, text(Some(last)).as_deref()), (16, true, Some("8")));
+        assert_eq!(text(cutter.cut().unwrap()), None);
     }
 
     #[test]

@@ -67,10 +67,10 @@ impl TextReader {
     pub fn standard(format: Format, config: &FilesSourceConfig, threads: &Arc<Threads>) -> Result<Option<Self>> {
         let name = "standard input";
         let failed = |error: std::io::Error| Error::fatal(format!("{name}: {error}")).code("files.read");
-        let (mut input, mut head) = (std::io::stdin(), Vec::new());
+        let (mut input, mut head) = (Input::standard().map_err(failed)?, Vec::new());
         let mut is_ended = false;
         // A header and a row tell the columns; more is taken where it is there.
-        while !is_ended && (head.len() as u64) < HEAD_BYTES && memchr_iter(b'\n', &head).count() < 2 {
+        while !is_ended && (head.len() as u64) < HEAD_BYTES && (memchr_iter(b'\n', &head).count() < 2 || input.is_ready()) {
             let before = head.len();
             head.resize(before + CHUNK_BYTES, 0);
             let read = input.read(&mut head[before..]).map_err(failed)?;
@@ -78,7 +78,7 @@ impl TextReader {
             is_ended = read == 0;
         }
         let Some(shape) = shape(name, format, config, head.clone(), !is_ended)? else { return Ok(None) };
-        let cutter = Cutter::new(Input::Standard(input), name, shape.syntax, limits(config), false, 0, head);
+        let cutter = Cutter::new(input, name, shape.syntax, limits(config), false, 0, head);
         Self::new(cutter, shape, name, format, 0, config, threads).map(Some)
     }
 
@@ -141,8 +141,9 @@ impl TextReader {
 
     /// Cuts one block, and more where there is room and something to do for other threads.
     fn cut_ahead(&mut self) {
-        while self.failed.is_none() && (self.ahead.is_empty() || (self.cutter.file().is_some() && self.threads.has_room(self.ahead.len()))) {
-            match self.cutter.cut() {
+        while self.failed.is_none() && (self.ahead.is_empty() || self.threads.has_room(self.ahead.len())) {
+            let cut = if self.ahead.is_empty() { self.cutter.cut() } else { self.cutter.cut_ready() };
+            match cut {
                 Ok(Some(block)) => self.ahead.push_back(self.threads.order(block, &self.shape)),
                 Ok(None) => return,
                 // What was cut before comes first.
