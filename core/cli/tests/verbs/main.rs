@@ -27,6 +27,7 @@ fn check(arguments: &[&str], exit: i32, stdout: &[&str], stderr: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("unknown.toml", "[pipeline.p]\nsource = { type = \"no-such\", dsn = \"${SITE}\" }\nsink = { type = \"none\" }\n");
+    write("routes.toml", "[pipeline.p]\nsource = { type = \"files\", path = \"a.csv\" }\nsink = { type = \"files\", name = \"b\", path = \"b.csv\", when = \"v > 1\" }\n");
     write("broken.toml", "[pipeline.p]\nsorce = 1\n");
     write("unset.toml", "[service.s]\ntype = \"no-such\"\nvalue = \"${NOT_SET_ANYWHERE}\"\n");
     let output = pipeline(folder.path(), arguments);
@@ -62,6 +63,12 @@ fn a_wrong_file_is_2_with_its_place() {
     check(&["graph", "unknown.toml"], 2, &[], &["unknown.toml:2:19", "no plugin has a source of type `no-such`"]);
     // Files are all checked before anything is said.
     check(&["validate", "broken.toml", "unset.toml"], 2, &[], &["broken.toml:2:1", "unset.toml:3:10"]);
+}
+
+/// The transform behind `when` is of another library than all that the file names.
+#[test]
+fn a_route_needs_no_other_component_of_its_library() {
+    check(&["validate", "routes.toml"], 0, &["routes.toml"], &[]);
 }
 
 #[test]

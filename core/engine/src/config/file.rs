@@ -8,7 +8,7 @@ use pipeline_sdk::Kind;
 
 use super::problem::{Problem, Report};
 use super::secret::Redactor;
-use super::settings::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin};
+use super::settings::{ComponentSettings, EngineSettings, PipelineSettings, PluginPin, WHEN_TRANSFORM};
 use super::value::{Span, Table, Text};
 use crate::cases::Case;
 
@@ -52,10 +52,12 @@ impl File {
         Self::parse(&name, &text, folder, environment)
     }
 
-    /// The types of its components and replicas.
+    /// The types of its components and replicas, and of what its keys stand for.
     pub fn types(&self) -> impl Iterator<Item = &str> {
-        let components = self.services.iter().chain(self.pipelines.iter().flat_map(Pipeline::components)).map(|it| &it.type_name);
-        components.chain(self.replicas.iter().map(|it| &it.type_name)).map(|name| name.value.as_str())
+        let components = || self.services.iter().chain(self.pipelines.iter().flat_map(Pipeline::components));
+        let routes = components().filter(|it| it.settings.when.is_some()).map(|_| WHEN_TRANSFORM.0);
+        let named = components().map(|it| &it.type_name).chain(self.replicas.iter().map(|it| &it.type_name));
+        named.map(|name| name.value.as_str()).chain(routes)
     }
 
     /// A report on this file.
