@@ -35,7 +35,7 @@ pub fn description(bench: &Bench, plugin: &PluginDescription) -> Done {
     let keys = pipeline_engine::config::reference::keys(component);
     match keys.iter().find(|key| key.summary.is_empty()) {
         Some(key) => wrong("schema", &format!("the key `{}` has no description", key.key)),
-        None => Ok(Outcome::passed(format!("{} {}, {} keys", plugin.name, plugin.version, keys.len()))),
+        None => Ok(Outcome::passed(format!("{} {}, {} key{}", plugin.name, plugin.version, keys.len(), if keys.len() == 1 { "" } else { "s" }))),
     }
 }
 

@@ -145,7 +145,7 @@ async fn bad_input_is_told_with_file_and_place() {
             assert!(error.to_string().contains(part), "{name}: {error}");
         }
     };
-    check("ragged.csv", b"a,b\n1,2\n3\n4,5\n", json!({}), &["line 3", "expected 2 got 1"]).await;
+    check("ragged.csv", b"a,b\n1,2\n3\n4,5\n", json!({}), &["line 3", "expected 2 got 1", "`delimiter`"]).await;
     check("torn.csv", b"a,b\n1,2\n3", json!({}), &["line 3", "cut off"]).await;
     check("quote.csv", b"a,b\n1,2\n3,\"4\n5,6\n", json!({}), &["row at byte 8", "a quote", "no end", "cut off"]).await;
     check("utf8.csv", b"a,b\n1,2\n3,\xff\n", json!({}), &["line 3", "UTF-8"]).await;

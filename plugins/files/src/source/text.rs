@@ -157,6 +157,8 @@ impl TextReader {
         let error = Error::rejected(format!("{}: line {line}: {}", self.name, wrong.text)).code("files.content");
         error.hint(if block.is_torn && wrong.is_last {
             "the last line is cut off: it is still being written (`follow = true` waits for its end), or lost"
+        } else if wrong.text.contains("number of fields") {
+            "correct the line, or see whether `delimiter` fits and texts that hold it stand in quotes"
         } else {
             "correct the line, or give a column another type: columns = { name = \"text\" }"
         })

@@ -183,6 +183,8 @@ impl Sink for Kafka {
         let timeout = self.config.connect_timeout;
         let identity = producer.client().fetch_cluster_id(timeout);
         if identity.is_none() {
+            // Why is told to who polls.
+            producer.poll(Duration::ZERO);
             return Err(unreachable(&self.config.brokers, timeout, &producer.context().background));
         }
         self.producer = Some(producer);

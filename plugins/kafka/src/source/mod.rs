@@ -192,7 +192,11 @@ impl Source for Kafka {
         let member = consumer.context().clone();
         for topic in &self.config.topics {
             let found = consumer.fetch_metadata(Some(topic), timeout);
-            let metadata = found.map_err(|_| unreachable(&self.config.brokers, timeout, &member.background))?;
+            let metadata = found.map_err(|_| {
+                // Why is told to who polls.
+                let _ = consumer.poll(Duration::ZERO);
+                unreachable(&self.config.brokers, timeout, &member.background)
+            })?;
             if let Some(error) = metadata.topics().iter().find_map(|it| it.error()) {
                 return Err(from_kafka(&KafkaError::MetadataFetch(error.into())).context(format!("topic `{topic}`")));
             }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use pipeline_tests::{Process, Scene, binary, free_port};
 
-use crate::rig::{check_plugin, ends_well, example, ids, program, rows_in, run, run_file, start, stop, wait_for, wait_for_port};
+use crate::rig::{certificates, check_plugin, ends_well, example, ids, program, rows_in, run, run_file, start, stop, wait_for, wait_for_port};
 
 struct Kafka {
     folder: tempfile::TempDir,
@@ -31,11 +31,17 @@ fn java(class: &str) -> Command {
 
 impl Kafka {
     fn start() -> Self {
+        Self::start_as("PLAINTEXT", "")
+    }
+
+    /// With another protocol for clients, and further properties.
+    fn start_as(protocol: &str, more: &str) -> Self {
         let (folder, port, controller) = (tempfile::tempdir().unwrap(), free_port().unwrap(), free_port().unwrap());
         let text = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             controller.listener.names=CONTROLLER\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             listeners={protocol}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={protocol}://127.0.0.1:{port}\n\
+             inter.broker.listener.name={protocol}\n{more}\n\
+             controller.listener.names=CONTROLLER\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocol}:{protocol}\n\
              log.dirs={}\nnum.partitions=3\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n",
             folder.path().join("data").display()
@@ -259,6 +265,49 @@ fn conforms(kafka: &Kafka) {
         &[],
     );
     assert!(passed >= 28, "{passed}");
+}
+
+#[test]
+fn a_connection_is_encrypted_and_certificates_are_checked_at_both_ends() {
+    let scene = Scene::new();
+    for name in ["site", "other"] {
+        certificates(&scene, name);
+    }
+    scene.write("store.pem", scene.read("site.key") + &scene.read("site.crt"));
+    let file = |name: &str| scene.path(name).display().to_string();
+    let more = format!(
+        "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\nssl.client.auth=required",
+        file("store.pem"),
+        file("site-ca.pem")
+    );
+    let kafka = Kafka::start_as("SSL", &more);
+    let properties = |ca: &str, own: &str| {
+        format!(
+            ", connect-timeout = \"15s\", properties = {{ \"security.protocol\" = \"SSL\", \"ssl.ca.location\" = \"{}\", \
+             \"ssl.certificate.location\" = \"{}\", \"ssl.key.location\" = \"{}\" }}",
+            file(ca),
+            file(&format!("{own}.crt")),
+            file(&format!("{own}.key"))
+        )
+    };
+    let rows = "{ type = \"generate\", rows = 3, columns = [{ name = \"id\", type = \"sequence\" }] }";
+    let run = |name: &str, text: String| {
+        let text = text.replace("${KAFKA}", &kafka.brokers()).replace("retry-delay-min", "reconnect-attempts-max = 1\nretry-delay-min");
+        run_file(&scene, &format!("{name}.toml"), &text, &["--for", "60s"])
+    };
+    let (exit, output) = run("good", into("secret", rows, &properties("site-ca.pem", "site")));
+    assert_eq!(exit, Some(0), "{output}");
+    let text = out_of("secret", "g", &properties("site-ca.pem", "site"), &to_files("got.ndjson")).replace("${KAFKA}", &kafka.brokers());
+    let reading = start(&scene, "read.toml", &text, &[]);
+    wait_for("the rows", || rows_in(scene.folder.path()).lines().filter(|line| line.contains("\"id\"")).count() == 3, || reading.output());
+    stop(reading);
+    // Both ends say why: an authority that did not sign the broker's certificate, a certificate that the broker does not know.
+    for (name, ca, own, said) in [("authority", "other-ca.pem", "site", "ssl.ca.location"), ("stranger", "site-ca.pem", "other", "SSL")] {
+        for text in [into("secret", rows, &properties(ca, own)), out_of("secret", "g2", &properties(ca, own), &to_files("none.ndjson"))] {
+            let (exit, output) = run(name, text);
+            assert!(exit == Some(1) && output.contains("answered within") && output.contains(said), "{name}: {exit:?} {output}");
+        }
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn library(path: &PathBuf, plugins: &Plugins) -> Library {
         found.plugin = Some(description.name.clone());
         found.version = Some(description.version.clone());
         found.sha256 = Some(plugin.sha256.clone());
-        let shown = |it: &pipeline_sdk::ComponentDescription| format!("{} {} ({} keys)", it.kind, it.type_name, keys(it).len());
+        let count = |keys: usize| if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") };
+        let shown = |it: &pipeline_sdk::ComponentDescription| format!("{} {} ({})", it.kind, it.type_name, count(keys(it).len()));
         found.components = description.components.iter().map(shown).collect();
     } else if let Some(problem) = plugins.problems().iter().find(|problem| problem.path == *path) {
         found.state = State::NotLoaded;
