@@ -383,9 +383,11 @@ mod tests {
         let late = std::thread::spawn(move || {
             std::thread::sleep(std::time::Duration::from_millis(20));
             writer.write_all(b"77\n8").unwrap();
+            // Closed later: the end is no line.
+            writer
         });
         assert_eq!(text(cutter.cut().unwrap()).as_deref(), Some("777\n"));
-        late.join().unwrap();
+        drop(late.join().unwrap());
         let last = cutter.cut_ready().unwrap().unwrap();
         assert_eq!((last.at, last.is_torn, text(Some(last)).as_deref()), (16, true, Some("8")));
         assert_eq!(text(cutter.cut().unwrap()), None);
