@@ -171,6 +171,12 @@ impl ReplicaFile {
         directions.iter_mut().fold(false, |changed, direction| direction.add(value) || changed)
     }
 
+    /// Names a value that is one of all. Whether it was not named.
+    pub fn name(&mut self, value: &str) -> bool {
+        let mut directions = self.directions();
+        directions.iter_mut().fold(false, |changed, direction| direction.name(value) || changed)
+    }
+
     /// Replicates the value no more. Whether it was.
     pub fn remove(&mut self, value: &str) -> bool {
         let mut directions = self.directions();
@@ -183,7 +189,8 @@ impl ReplicaFile {
     }
 
     /// Sets how often new values are looked for, 0 for never. Where the file names values, it takes new ones from then on: all but
-    /// those of `existing` that it does not name.
+    /// those of `existing` that it does not name. Where it takes all and is to look no more, it names those of `existing` that it
+    /// takes, as all would be found again at every start.
     ///
     /// # Errors
     /// A source that does not look for new values.
@@ -192,8 +199,10 @@ impl ReplicaFile {
             let Some(interval_key) = direction.kinds.replica.discover_interval_key.clone() else {
                 return Err(format!("a `{}` replica does not look for new ones", direction.kinds.replica.type_name));
             };
-            if seconds > 0 && !direction.takes_all() {
-                direction.take_all(existing)?;
+            match (seconds > 0, direction.takes_all()) {
+                (true, false) => direction.take_all(existing)?,
+                (false, true) => direction.take_named(existing),
+                _ => {}
             }
             set(direction.table, &interval_key, Value::from(format!("{seconds}s")));
         }
@@ -282,8 +291,20 @@ impl Direction<'_> {
         if self.takes_all() {
             self.include(value);
         } else {
-            list::push(self.array(&self.kinds.task_key), value);
+            self.name(value);
         }
+        true
+    }
+
+    fn name(&mut self, value: &str) -> bool {
+        if self.values().iter().any(|it| it == value) {
+            return false;
+        }
+        if !self.table.contains_key(&self.kinds.task_key) {
+            // An absent key is all.
+            set(self.table, &self.kinds.task_key, Value::Array([ALL].into_iter().collect()));
+        }
+        list::push(self.array(&self.kinds.task_key), value);
         true
     }
 
@@ -311,6 +332,18 @@ impl Direction<'_> {
             list::push(self.array(exclude), value);
         }
         Ok(())
+    }
+
+    /// From all to those that exist and are not excluded.
+    fn take_named(&mut self, existing: &[String]) {
+        let mut named = self.values();
+        named.retain(|value| value != ALL);
+        let found: Vec<String> = existing.iter().filter(|value| self.has(value) && !named.contains(value)).cloned().collect();
+        named.extend(found);
+        set(self.table, &self.kinds.task_key, Value::Array(named.into_iter().collect()));
+        if let Some(exclude) = &self.kinds.replica.exclude_key {
+            self.table.remove(exclude);
+        }
     }
 
     /// No longer excluded; a list that becomes empty goes.
@@ -434,13 +467,26 @@ dsn = \"ws://b\"
     }
 
     #[test]
+    fn one_of_all_can_be_named() {
+        let text = new(&["*"], &[], Some(0), true);
+        for text in [text.clone(), text.replace("names = [\"*\"]\n", "")] {
+            let mut file = ReplicaFile::parse(&text, &kinds()).unwrap();
+            assert!(file.name("power") && !file.name("power") && file.takes_all());
+            assert!(file.text().contains("names = [\"*\", \"power\"]"), "{}", file.text());
+        }
+    }
+
+    #[test]
     fn an_interval_lets_a_file_of_named_ones_take_new_ones() {
         let mut file = ReplicaFile::parse(&new(&["power"], &[], None, false), &kinds()).unwrap();
         file.set_interval(5, &names(&["power", "water"])).unwrap();
         assert!(file.takes_all() && file.has("power") && !file.has("water") && file.has("made later"));
         let text = file.text().replace("look-every = \"5s\"", "look-every = \"5s\" # quick");
         let mut file = ReplicaFile::parse(&text, &kinds()).unwrap();
-        file.set_interval(0, &[]).unwrap();
-        assert_eq!(file.text(), text.replace("\"5s\"", "\"0s\""));
+        file.set_interval(0, &names(&["power", "gas", "water"])).unwrap();
+        let expect = text.replace("\"5s\"", "\"0s\"").replace("[\"*\"]", "[\"power\", \"gas\"]").replace("exclude = [\"water\"]\n", "");
+        assert_eq!(file.text(), expect);
+        file.set_interval(0, &names(&["oil"])).unwrap();
+        assert_eq!(file.text(), expect);
     }
 }

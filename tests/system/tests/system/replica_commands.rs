@@ -140,11 +140,12 @@ fn an_operator_goes_from_start_to_remove() {
     assert!(planned.as_array().unwrap().iter().any(|row| row["check"] == "database" && row["verdict"] == "create"), "{planned}");
     assert_eq!(stage.topics(&stage.a), 0, "a plan writes nothing");
 
+    // B has no `power` yet: the way back waits until the other direction has made it.
+    stage.ok(&[&["start"], &stage.back()[..], &["power", "-i", "back"]].concat());
     let made = stage.json(&[&["start"], &stage.ends()[..], &["power"]].concat());
     let id = made["replica"].as_str().unwrap().to_owned();
     assert!(stage.scene.read(&format!("files/{id}.toml")).starts_with(&format!("# Replica {id}: ws://")));
     stage.wait_for(&id, &["power: running"]);
-    stage.ok(&[&["start"], &stage.back()[..], &["power", "-i", "back"]].concat());
     stage.wait_for("back", &["power: running"]);
     stage.a.sql("insert into power.one values (now, 1)");
     wait("a row at b", || count(&stage.b, "power.one") == Some(1));
@@ -185,6 +186,14 @@ fn an_operator_goes_from_start_to_remove() {
     assert!(text.contains("exclude = [\"water\"]") && text.contains("new-database-interval = \"1s\""), "{text}");
     stage.a.sql("create database gas wal_retention_period 3600");
     stage.wait_for(&id, &["gas: running", "power: running"]);
+    // Looked for no more, those that are there are named, and one that is made later is replicated once it is, too.
+    stage.ok(&["update", &id, "--new-database-checking-interval", "0"]);
+    let text = stage.scene.read(&format!("files/{id}.toml"));
+    assert!(text.contains("databases = [\"gas\", \"power\"]") && !text.contains("exclude"), "{text}");
+    stage.a.sql("create database oil wal_retention_period 3600");
+    let added = stage.json(&["start", "-i", &id, "oil", "gas"]);
+    assert_eq!((added["added"][0].as_str(), added["skipped"][0].as_str()), (Some("oil"), Some("gas")), "{added}");
+    stage.wait_for(&id, &["gas: running", "oil: running", "power: running"]);
 
     stage.ok(&["stop", "back"]);
     stage.ok(&["remove", "back"]);
@@ -226,7 +235,7 @@ fn bad_input_changes_nothing() {
 
     start(&["-f", a, "-t", &alias]).expect(1, &["are one site", "a replica needs two"]);
     start(&["-f", &alias, "-t", b, "power"]).expect(1, &["replica `plant` replicates `power`", "already"]);
-    start(&["-f", a, "-t", b, "powr"]).expect(1, &["has no database `powr`", "did you mean `power`?"]);
+    start(&["-f", a, "-t", b, "powr"]).expect(1, &["neither site has a database `powr`", "did you mean `power`?"]);
     start(&["-f", a, "-t", b, "water", "water"]).expect(2, &["`water` is given twice"]);
     start(&["-f", a, "-t", b, "-i", "plant", "water"]).expect(1, &["there is a replica `plant` already"]);
     start(&["-i", "plnt", "water"]).expect(1, &["did you mean `plant`?"]);

@@ -48,7 +48,7 @@ struct DiffRow {
 }
 
 /// A number where the lane's name is one.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 enum LaneId {
     Number(i64),
@@ -94,7 +94,7 @@ fn least<T: PartialOrd>(one: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
-/// One row a log, in the order of the task's lanes.
+/// One row a log, a task's in the order of their ids.
 fn rows(tasks: &[Task]) -> Vec<DiffRow> {
     let mut rows: Vec<DiffRow> = Vec::new();
     for task in tasks {
@@ -106,6 +106,7 @@ fn rows(tasks: &[Task]) -> Vec<DiffRow> {
                 None => rows.push(row),
             }
         }
+        rows[first..].sort_by(|one, other| one.vgroup_id.cmp(&other.vgroup_id));
     }
     rows
 }

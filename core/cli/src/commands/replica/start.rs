@@ -120,33 +120,33 @@ impl Args {
         Ok(())
     }
 
+    /// How often new databases are looked for; `None` is never.
+    fn interval_s(&self) -> Option<u64> {
+        let asked = match self.new_database_checking_interval {
+            None => (self.databases.is_empty() && !self.no_new_databases).then_some(INTERVAL_DEFAULT_S),
+            asked => asked,
+        };
+        asked.filter(|seconds| *seconds > 0)
+    }
+
     /// Whether the file depends on what the sites hold.
     fn needs_look(&self) -> bool {
-        let checks_new = self.new_database_checking_interval.is_some_and(|seconds| seconds > 0);
-        if self.databases.is_empty() { self.no_new_databases } else { checks_new }
+        self.databases.is_empty() == self.interval_s().is_none()
     }
 
     fn text(&self, id: &str, named: &Named, shown: [&str; 2], looks: Option<&(SiteLook, SiteLook)>) -> String {
-        let checks_new = match self.new_database_checking_interval {
-            Some(seconds) => seconds > 0,
-            None => self.databases.is_empty() && !self.no_new_databases,
-        };
         let mut existing: BTreeSet<&String> = looks.iter().flat_map(|(source, _)| &source.databases).collect();
         if self.both {
             existing.extend(looks.iter().flat_map(|(_, sink)| &sink.databases));
         }
-        let is_all = self.databases.is_empty() && !self.no_new_databases;
+        let interval_s = self.interval_s();
         let (mut values, mut exclude) = (self.databases.clone(), Vec::new());
-        if checks_new || is_all {
+        if interval_s.is_some() {
             exclude.extend(existing.into_iter().filter(|name| !values.is_empty() && !values.contains(name)).cloned());
             values = vec![ALL_VALUES.to_owned()];
         } else if values.is_empty() {
             values.extend(existing.into_iter().cloned());
         }
-        let interval_s = match self.new_database_checking_interval {
-            Some(seconds) => Some(seconds),
-            None => checks_new.then_some(INTERVAL_DEFAULT_S),
-        };
         let [source, sink] = &named.addresses;
         New {
             id,
@@ -173,7 +173,9 @@ impl Args {
             return Err(error.hint(format!("`pipeline replica start -i {id} NAME…` without -f and -t adds databases to it")));
         }
         let (source, sink) = progress::during("looking at both sites", 0, async |_| named.ends()?.look().await.map_err(CommandError::from)).await?;
-        source.check(&self.databases)?;
+        // One that only the sink has comes to the source by the other direction, and is waited for.
+        let existing = [&source, &sink].into_iter().flat_map(|site| site.databases.iter().cloned()).collect();
+        check(&self.databases, "neither site has a", Some(&existing))?;
         let looks = (source, sink);
         self.refuse_doubles(&looks, &service, host, output).await?;
         let id = self.id.clone().unwrap_or_else(|| make_id(rand::random, is_taken));
@@ -237,7 +239,7 @@ impl Args {
             }
             Err(error) => return Err(error),
         };
-        check(&self.databases, existing.as_ref())?;
+        check(&self.databases, "the source has no", existing.as_ref())?;
         let names = match (self.databases.is_empty(), &existing) {
             (true, Some(existing)) => existing.iter().cloned().collect(),
             _ => self.databases.clone(),
@@ -246,7 +248,10 @@ impl Args {
         let mut added = Added { replica: id.to_owned(), ..Added::default() };
         for name in &names {
             let is_stopped = tasks.iter().any(|task| task.value == *name && is_over(task));
-            let list = match (file.add(name), is_stopped) {
+            let has_task = tasks.iter().any(|task| task.value == *name);
+            // One of all that was not found yet, or is not looked for.
+            let is_new = file.add(name) || !has_task && file.name(name);
+            let list = match (is_new, is_stopped) {
                 (true, _) => &mut added.added,
                 (false, true) => &mut added.started,
                 (false, false) => &mut added.skipped,
@@ -271,13 +276,13 @@ impl Args {
     }
 }
 
-/// Names that somebody gave: each once, each at the source, where that is known.
-fn check(names: &[String], existing: Option<&BTreeSet<String>>) -> CommandResult {
+/// Names that somebody gave: each once, each among those that exist, where that is known.
+fn check(names: &[String], missing: &str, existing: Option<&BTreeSet<String>>) -> CommandResult {
     once_each("database", names)?;
     for name in names {
         if let Some(existing) = existing.filter(|existing| !existing.contains(name)) {
             let hint = suggestion(name, existing.iter().map(String::as_str));
-            return Err(CommandError::failed(format!("the source has no database `{name}`")).hint(hint));
+            return Err(CommandError::failed(format!("{missing} database `{name}`")).hint(hint));
         }
     }
     Ok(())

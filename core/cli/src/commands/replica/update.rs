@@ -1,5 +1,7 @@
 //! `pipeline replica update`: changes how often new databases are looked for, and nothing else.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::service::{Asked, parse, toml};
@@ -11,7 +13,8 @@ use crate::progress::{self, Progress};
 
 /// Change how often a replica looks for new databases
 ///
-/// A replica of named databases takes new ones from then on; what exists now and is not named stays out (`exclude` in its file).
+/// A replica of named databases takes new ones from then on; what exists now and is not named stays out (`exclude` in its file). With 0
+/// a replica of all databases keeps those that it has: they are named in its file from then on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -45,13 +48,16 @@ impl Args {
         let plugins = host.plugins(&[], None, output);
         let mut file = parse(&found, &plugins)?;
         let seconds = self.new_database_checking_interval;
-        let existing = match seconds > 0 && !file.takes_all() {
-            true => {
-                let look = async |_: &Progress| databases(&found, &plugins, output).await;
-                progress::during("looking at the source", 0, look).await?.into_iter().collect()
-            }
-            false => Vec::new(),
-        };
+        let mut existing = BTreeSet::new();
+        if seconds == 0 && file.takes_all() {
+            existing.extend(service.tasks(Some(&self.id)).await?.into_iter().map(|task| task.value));
+        }
+        // Which they are matters, and is not known yet.
+        if (seconds > 0) != file.takes_all() && existing.is_empty() {
+            let look = async |_: &Progress| databases(&found, &plugins, output).await;
+            existing = progress::during("looking at the source", 0, look).await?;
+        }
+        let existing: Vec<String> = existing.into_iter().collect();
         file.set_interval(seconds, &existing).map_err(CommandError::failed)?;
         let changed = file.text() != toml(&found);
         if changed {

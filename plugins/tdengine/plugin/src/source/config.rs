@@ -42,7 +42,7 @@ pub struct TmqConfig {
     /// Where a lane without a checkpoint begins.
     #[serde(default)]
     pub from: StartFrom,
-    /// How often to look for new databases; `"0"` for never.
+    /// How often to look for new databases where all are read; `"0"` for at the start only.
     #[serde(default = "new_database_interval")]
     pub new_database_interval: Span,
     /// What to do when the log no longer holds what comes next.
