@@ -76,6 +76,12 @@ pub enum Fault {
         #[serde(default = "once")]
         times: Option<u64>,
     },
+    /// A lane that is sought hands out what it would have, first, as a client's library does with the answer to a poll of before.
+    AnswerAfterSeek {
+        /// How often.
+        #[serde(default = "once")]
+        times: Option<u64>,
+    },
     /// A vgroup neither takes writes nor gives messages until the fault is removed.
     FreezeVgroup {
         /// Its id.
@@ -189,6 +195,15 @@ impl Faults {
     pub fn duplicates(&self) -> bool {
         let found = self.find(|armed| match armed.fault {
             Fault::DuplicateDelivery { times } => armed.acts(times).then_some(()),
+            _ => None,
+        });
+        found.is_some()
+    }
+
+    /// Whether the lane that is sought now hands out what it would have.
+    pub fn answers_after_seek(&self) -> bool {
+        let found = self.find(|armed| match armed.fault {
+            Fault::AnswerAfterSeek { times } => armed.acts(times).then_some(()),
             _ => None,
         });
         found.is_some()
@@ -333,6 +348,8 @@ mod tests {
         assert_eq!([faults.after("poll", true), faults.after("poll", true)], [Fate::Lose, Fate::Send]);
         faults.arm(Fault::DuplicateDelivery { times: Some(1) });
         assert_eq!([faults.duplicates(), faults.duplicates()], [true, false]);
+        faults.arm(Fault::AnswerAfterSeek { times: Some(1) });
+        assert_eq!([faults.answers_after_seek(), faults.answers_after_seek()], [true, false]);
         faults.arm(Fault::FreezeVgroup { vgroup: 3 });
         assert_eq!([faults.is_frozen(3), faults.is_frozen(2)], [true, false]);
     }

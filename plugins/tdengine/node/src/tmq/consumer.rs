@@ -44,6 +44,8 @@ pub(crate) struct Consumer {
     known: bool,
     /// The next poll returns nothing, as the first one after a seek does (FACTS F39).
     sought: bool,
+    /// Handed out first, behind a seek.
+    answered: Option<Arc<Message>>,
     last_commit: Instant,
     last_id: u64,
     /// The message that `fetch…` reads; the next one, or `unsubscribe`, frees it.
@@ -62,6 +64,7 @@ impl Consumer {
             places: HashMap::new(),
             known: false,
             sought: false,
+            answered: None,
             last_commit: Instant::now(),
             last_id: 0,
             held: None,
@@ -110,6 +113,10 @@ impl Consumer {
     pub fn next(&mut self, faults: &Faults) -> Result<Option<Arc<Message>>, Fail> {
         self.refresh()?;
         self.known = true;
+        if let Some(answered) = self.answered.take() {
+            self.held = Some(answered.clone());
+            return Ok(Some(answered));
+        }
         if let Some(again) = self.held.clone().filter(|_| faults.duplicates()) {
             self.last_id += 1;
             let again = Arc::new(Message { id: self.last_id, ..(*again).clone() });
@@ -204,12 +211,15 @@ impl Consumer {
     }
 
     /// Moves a lane; −1 is accepted as the real server accepts it and reads from the first kept version (FACTS F39).
-    pub fn seek(&mut self, lane: &Lane, offset: i64, pauses: bool) -> Result<(), Fail> {
+    pub fn seek(&mut self, lane: &Lane, offset: i64, pauses: bool, faults: &Faults) -> Result<(), Fail> {
         self.find(lane)?;
         self.check_known()?;
         let (first, next) = self.store.wal_range(lane.vgroup)?;
         if offset != -1 && !(first..=next).contains(&offset) {
             return Err(out_of_range());
+        }
+        if faults.answers_after_seek() {
+            self.answered = self.read(lane)?;
         }
         self.places.insert(lane.clone(), Place { position: Some(offset), shown: offset, touched: true });
         self.sought = pauses;

@@ -242,7 +242,7 @@ impl Socket {
     fn seek(&self, call: &Call, request: &Request<'_>) -> Answer {
         let Seek { topic, vgroup_id, offset } = args(request)?;
         let pauses = !self.shared.version.has_stmt2();
-        self.state.lock().consumer()?.seek(&Lane { topic, vgroup: vgroup_id }, offset, pauses)?;
+        self.state.lock().consumer()?.seek(&Lane { topic, vgroup: vgroup_id }, offset, pauses, &self.shared.faults)?;
         call.done()
     }
 

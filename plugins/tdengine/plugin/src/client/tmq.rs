@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use super::error::{ClientError, Result};
 use super::socket::{Socket, SocketLimits};
 use crate::dsn::Dsn;
+use crate::log::data::DataMessage;
+use crate::log::{RAW_DATA, RAW_METADATA};
 
 /// Offset of `u32 length, u16 type, body` in a reply to `fetch_raw`: what action 3 takes back (PROTOCOL 6.5).
 const RAW_OFFSET: usize = 32;
@@ -55,6 +57,27 @@ pub struct Message {
 }
 
 impl Message {
+    /// Where the lane stood before it; negative where the server does not say.
+    pub fn begins(&self) -> i64 {
+        if self.has_rows() { self.offset } else { self.offset - 1 }
+    }
+
+    /// Where the lane goes on behind it.
+    ///
+    /// # Errors
+    /// As [`DataMessage::parse`].
+    pub fn ends(&self) -> tdengine_wire::Result<i64> {
+        if !self.has_rows() {
+            return Ok(self.offset);
+        }
+        // A server that does not say where the message ends cannot be resumed behind it.
+        Ok(DataMessage::parse(self.raw_type, self.body())?.next_offset.unwrap_or(self.offset + 1))
+    }
+
+    fn has_rows(&self) -> bool {
+        matches!(self.raw_type, RAW_DATA | RAW_METADATA)
+    }
+
     /// The body behind length and type.
     pub fn body(&self) -> &[u8] {
         &self.raw[6..]

@@ -13,7 +13,8 @@ use super::lane::{LaneState, Reader, lane_name, offset_of};
 use super::pending::PendingTokens;
 use super::session::Session;
 use super::{OnHole, StartFrom, TmqConfig, canary};
-use crate::client::{ClientError, Subscription};
+use crate::client::{ClientError, Message, Subscription};
+use crate::errors::wire_error;
 use crate::transport::{Connection, Consumer};
 use crate::{metadata, names};
 
@@ -67,7 +68,9 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
     };
     let (proof, consumers) = tokio::join!(proof, subscribing);
     proof?;
+    let pending = PendingTokens::load(context)?;
     let mut lanes = BTreeMap::new();
+    let mut early = Vec::new();
     let mut main = None;
     let mut meta = None;
     let vgroups = metadata::vgroups(&sql, database).await?;
@@ -76,16 +79,16 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
         return Err(Error::fatal(message).path("max-lanes"));
     }
     for (reader, mut consumer) in consumers? {
-        let (assigned, has_read) = assigned(&mut consumer, &vgroups, config.assignment_timeout.0).await?;
-        let placing = Placing { config, context, database, created: found.created, from, has_read };
+        let (assigned, read) = assigned(&mut consumer, &vgroups, config.assignment_timeout.0).await?;
+        let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
         for lane in placing.place(reader, &consumer, &assigned).await? {
             lanes.insert((reader, lane.vgroup), lane);
         }
+        early.extend(read.into_iter().map(|message| (reader, message)));
         *(if reader == Reader::Main { &mut main } else { &mut meta }) = Some(consumer);
     }
     let Some(main) = main else { return Err(Error::fatal("no consumer")) };
-    let pending = PendingTokens::load(context)?;
-    Ok(Session::new(config, context, cluster, found, sql, main, meta, lanes, pending))
+    Ok(Session::new(config, context, cluster, found, sql, main, meta, lanes, early, pending))
 }
 
 /// Makes the topic, or checks that the one of this name is what we would make.
@@ -116,10 +119,10 @@ fn topic_made(outcome: Result<(), ClientError>) -> Result<()> {
 }
 
 /// Waits until every vgroup is this consumer's: a member that was lost holds them for seconds (FACTS F41, F42). What a consumer was given
-/// since it subscribed it learns by polling only; whether a poll brought anything, which is to be read again then.
-async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -> Result<(Vec<AssignedVgroup>, bool)> {
+/// since it subscribed it learns by polling only; what polls brought meanwhile begins where the group had committed.
+async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -> Result<(Vec<AssignedVgroup>, Vec<Message>)> {
     let deadline = Instant::now() + timeout;
-    let mut has_read = false;
+    let mut read = Vec::new();
     loop {
         let assigned = match consumer.assignment().await {
             Ok(assigned) => assigned,
@@ -127,7 +130,7 @@ async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -
             Err(error) => return Err(error.into()),
         };
         if vgroups.iter().all(|vgroup| assigned.iter().any(|lane| lane.vgroup_id == *vgroup)) {
-            return Ok((assigned, has_read));
+            return Ok((assigned, read));
         }
         if Instant::now() > deadline {
             let held = assigned.len();
@@ -136,8 +139,8 @@ async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -
                 .code("tdengine.lanes")
                 .hint("another process consumes with the same group; stop it or set another `group`"));
         }
-        let found = consumer.poll(ASSIGNMENT_POLL).await?.is_some();
-        has_read |= found | !consumer.settle().await?.is_empty();
+        read.extend(consumer.poll(ASSIGNMENT_POLL).await?);
+        read.extend(consumer.settle().await?);
     }
 }
 
@@ -147,8 +150,9 @@ struct Placing<'a> {
     database: &'a str,
     created: i64,
     from: &'a Checkpoint,
-    /// The consumer may stand behind where it resumes.
-    has_read: bool,
+    pending: &'a PendingTokens,
+    /// What the consumer read before it had all lanes.
+    read: &'a [Message],
 }
 
 impl Placing<'_> {
@@ -168,18 +172,29 @@ impl Placing<'_> {
             let stored = stored.map(|place| offset_of(place, self.database, self.created)).transpose()?;
             let known = (committed != NEVER_COMMITTED).then_some(committed);
             let resume = self.resume(&lane.to_string(), stored, known, vgroup)?;
-            if self.has_read || known != Some(resume) {
+            // Where the group never committed, a consumer of the oldest begins there.
+            let begins = known.or((self.config.from == StartFrom::Oldest).then_some(vgroup.begin));
+            let is_sought = begins != Some(resume);
+            let mut committed = committed;
+            if is_sought {
+                // Who subscribes again, or reads on without our state, begins there by itself. Not past a token whose DROP was not seen.
+                let wanted = self.pending.oldest_open(lane.as_str()).map_or(resume, |opened| resume.min(opened - 1));
+                if wanted > committed && wanted >= vgroup.begin {
+                    consumer.commit_offset(vgroup.vgroup_id, wanted).await?;
+                    committed = wanted;
+                }
+                if self.has_passed(vgroup.vgroup_id, resume)? {
+                    let message = format!("lane {lane} was read beyond {resume} before it was placed");
+                    return Err(Error::disconnected(message).code("tdengine.lanes"));
+                }
                 consumer.seek(vgroup.vgroup_id, resume).await?;
-            }
-            if known.is_none() && self.config.from == StartFrom::Latest {
-                // Whoever reads on without our state begins here, and not at what is the latest then.
-                consumer.commit_offset(vgroup.vgroup_id, resume).await?;
             }
             tracing::info!(%lane, resume, oldest = vgroup.begin, latest = vgroup.end, "lane placed");
             lanes.push(LaneState {
                 lane,
                 reader,
                 vgroup: vgroup.vgroup_id,
+                is_sought,
                 next: resume,
                 handed_out: resume,
                 stands_at: resume,
@@ -189,6 +204,16 @@ impl Placing<'_> {
             });
         }
         Ok(lanes)
+    }
+
+    /// Whether what was read early of a vgroup ends beyond an offset: what comes next may lie behind a gap then.
+    fn has_passed(&self, vgroup: i32, offset: i64) -> Result<bool> {
+        for message in self.read.iter().filter(|message| message.vgroup == vgroup) {
+            if message.ends().map_err(wire_error)? > offset {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The checkpoint decides. What is committed upstream is never ahead of what is durable, and may be ahead of a

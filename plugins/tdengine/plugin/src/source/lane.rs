@@ -34,6 +34,8 @@ pub struct LaneState {
     pub lane: Lane,
     pub reader: Reader,
     pub vgroup: i32,
+    /// Nothing came since it was sought: answers to polls of before may come first.
+    pub is_sought: bool,
     /// The next offset to be read as of what was read here.
     pub next: i64,
     /// The position of the last message that was handed out: entries that became none are behind it.
@@ -45,6 +47,25 @@ pub struct LaneState {
     pub committed: i64,
     /// Asked for by the engine, not yet committed upstream.
     pub wanted: Option<i64>,
+}
+
+impl LaneState {
+    /// Whether a message that begins at this offset is the lane's next one. A server hands out an answer to a poll of before a seek, too;
+    /// it stands where it was sought to, so that what it answered comes again.
+    ///
+    /// # Errors
+    /// Disconnected when the server went back: the lane was another consumer's meanwhile, and begins where the group had committed.
+    pub fn takes(&mut self, begins: i64) -> Result<bool> {
+        if begins >= self.next {
+            self.is_sought = false;
+            return Ok(true);
+        }
+        if self.is_sought {
+            return Ok(false);
+        }
+        let message = format!("lane {} is handed out from {begins}, where it stood at {}", self.lane, self.next);
+        Err(Error::disconnected(message).code("tdengine.lanes"))
+    }
 }
 
 /// A position: the next offset to be read, and the creation time of the database that it belongs to.
@@ -73,7 +94,25 @@ pub fn offset_of(position: &Position, database: &str, database_created: i64) -> 
 
 #[cfg(test)]
 mod tests {
+    use pipeline_sdk::Reaction;
+
     use super::*;
+
+    #[test]
+    fn what_was_answered_before_a_seek_is_left_out_and_nothing_else() {
+        for (is_sought, begins, expect) in [
+            (false, vec![10, 15, 20], vec![Ok(true), Ok(true), Ok(true)]),
+            (false, vec![4], vec![Err(Reaction::Disconnected)]),
+            (true, vec![4, 7, 10, 12], vec![Ok(false), Ok(false), Ok(true), Ok(true)]),
+            (true, vec![4, 14, 4], vec![Ok(false), Ok(true), Err(Reaction::Disconnected)]),
+        ] {
+            let (lane, reader) = (lane_name(Reader::Main, 2), Reader::Main);
+            let mut lane =
+                LaneState { lane, reader, vgroup: 2, is_sought, next: 10, handed_out: 10, stands_at: 10, sequence: 0, committed: 10, wanted: None };
+            let found: Vec<_> = begins.iter().map(|begins| lane.takes(*begins).map_err(|error| error.reaction)).collect();
+            assert_eq!(found, expect, "{begins:?}");
+        }
+    }
 
     #[test]
     fn lanes_and_positions_read_back() {

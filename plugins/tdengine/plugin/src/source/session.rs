@@ -37,6 +37,8 @@ pub struct Session {
     main: Consumer,
     meta: Option<Consumer>,
     lanes: BTreeMap<(Reader, i32), LaneState>,
+    /// What the consumers read before they had all lanes.
+    early: Vec<(Reader, TmqMessage)>,
     changes: Changes,
     /// Fetched while looking at something else; handed out first.
     stash: VecDeque<Message>,
@@ -63,6 +65,7 @@ impl Session {
         main: Consumer,
         meta: Option<Consumer>,
         lanes: BTreeMap<(Reader, i32), LaneState>,
+        early: Vec<(Reader, TmqMessage)>,
         pending: PendingTokens,
     ) -> Self {
         let changes = Changes::new(context.clone(), cluster.clone(), database.name.clone(), sql, pending);
@@ -72,6 +75,7 @@ impl Session {
             main,
             meta,
             lanes,
+            early,
             changes,
             stash: VecDeque::new(),
             announced: false,
@@ -91,6 +95,7 @@ impl Session {
             let assigned = self.lanes.values().map(|lane| lane.lane.clone()).collect();
             return Ok(Polled::Lanes { assigned, revoked: Vec::new() });
         }
+        self.take_early().await?;
         if self.stash.is_empty() {
             self.read(wait).await?;
         }
@@ -176,12 +181,23 @@ impl Session {
         Ok(())
     }
 
+    async fn take_early(&mut self) -> Result<()> {
+        for (reader, message) in std::mem::take(&mut self.early) {
+            self.take(reader, message).await?;
+        }
+        Ok(())
+    }
+
     /// Turns a message of the log into messages of the pipeline.
     async fn take(&mut self, reader: Reader, message: TmqMessage) -> Result<()> {
         let Some(lane) = self.lanes.get_mut(&(reader, message.vgroup)) else {
             return Err(Error::disconnected(format!("vgroup {} came that was not assigned", message.vgroup)));
         };
         self.is_still = false;
+        let begins = message.begins();
+        if begins >= 0 && !lane.takes(begins)? {
+            return Ok(());
+        }
         let read = self.changes.read(reader, &lane.lane, &message).await?;
         let place = position(read.next, self.database.created);
         let count = read.messages.len();
@@ -229,6 +245,7 @@ impl Session {
     /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
     /// ended; the second's lanes stand where they stood when that was last looked at, or behind what came since.
     async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
+        self.take_early().await?;
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
         }

@@ -37,6 +37,11 @@ impl Scene {
 
     /// A connected source of a pipeline's task.
     pub async fn source(&self, pipeline: &str, database: &str) -> Box<dyn Source> {
+        self.source_at(pipeline, database, &Checkpoint::default()).await
+    }
+
+    /// One that reads on there.
+    pub async fn source_at(&self, pipeline: &str, database: &str, from: &Checkpoint) -> Box<dyn Source> {
         let config: TmqConfig = serde_json::from_value(json!({ "dsn": address(&self.node), "databases": [database] })).unwrap();
         let place = Place {
             pipeline: pipeline.into(),
@@ -45,7 +50,7 @@ impl Scene {
             ..Place::default()
         };
         let mut source = config.build(Context::new(place, Arc::new(Detached::default()))).unwrap();
-        source.connect(&Checkpoint::default()).await.unwrap();
+        source.connect(from).await.unwrap();
         source
     }
 }
