@@ -1,20 +1,21 @@
 """taos-ws-py as a subscription of a user's own: `poll` is answered with `ok` and the rows that came, `TABLE,NUMBER` each.
 
-usage: subscriber.py HOST:PORT TOPIC
+usage: subscriber.py HOST:PORT "TOPIC [GROUP]"
 """
 
 import sys
 
 import taosws
 
-ADDRESS, TOPIC = sys.argv[1:]
+ADDRESS, NAMES = sys.argv[1:]
+TOPIC, *GROUP = NAMES.split()
 HOST, PORT = ADDRESS.split(":")
 CONSUMER = taosws.Consumer(
     conf={
         "td.connect.websocket.scheme": "ws",
         "td.connect.ip": HOST,
         "td.connect.port": PORT,
-        "group.id": "users_own",
+        "group.id": GROUP[0] if GROUP else "users_own",
         "auto.offset.reset": "earliest",
         "enable.auto.commit": "false",
     }

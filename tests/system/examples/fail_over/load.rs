@@ -1,5 +1,6 @@
 //! A client that writes without end: each row until it is acknowledged, so that a row is lost only if a site loses it.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,12 @@ struct Shared {
     stopped: AtomicBool,
     /// The last error, for a person.
     error: Mutex<String>,
+}
+
+/// When a site was killed. On a real pair it takes a moment, in which it may still take rows.
+pub struct Kill {
+    pub begun: Instant,
+    pub done: Instant,
 }
 
 /// What a client did.
@@ -192,12 +199,15 @@ impl Record {
         Ok(())
     }
 
-    /// The first row by SQL that was acknowledged after the kill: it may be in the logs of both sites.
-    pub fn boundary(&self, killed: Instant) -> usize {
-        self.numbers.iter().find(|(_, at)| *at > killed).map_or(usize::MAX, |(number, _)| *number)
+    /// Rows by SQL that A may hold although B's clients saw nothing of it: those that were acknowledged while it was being killed, and the
+    /// first one after that, which may be in the logs of both sites.
+    pub fn boundary(&self, killed: &Kill) -> RangeInclusive<usize> {
+        let first_after = |moment: Instant| self.numbers.iter().find(|(_, at)| *at > moment).map_or(usize::MAX, |(number, _)| *number);
+        first_after(killed.begun)..=first_after(killed.done)
     }
 
-    pub fn summary(&self, killed: Instant) -> String {
+    pub fn summary(&self, kill: &Kill) -> String {
+        let killed = kill.begun;
         let after = |of: &[Instant]| of.iter().filter(|at| **at > killed).count();
         let spans = self.acknowledged.windows(2).filter(|pair| pair[1] > killed).map(|pair| pair[1] - pair[0]);
         // The first pause that is longer than a slow machine makes them; there is another one on the way back.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use pipeline_tests::{Client, Pair, Writer};
 
-use load::{Load, Record};
+use load::{Kill, Load, Record};
 use proxy::Proxy;
 use subscription::Subscription;
 
@@ -58,9 +58,9 @@ fn run(arguments: &[String]) -> Result<()> {
     let told = || format!("log of the proxy:\n{}\nlog of the pipelines:\n{}", proxy.log(), pair.log());
     for record in &records {
         record.hold(&pair, DATABASE).with_context(told)?;
-        println!("{}", record.summary(killed));
+        println!("{}", record.summary(&killed));
     }
-    let received = subscription.finish(&records, killed, SETTLE).with_context(told)?;
+    let received = subscription.finish(&records, &killed, SETTLE, pair.folder.path()).with_context(told)?;
     println!("a user's subscription at B received {received} rows, those of each writer in order; sites equal, nothing acknowledged is lost");
     Ok(())
 }
@@ -90,7 +90,7 @@ fn until_ready(pair: &Pair, wanted: bool) -> Result<()> {
 }
 
 /// From the first write to the way back; when A was killed.
-fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> {
+fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Kill> {
     let at = |site: &pipeline_tests::Site| -> Result<i64> {
         site.sql("select id from information_schema.ins_cluster")[0][0].as_i64().context("the id of a cluster is a number")
     };
@@ -107,8 +107,9 @@ fn fail_over(pair: &mut Pair, proxy: &Proxy, loads: &[Load]) -> Result<Instant> 
         load.resume();
         load.wait_for(before + WRITES / 3, WITHIN)?;
     }
-    let killed = Instant::now();
+    let begun = Instant::now();
     pair.kill_node(0)?;
+    let killed = Kill { begun, done: Instant::now() };
     let behind: Vec<usize> = loads.iter().map(Load::written).collect();
     for (load, behind) in loads.iter().zip(behind) {
         load.wait_for(behind + WRITES, WITHIN).context("after the kill")?;
