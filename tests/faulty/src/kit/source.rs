@@ -134,10 +134,8 @@ impl Source for Counter {
             Defect::Hang => tokio::time::sleep(SLOW).await,
             Defect::Abort => std::process::abort(),
             Defect::Leak => leak(256 << 10),
-            Defect::BackPressure if self.at == 0 => {
-                // Fetches ahead without a bound.
-                std::thread::spawn(|| (0..100).for_each(|_| leak(1 << 20)));
-            }
+            // Fetches ahead without a bound.
+            Defect::BackPressure if self.at == 0 => leak(100 << 20),
             Defect::Cancel if self.context.is_cancelled() => tokio::time::sleep(wait + SLOW).await,
             _ => {}
         }
