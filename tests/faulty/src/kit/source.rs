@@ -134,8 +134,15 @@ impl Source for Counter {
             Defect::Hang => tokio::time::sleep(SLOW).await,
             Defect::Abort => std::process::abort(),
             Defect::Leak => leak(256 << 10),
-            // Fetches ahead without a bound.
-            Defect::BackPressure if self.at == 0 => leak(100 << 20),
+            Defect::BackPressure if self.at == 0 => {
+                // Fetches ahead without a bound; who waits between gets a processor soon on a loaded machine, too.
+                std::thread::spawn(|| {
+                    for _ in 0..200 {
+                        leak(1 << 20);
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    }
+                });
+            }
             Defect::Cancel if self.context.is_cancelled() => tokio::time::sleep(wait + SLOW).await,
             _ => {}
         }

@@ -48,6 +48,8 @@ struct State {
     consumer: Option<Consumer>,
     /// There was a subscription: a poll after `unsubscribe` finds nothing instead of failing (FACTS F44).
     had_consumer: bool,
+    /// Its socket is gone: what was still being worked on is for nobody.
+    is_closed: bool,
     cursor: fetch::Cursor,
 }
 
@@ -133,8 +135,15 @@ impl Socket {
         let joining = joining(&options, user);
         let membership = self.shared.blocking(move |shared| shared.groups.join(joining)).await?;
         let mut consumer = Consumer::new(self.shared.store.clone(), options, membership, selection);
-        consumer.refresh()?;
+        if let Err(fail) = consumer.refresh() {
+            self.shared.groups.leave(&consumer.membership);
+            return Err(fail);
+        }
         let mut state = self.state.lock();
+        if state.is_closed {
+            self.shared.groups.lose(consumer.membership);
+            return Err(Fail::protocol("the socket is gone"));
+        }
         if state.consumer.is_some() {
             self.shared.groups.leave(&consumer.membership);
             return Err(Fail::protocol("tmq should have unsubscribed first"));
@@ -338,7 +347,9 @@ impl Protocol for Socket {
     }
 
     fn closed(&self) {
-        if let Some(consumer) = self.state.lock().consumer.take() {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        if let Some(consumer) = state.consumer.take() {
             self.shared.groups.lose(consumer.membership);
         }
     }

@@ -124,6 +124,29 @@ async fn lanes_are_shared_and_move_when_a_socket_is_lost() {
     panic!("the lanes of the lost consumer did not move");
 }
 
+/// A process that is killed while it subscribes leaves no member behind that nobody takes out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_lost_while_it_subscribes_keeps_no_lane() {
+    let site = Site::start().await;
+    let mut sql = site.connect().await;
+    for statement in ["create database d vgroups 2", "create topic t with meta as database d"] {
+        sql.sql(statement).await;
+    }
+    for _ in 0..20 {
+        let mut lost = Client::open(&site.node, "/rest/tmq").await;
+        lost.send("subscribe", subscription("g", json!({}))).await;
+    }
+    let mut consumer = site.subscribe("g", json!({})).await;
+    for _ in 0..100 {
+        consumer.drain().await;
+        if consumer.lanes("t").await.len() == 2 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("a consumer that never was keeps its lanes");
+}
+
 #[tokio::test]
 async fn a_statement_of_version_2_makes_its_children() {
     let site = Site::start().await;
