@@ -7,6 +7,8 @@ use pipeline_tests::{Process, Scene, Site, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// A proxy that cannot have its port has ended by then.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Writes `NAME-ca.pem`, and a certificate for 127.0.0.1 that it signed: `NAME.crt`, `NAME.key`, and both in `NAME.pem`.
 fn certificates(scene: &Scene, name: &str) {
@@ -23,7 +25,24 @@ fn certificates(scene: &Scene, name: &str) {
 
 /// HAProxy in front of a node, as `wss://`.
 fn with_tls(scene: &Scene, name: &str, site: &Site) -> (String, Process) {
-    let port = free_port().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    // Another test may take the port between the look for a free one and the start.
+    loop {
+        let port = free_port().unwrap();
+        let mut proxy = start_proxy(scene, name, site, port);
+        while proxy.is_running() && std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "{}", proxy.output());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(SETTLE);
+        if proxy.is_running() {
+            return (format!("wss://127.0.0.1:{port}"), proxy);
+        }
+        assert!(Instant::now() < deadline, "{}", proxy.output());
+    }
+}
+
+fn start_proxy(scene: &Scene, name: &str, site: &Site, port: u16) -> Process {
     let crt = scene.path("site.pem");
     let configuration = format!(
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
@@ -34,13 +53,7 @@ fn with_tls(scene: &Scene, name: &str, site: &Site) -> (String, Process) {
     scene.write(&format!("{name}.cfg"), &configuration);
     let mut command = Command::new("haproxy");
     command.arg("-f").arg(scene.path(&format!("{name}.cfg"))).arg("-db");
-    let proxy = Process::spawn(command, &scene.path(&format!("{name}.haproxy.log"))).expect("haproxy is needed: install it");
-    let deadline = Instant::now() + LIMIT;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "{}", proxy.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (format!("wss://127.0.0.1:{port}"), proxy)
+    Process::spawn(command, &scene.path(&format!("{name}.haproxy.log"))).expect("haproxy is needed: install it")
 }
 
 #[test]
