@@ -70,11 +70,11 @@ impl Message {
         if !self.has_rows() {
             return Ok(self.offset);
         }
-        // A server that does not say where the message ends cannot be resumed behind it.
-        Ok(DataMessage::parse(self.raw_type, self.body())?.next_offset.unwrap_or(self.offset + 1))
+        Ok(DataMessage::parse(self.raw_type, self.body())?.ends(self.offset))
     }
 
-    fn has_rows(&self) -> bool {
+    /// Whether it holds rows, and not a change alone.
+    pub fn has_rows(&self) -> bool {
         matches!(self.raw_type, RAW_DATA | RAW_METADATA)
     }
 

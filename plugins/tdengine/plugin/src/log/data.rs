@@ -31,6 +31,11 @@ pub struct Block<'a> {
 }
 
 impl<'a> DataMessage<'a> {
+    /// Where the lane goes on behind this message, which begins at `begin`: a server that does not say so cannot be resumed behind it.
+    pub fn ends(&self, begin: i64) -> i64 {
+        self.next_offset.unwrap_or(begin + 1)
+    }
+
     /// Reads the body of a message of raw type 2 or 4.
     ///
     /// # Errors

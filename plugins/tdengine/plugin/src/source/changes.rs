@@ -18,7 +18,7 @@ use crate::transport::Connection;
 use crate::errors::wire_error;
 use crate::log::change::{self, CreateTable, Stable, TableOf, kind};
 use crate::log::data::DataMessage;
-use crate::log::{RAW_DATA, RAW_METADATA, envelope};
+use crate::log::{RAW_DATA, envelope};
 use crate::metadata;
 use crate::sink::Shared;
 use crate::token::Token;
@@ -60,7 +60,7 @@ impl Changes {
 
     pub async fn read(&mut self, reader: Reader, lane: &Lane, message: &TmqMessage) -> Result<Read> {
         let body = message.body();
-        if !matches!(message.raw_type, RAW_DATA | RAW_METADATA) {
+        if !message.has_rows() {
             let messages = match (reader, message.raw_type) {
                 (Reader::Main, _) | (Reader::Meta, kind::ALTER_STABLE) => self.change(reader, lane, message).await?,
                 // The main consumer brings everything else; what a replica made here is to be known, too.
@@ -77,8 +77,7 @@ impl Changes {
             return Ok(Read { next: message.offset, messages });
         }
         let data = DataMessage::parse(message.raw_type, body).map_err(wire_error)?;
-        // A server that does not say where the message ends cannot be resumed behind it.
-        let next = data.next_offset.unwrap_or(message.offset + 1);
+        let next = data.ends(message.offset);
         let mut messages = Vec::new();
         if reader == Reader::Main {
             messages.extend(self.created_by_rows(&data.creates).await?);
