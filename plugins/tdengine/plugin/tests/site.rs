@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeline_sdk::context::Place;
 use pipeline_sdk::site::Verdict;
-use pipeline_sdk::{Context, Detached, Payload, Polled, Site, SiteConfig};
+use pipeline_sdk::{Checkpoint, Context, Detached, Payload, Polled, Reaction, Site, SiteConfig, Source};
 use pipeline_tdengine::client::{SocketLimits, Subscription};
 use pipeline_tdengine::site::TdengineSiteConfig;
 use pipeline_tdengine::transport::Consumer;
@@ -126,6 +126,35 @@ async fn a_plan_reads_both_sites_and_writes_nothing() {
 /// half meanwhile is read again from where it resumes.
 #[tokio::test(flavor = "multi_thread")]
 async fn lanes_of_a_lost_consumer_come_to_the_next_one() {
+    let scene = two_lanes_of_a_lost_consumer().await;
+    let mut source = tokio::time::timeout(Duration::from_secs(20), scene.source("one", "power")).await.expect("it gets all lanes");
+    assert_eq!(rows_of(&mut source).await, 20);
+}
+
+/// What is kept meanwhile has a limit: the source gives the lanes back and connects again, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_is_kept_while_lanes_are_waited_for_is_read_again() {
+    let scene = two_lanes_of_a_lost_consumer().await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut refused = 0;
+    let mut source = loop {
+        let mut source = scene.configured("one", "power", json!({ "assignment-bytes-max": 1 }));
+        match source.connect(&Checkpoint::default()).await {
+            Ok(_) => break source,
+            Err(error) => {
+                assert_eq!((error.reaction, error.code.as_str()), (Reaction::Disconnected, "tdengine.lanes"), "{error}");
+                assert!(error.message.ends_with("they brought more than assignment-bytes-max meanwhile"), "{error}");
+                refused += 1;
+            }
+        }
+        assert!(Instant::now() < deadline, "it gets all lanes");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(refused > 0);
+    assert_eq!(rows_of(&mut source).await, 20);
+}
+
+async fn two_lanes_of_a_lost_consumer() -> Scene {
     let statements = [
         "create database power vgroups 2 wal_retention_period 3600",
         "create table power.meters (ts timestamp, v int) tags (g int)",
@@ -136,7 +165,11 @@ async fn lanes_of_a_lost_consumer_come_to_the_next_one() {
         scene.sql.exec(&insert).await.unwrap();
     }
     drop(scene.source("one", "power").await);
-    let mut source = tokio::time::timeout(Duration::from_secs(20), scene.source("one", "power")).await.expect("it gets all lanes");
+    scene
+}
+
+/// Rows until nothing comes for a while.
+async fn rows_of(source: &mut Box<dyn Source>) -> u64 {
     let (mut rows, mut idle) = (0, 0);
     while idle < 20 {
         match source.next(Duration::from_millis(20)).await.unwrap() {
@@ -147,7 +180,7 @@ async fn lanes_of_a_lost_consumer_come_to_the_next_one() {
             _ => {}
         }
     }
-    assert_eq!(rows, 20);
+    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]

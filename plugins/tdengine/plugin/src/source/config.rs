@@ -69,6 +69,9 @@ pub struct TmqConfig {
     /// How long to wait at connect for lanes that a former process of ours still holds.
     #[serde(default = "assignment_timeout")]
     pub assignment_timeout: Span,
+    /// What is read of the other lanes meanwhile and kept, in bytes, at most; with more the source connects again.
+    #[serde(default = "assignment_bytes_max")]
+    pub assignment_bytes_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -128,6 +131,10 @@ pub(crate) fn request_timeout() -> Span {
 
 fn assignment_timeout() -> Span {
     Span::seconds(30)
+}
+
+fn assignment_bytes_max() -> usize {
+    64 << 20
 }
 
 impl TmqConfig {

@@ -79,7 +79,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
         return Err(Error::fatal(message).path("max-lanes"));
     }
     for (reader, mut consumer) in consumers? {
-        let (assigned, read) = assigned(&mut consumer, &vgroups, config.assignment_timeout.0).await?;
+        let (assigned, read) = assigned(&mut consumer, &vgroups, config).await?;
         let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
         for lane in placing.place(reader, &consumer, &assigned).await? {
             lanes.insert((reader, lane.vgroup), lane);
@@ -120,8 +120,11 @@ fn topic_made(outcome: Result<(), ClientError>) -> Result<()> {
 
 /// Waits until every vgroup is this consumer's: a member that was lost holds them for seconds (FACTS F41, F42). What a consumer was given
 /// since it subscribed it learns by polling only; what polls brought meanwhile begins where the group had committed.
-async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -> Result<(Vec<AssignedVgroup>, Vec<Message>)> {
-    let deadline = Instant::now() + timeout;
+///
+/// # Errors
+/// Disconnected when the lanes do not come in time, or the others bring more than is kept.
+async fn assigned(consumer: &mut Consumer, vgroups: &[i32], config: &TmqConfig) -> Result<(Vec<AssignedVgroup>, Vec<Message>)> {
+    let deadline = Instant::now() + config.assignment_timeout.0;
     let mut read = Vec::new();
     loop {
         let assigned = match consumer.assignment().await {
@@ -132,9 +135,11 @@ async fn assigned(consumer: &mut Consumer, vgroups: &[i32], timeout: Duration) -
         if vgroups.iter().all(|vgroup| assigned.iter().any(|lane| lane.vgroup_id == *vgroup)) {
             return Ok((assigned, read));
         }
-        if Instant::now() > deadline {
-            let held = assigned.len();
-            let message = format!("only {held} of {} lanes of topic {} are free", vgroups.len(), consumer.topic());
+        let is_full = read.iter().map(|message: &Message| message.raw.len()).sum::<usize>() >= config.assignment_bytes_max;
+        if is_full || Instant::now() > deadline {
+            let (held, of, topic) = (assigned.len(), vgroups.len(), consumer.topic());
+            let brought = if is_full { ", and they brought more than assignment-bytes-max meanwhile" } else { "" };
+            let message = format!("only {held} of {of} lanes of topic {topic} are free{brought}");
             return Err(Error::disconnected(message)
                 .code("tdengine.lanes")
                 .hint("another process consumes with the same group; stop it or set another `group`"));

@@ -42,16 +42,23 @@ impl Scene {
 
     /// One that reads on there.
     pub async fn source_at(&self, pipeline: &str, database: &str, from: &Checkpoint) -> Box<dyn Source> {
-        let config: TmqConfig = serde_json::from_value(json!({ "dsn": address(&self.node), "databases": [database] })).unwrap();
+        let mut source = self.configured(pipeline, database, json!({}));
+        source.connect(from).await.unwrap();
+        source
+    }
+
+    /// One that is not connected, with these settings besides.
+    pub fn configured(&self, pipeline: &str, database: &str, settings: serde_json::Value) -> Box<dyn Source> {
+        let mut config = json!({ "dsn": address(&self.node), "databases": [database] });
+        config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let config: TmqConfig = serde_json::from_value(config).unwrap();
         let place = Place {
             pipeline: pipeline.into(),
             task: database.into(),
             negotiated: [TELLS_REPLICATED.to_owned()].into(),
             ..Place::default()
         };
-        let mut source = config.build(Context::new(place, Arc::new(Detached::default()))).unwrap();
-        source.connect(from).await.unwrap();
-        source
+        config.build(Context::new(place, Arc::new(Detached::default()))).unwrap()
     }
 }
 
