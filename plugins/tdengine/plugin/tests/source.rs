@@ -54,14 +54,16 @@ fn places(lane: &LaneProgress) -> (i64, i64) {
     (number(&lane.current), number(&lane.latest))
 }
 
-/// Rows of each message until nothing comes for a while; the checkpoint moves along.
+/// Rows of each message until nothing comes for a while; the checkpoint moves along, and never back.
 async fn read(source: &mut Box<dyn Source>, at: &mut Checkpoint) -> Vec<u64> {
     let (mut rows, mut quiet) = (Vec::new(), 0);
     while quiet < QUIET_POLLS {
         match source.next(Duration::from_millis(50)).await.unwrap() {
             Polled::Messages(messages) => {
                 for message in messages {
-                    at.lanes.insert(message.header.lane.clone(), message.header.position.clone());
+                    let (lane, position) = (message.header.lane.clone(), message.header.position.clone());
+                    let before = at.lanes.insert(lane, position.clone());
+                    assert!(before.is_none_or(|before| before.number < position.number), "it came before: {message:?}");
                     if let Payload::Frame(frame) = &message.payload {
                         rows.extend((frame.rows > 0).then_some(frame.rows));
                     }
