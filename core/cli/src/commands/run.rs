@@ -1,7 +1,7 @@
 //! `pipeline run`: services and pipelines of files, until they end, are told to, or the time is over.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pipeline_engine::config::units::parse_duration;
@@ -392,7 +392,9 @@ impl Signals {
 
 /// Of a run that is this process's alone.
 pub(super) fn run_options() -> RunOptions {
+    static EPOCH: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
     let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
+    options.epoch = *EPOCH;
     options.launch = Some(component::launch());
     options
 }

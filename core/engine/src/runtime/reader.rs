@@ -22,6 +22,9 @@ const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
 /// The longest of a source whose other end waits for commits: they are told between two reads.
 const PROMPT_WAIT_MAX: Duration = Duration::from_millis(100);
+/// A wait ends on a grid of this part of it, where that is not finer than timers are.
+const WAIT_GRID: u32 = 8;
+const WAIT_GRID_MIN: Duration = Duration::from_millis(10);
 /// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(8);
@@ -76,16 +79,27 @@ impl Pace {
         Self { freshness, wait: IDLE_WAIT_MIN, wait_max }
     }
 
-    fn wait(&self) -> Duration {
+    /// The wait that begins this long after the epoch.
+    fn wait(&self, begins: Duration) -> Duration {
         match self.freshness {
-            Freshness::Fixed(wait) => wait,
-            Freshness::Adaptive => self.wait,
+            Freshness::Fixed(wait) => on_grid(begins, wait),
+            Freshness::Adaptive => on_grid(begins, self.wait),
         }
     }
 
     fn found(&mut self, anything: bool) {
         self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(self.wait_max) };
     }
+}
+
+/// The wait, shorter by less than a part of it so that it ends together with others of its length.
+fn on_grid(begins: Duration, wait: Duration) -> Duration {
+    let grid = wait / WAIT_GRID;
+    if grid < WAIT_GRID_MIN {
+        return wait;
+    }
+    let over = (begins + wait).as_nanos() % grid.as_nanos();
+    wait - Duration::from_nanos(u64::try_from(over).unwrap_or(0))
 }
 
 /// Waiting for the end that the log had.
@@ -141,7 +155,8 @@ impl Reader {
                 self.carry_out(command).await?;
                 continue;
             }
-            let (begun, wait) = (Instant::now(), self.pace.wait());
+            let begun = Instant::now();
+            let wait = self.pace.wait(begun.duration_since(self.task.run.options.epoch));
             let limit = wait + self.task.pipeline.settings.call_timeout;
             let polled = match call("the source's read", limit, self.source.next(wait)).await {
                 Err(error) if error.reaction == Reaction::Retry => {
@@ -325,5 +340,21 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_that_begin_at_any_time_end_together() {
+        let ms = Duration::from_millis;
+        let ends: std::collections::BTreeSet<_> = (0..125).map(|begins| ms(begins) + on_grid(ms(begins), ms(1_000))).collect();
+        assert_eq!(ends.into_iter().collect::<Vec<_>>(), [ms(1_000)]);
+        for begins in (0..1_000).map(ms) {
+            assert!((ms(876)..=ms(1_000)).contains(&on_grid(begins, ms(1_000))), "{begins:?}");
+            assert_eq!(on_grid(begins, ms(50)), ms(50));
+        }
     }
 }

@@ -42,6 +42,9 @@ pub struct RunOptions {
     pub seed: u64,
     /// Of dead letters; everything else takes tokio's clock, which tests pause.
     pub clock: Clock,
+    /// Waits of sources that bring nothing end at multiples of a part of theirs since then, many at once: of a thousand idle tasks each wakes
+    /// nobody by itself. Runs of one process share it.
+    pub epoch: Instant,
     /// Where several processes share the tasks: which of them are this one's.
     pub share: Option<Arc<Share>>,
     /// How these tell each other that a task was let go; where absent, nothing is known of the one before.
@@ -53,7 +56,16 @@ pub struct RunOptions {
 impl RunOptions {
     /// `seed` should differ from run to run, but for tests.
     pub fn new(seed: u64, clock: Clock) -> Self {
-        Self { accept_new_sources: false, store: None, seed, clock, share: None, hand_overs: None, launch: None }
+        Self {
+            accept_new_sources: false,
+            store: None,
+            seed,
+            clock,
+            epoch: Instant::now(),
+            share: None,
+            hand_overs: None,
+            launch: None,
+        }
     }
 }
 

@@ -112,3 +112,33 @@ async fn an_answer_of_before_a_seek_is_not_read_again() {
     scene.sql.exec("insert into power.t values (1700000000005, 6)").await.unwrap();
     assert_eq!(read(&mut source, &mut at).await, [1]);
 }
+
+/// While nothing is written, only where the logs end is asked for; what is written then shows in the next answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_at_rest_tells_of_what_is_written_then() {
+    let scene = Scene::start(&[
+        "create database power vgroups 1 wal_retention_period 3600",
+        "create table power.t (ts timestamp, v int)",
+        "insert into power.t values (1700000000000, 1)",
+    ])
+    .await;
+    let mut at = Checkpoint::default();
+    let mut source = scene.source("p", "power").await;
+    assert_eq!(read(&mut source, &mut at).await, [1]);
+    let mut ends = Vec::new();
+    for turn in 1..=4 {
+        // The second answer finds that nothing was written since the first, and the third begins at rest.
+        let (begun, mut equal) = (Instant::now(), 0);
+        while equal < 3 {
+            assert!(begun.elapsed() < LASTS, "turn {turn}: the lanes do not come to rest");
+            assert!(read(&mut source, &mut at).await.is_empty());
+            let lanes = source.progress().await.unwrap();
+            equal = if lanes.iter().all(|lane| places(lane).0 == places(lane).1) { equal + 1 } else { 0 };
+            ends.push(places(&lanes[0]).1);
+        }
+        scene.sql.exec(&format!("insert into power.t values ({}, {turn})", 1_700_000_000_000_i64 + turn)).await.unwrap();
+        let behind = source.progress().await.unwrap();
+        assert!(behind.iter().all(|lane| places(lane).1 > ends[ends.len() - 1]), "turn {turn}: {behind:?}, before it {ends:?}");
+        assert_eq!(read(&mut source, &mut at).await, [1]);
+    }
+}

@@ -27,9 +27,10 @@ use crate::network::ByteStream;
 const FIRST_REQUEST_ID: u64 = 1 << 40;
 /// A request from this size on is named where the connection ends under it.
 const LARGE_BYTES: usize = 64 << 10;
-/// What is read at once. A thousand tasks have some thousands of connections, and each read clears this much first; a large message is
-/// read in as many pieces.
-const READ_BUFFER_BYTES: usize = 16 << 10;
+/// What is read at once: a large message comes in as many pieces. A thousand tasks have some thousands of connections, each with such a
+/// buffer; one that brings rows all the time has the large one.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+const READ_BUFFER_BYTES_OF_ROWS: usize = 16 << 10;
 /// First word of the newer binary replies (PROTOCOL 3.1).
 const NEW_STYLE: [u8; 8] = [0xff; 8];
 
@@ -43,8 +44,10 @@ pub struct SocketLimits {
     pub in_flight: usize,
     /// Largest message taken.
     pub message_bytes_max: usize,
-    /// Between pings, well below the server's 60 s (PROTOCOL 1.2).
+    /// Between pings where nothing else is sent, well below the server's 60 s (PROTOCOL 1.2).
     pub ping_interval: Duration,
+    /// What is read at once.
+    pub read_buffer_bytes: usize,
 }
 
 impl Default for SocketLimits {
@@ -55,7 +58,15 @@ impl Default for SocketLimits {
             in_flight: 8,
             message_bytes_max: 256 << 20,
             ping_interval: Duration::from_secs(25),
+            read_buffer_bytes: READ_BUFFER_BYTES,
         }
+    }
+}
+
+impl SocketLimits {
+    /// Of a connection that brings rows all the time.
+    pub fn of_rows(self) -> Self {
+        Self { read_buffer_bytes: READ_BUFFER_BYTES_OF_ROWS, ..self }
     }
 }
 
@@ -140,7 +151,7 @@ impl Socket {
     pub async fn open(dsn: &Dsn, path: &str, limits: SocketLimits) -> Result<Self> {
         let place = format!("{dsn}{path}");
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
+            .read_buffer_size(limits.read_buffer_bytes)
             .write_buffer_size(0)
             .max_message_size(Some(limits.message_bytes_max))
             .max_frame_size(Some(limits.message_bytes_max));
@@ -284,7 +295,10 @@ async fn write_requests(
         let message = tokio::select! {
             biased;
             request = requests.recv() => match request {
-                Some(request) => request,
+                Some(request) => {
+                    pings.reset();
+                    request
+                }
                 None => break,
             },
             _ = pings.tick() => Message::Ping(Bytes::from_static(b"pipeline")),

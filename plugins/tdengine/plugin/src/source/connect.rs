@@ -62,6 +62,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
                 session_timeout: None,
                 prefetch: config.prefetch,
             };
+            let limits = if reader == Reader::Main { limits.of_rows() } else { limits };
             consumers.push((reader, Consumer::subscribe(&config.dsn, &subscription, limits).await?));
         }
         Ok::<_, Error>(consumers)

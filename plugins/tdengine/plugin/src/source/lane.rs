@@ -40,7 +40,7 @@ pub struct LaneState {
     pub next: i64,
     /// The position of the last message that was handed out: entries that became none are behind it.
     pub handed_out: i64,
-    /// Where the server stood when it last had nothing; kept for the second consumer's lanes.
+    /// Where the server stood when that was last asked.
     pub stands_at: i64,
     pub sequence: u64,
     /// Last committed upstream by us, or found there.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, LaneProgress, Message, Payload, Polled, Result};
+use tdengine_wire::envelope::AssignedVgroup;
 use tokio::time::Instant;
 
 use super::changes::Changes;
@@ -20,9 +21,11 @@ const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
-/// Of both consumers while nothing is written at all and the engine waits for `POLL_MAX`: it answers as soon. A server serves one
+/// Of both consumers while nothing is written at all and the engine waits for as long as it ever does: it answers as soon. A server serves one
 /// consumer's requests one after the other, so this is also how long settling, and with it a stop, may take.
 const STILL_POLL: Duration = Duration::from_secs(5);
+/// What the engine waits then: a second, or less so that many waits end together.
+const STILL_WAIT_MIN: Duration = Duration::from_millis(800);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
@@ -115,7 +118,7 @@ impl Session {
         // While the second consumer has something to bring, the first does not keep it waiting.
         let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
         let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
-        let (poll, meta_poll) = if self.is_still && wait == POLL_MAX { (STILL_POLL, STILL_POLL) } else { (wait, META_POLL) };
+        let (poll, meta_poll) = if self.is_still && wait >= STILL_WAIT_MIN { (STILL_POLL, STILL_POLL) } else { (wait, META_POLL) };
         if let Some(message) = self.wait_for_message(poll, wait).await? {
             self.main.start_poll(wait);
             self.take(Reader::Main, message).await?;
@@ -219,8 +222,11 @@ impl Session {
     /// Lanes that only got entries which are not ours would stay where they are until retention takes the log from under
     /// them: an empty frame carries their position on.
     async fn move_over_hidden_entries(&mut self) -> Result<()> {
-        self.is_meta_wanted = true;
-        for (reader, vgroup, at) in self.positions().await? {
+        if !self.is_at_rest() {
+            self.is_meta_wanted = true;
+            self.ask_positions().await?;
+        }
+        for (reader, vgroup, at) in self.positions() {
             let Some(lane) = self.lanes.get_mut(&(reader, vgroup)) else { continue };
             if at < lane.handed_out + IDLE_ENTRIES {
                 continue;
@@ -242,19 +248,39 @@ impl Session {
         Ok(())
     }
 
-    /// Where the server stands with each lane, with no message between it and us: the first consumer's polls under way are
-    /// ended; the second's lanes stand where they stood when that was last looked at, or behind what came since.
-    async fn positions(&mut self) -> Result<Vec<(Reader, i32, i64)>> {
+    /// Asks where the server stands with the first consumer's lanes, with no message between it and us: its polls under way are ended.
+    async fn ask_positions(&mut self) -> Result<()> {
         self.take_early().await?;
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
         }
-        let of = |reader: Reader| move |lane: &&LaneState| lane.reader == reader;
-        let vgroups: Vec<i32> = self.lanes.values().filter(of(Reader::Main)).map(|lane| lane.vgroup).collect();
-        let answered = self.main.position(&vgroups).await?;
-        let main = vgroups.into_iter().zip(answered).map(|(vgroup, at)| (Reader::Main, vgroup, at));
-        let meta = self.lanes.values().filter(of(Reader::Meta)).map(|lane| (Reader::Meta, lane.vgroup, lane.stands_at.max(lane.next)));
-        Ok(main.chain(meta).collect())
+        let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Main);
+        let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
+        for (lane, at) in lanes.into_iter().zip(self.main.position(&vgroups).await?) {
+            lane.stands_at = at;
+        }
+        Ok(())
+    }
+
+    /// Where the server stands with each lane, as it last said, or behind what came since.
+    fn positions(&self) -> Vec<(Reader, i32, i64)> {
+        self.lanes.values().map(|lane| (lane.reader, lane.vgroup, lane.stands_at.max(lane.next))).collect()
+    }
+
+    /// Whether all that was written was read when that was last asked, and nothing came since.
+    fn is_at_rest(&self) -> bool {
+        let is_taken = self.stash.is_empty() && self.early.is_empty() && !self.main.has_reply();
+        is_taken && self.is_still && self.positions().iter().all(|(_, vgroup, at)| self.ends.get(vgroup).is_some_and(|end| at >= end))
+    }
+
+    /// The log of each vgroup: its oldest entry and its end.
+    async fn log(&self) -> Result<BTreeMap<i32, AssignedVgroup>> {
+        // Both consumers read the same vgroups' logs.
+        let log: BTreeMap<i32, _> = self.main.assignment().await?.into_iter().map(|it| (it.vgroup_id, it)).collect();
+        if self.lanes.values().any(|lane| !log.contains_key(&lane.vgroup)) {
+            return Err(lanes_were_moved());
+        }
+        Ok(log)
     }
 
     pub async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
@@ -283,13 +309,18 @@ impl Session {
     }
 
     pub async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
-        let positions = self.positions().await?;
-        // Both consumers read the same vgroups' logs.
-        let log: BTreeMap<i32, _> = self.main.assignment().await?.into_iter().map(|it| (it.vgroup_id, it)).collect();
-        if self.lanes.values().any(|lane| !log.contains_key(&lane.vgroup)) {
-            return Err(lanes_were_moved());
-        }
-        let ends = log.values().map(|it| (it.vgroup_id, it.end)).collect();
+        let ends_of = |log: &BTreeMap<i32, AssignedVgroup>| log.iter().map(|(vgroup, log)| (*vgroup, log.end)).collect::<BTreeMap<_, _>>();
+        // At rest, nothing else is asked while nothing is written.
+        let known = if self.is_at_rest() { Some(self.log().await?).filter(|log| ends_of(log) == self.ends) } else { None };
+        let log = match known {
+            Some(log) => log,
+            None => {
+                self.ask_positions().await?;
+                self.log().await?
+            }
+        };
+        let positions = self.positions();
+        let ends = ends_of(&log);
         self.is_still = self.ends == ends;
         self.ends = ends;
         self.is_meta_wanted |= positions.iter().any(|(reader, vgroup, at)| *reader == Reader::Meta && *at < log[vgroup].end);
