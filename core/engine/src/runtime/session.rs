@@ -156,7 +156,8 @@ impl<'t> Session<'t> {
             Ok(source) => source,
             Err(error) => return End::Failed(Failure::of(error)),
         };
-        let (identity, checkpoint) = match connect(task, &mut connecting).await {
+        // What comes once a session, or once a barrier, takes its memory only while it lasts.
+        let (identity, checkpoint) = match Box::pin(connect(task, &mut connecting)).await {
             Ok(connected) => connected,
             Err(failure) => {
                 let is_broken = matches!(&failure, Failure::Lost(error) if super::call::is_broken(error));
@@ -168,16 +169,16 @@ impl<'t> Session<'t> {
         if task.tenure().halt.is_cancelled() {
             return End::Stopped { is_committed: false };
         }
-        if let Err(failure) = look_before(task, &mut connecting).await {
+        if let Err(failure) = Box::pin(look_before(task, &mut connecting)).await {
             return End::Failed(failure.context(&task.pipeline.source.node.path));
         }
-        let mut session = match Self::begin(task, connecting, identity, checkpoint).await {
+        let mut session = match Box::pin(Self::begin(task, connecting, identity, checkpoint)).await {
             Ok(session) => session,
             Err(failure) => return End::Failed(failure),
         };
         task.set_state(TaskState::Running);
         let end = session.go(control).await;
-        *source = session.close().await;
+        *source = Box::pin(session.close()).await;
         end
     }
 
@@ -243,7 +244,7 @@ impl<'t> Session<'t> {
                     let _ = self.commands.send(Command::Pause).await;
                     Ok(None)
                 }
-                () = sleep_until(self.barriers_at.unwrap_or_else(Instant::now)), if self.barriers_at.is_some() => self.tick().await.map(|()| None),
+                () = sleep_until(self.barriers_at.unwrap_or_else(Instant::now)), if self.barriers_at.is_some() => Box::pin(self.tick()).await.map(|()| None),
                 Some(Control::CatchUp(done)) = control.recv() => {
                     self.catching_up.push(done);
                     let _ = self.commands.send(Command::CatchUp).await;
@@ -279,21 +280,21 @@ impl<'t> Session<'t> {
                     }
                 }
                 Event::CaughtUp => {
-                    self.barrier_over_all().await?;
+                    Box::pin(self.barrier_over_all()).await?;
                     self.tell_caught_up();
                 }
                 Event::Paused => {
-                    let is_committed = self.finish().await?;
+                    let is_committed = Box::pin(self.finish()).await?;
                     return Ok(Some(End::Stopped { is_committed }));
                 }
                 Event::End => {
-                    self.finish().await?;
+                    Box::pin(self.finish()).await?;
                     return Ok(Some(End::Finished));
                 }
                 // What was read before is written and stored: only the source is gone.
                 Event::Failed(failure) => {
                     let path = self.task.pipeline.source.node.path.clone();
-                    self.settle().await?;
+                    Box::pin(self.settle()).await?;
                     return Err(failure.context(&path));
                 }
             }
@@ -316,7 +317,7 @@ impl<'t> Session<'t> {
             state.is_dirty = true;
         }
         if state.is_due && state.is_whole {
-            self.begin_barrier(vec![lane]).await?;
+            Box::pin(self.begin_barrier(vec![lane])).await?;
         }
         Ok(())
     }

@@ -98,7 +98,8 @@ impl Worker {
     }
 
     async fn work(&mut self) -> Result<(), Failure> {
-        let Some(mut sink) = self.connect().await? else { return Ok(()) };
+        // Of a thousand idle tasks each waits for items: what else a worker does takes its memory when it does it.
+        let Some(mut sink) = Box::pin(self.connect()).await? else { return Ok(()) };
         let mut feed = self.feed()?;
         let is_blocking = self.step().node.description.blocking;
         let mut items = Vec::new();
@@ -109,8 +110,7 @@ impl Worker {
             let mut early = None;
             if !items.is_empty() {
                 // A write under way is not dropped when the next items cannot be stored: both go on until it is done.
-                let write = self.write_items(&mut sink, std::mem::take(&mut items));
-                tokio::pin!(write);
+                let mut write = Box::pin(self.write_items(&mut sink, std::mem::take(&mut items)));
                 let written = loop {
                     tokio::select! {
                         biased;
@@ -137,10 +137,10 @@ impl Worker {
                         (Ok(next), _) => break next?,
                         (Err(_), Some(_)) => {
                             let held = self.batcher.as_mut().map_or_else(Vec::new, Batcher::take);
-                            self.write(&mut sink, held).await?;
+                            Box::pin(self.write(&mut sink, held)).await?;
                         }
                         // A sink may have something of its own to try again.
-                        (Err(_), None) => self.flush(&mut sink).await?,
+                        (Err(_), None) => Box::pin(self.flush(&mut sink)).await?,
                     }
                 },
             };
@@ -374,7 +374,7 @@ impl Feed {
             if is_news {
                 let (task, identity, sink) = (self.task.key.clone(), self.identity.clone(), replays.key().to_owned());
                 let intent = replays.intent().clone();
-                let stored = self.task.run.store.commit(vec![Change::Intent { task, identity, sink, intent }]).await;
+                let stored = Box::pin(self.task.run.store.commit(vec![Change::Intent { task, identity, sink, intent }])).await;
                 stored.map_err(Failure::Fatal)?;
             }
         }

@@ -20,6 +20,8 @@ use crate::{metadata, names};
 
 /// Between two looks at lanes that a former process still holds.
 const ASSIGNMENT_POLL: Duration = Duration::from_millis(100);
+/// A server takes 3 to 4 seconds to take a consumer out (FACTS F44).
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connects to the site and places every lane.
 pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from: &Checkpoint) -> Result<Session> {
@@ -79,17 +81,36 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
         let message = format!("`{database}` has {} vgroups, more than max-lanes = {}", vgroups.len(), config.max_lanes);
         return Err(Error::fatal(message).path("max-lanes"));
     }
-    for (reader, mut consumer) in consumers? {
-        let (assigned, read) = assigned(&mut consumer, &vgroups, config).await?;
-        let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
-        for lane in placing.place(reader, &consumer, &assigned).await? {
-            lanes.insert((reader, lane.vgroup), lane);
-        }
-        early.extend(read.into_iter().map(|message| (reader, message)));
+    let mut consumers = consumers?;
+    for (reader, consumer) in &mut consumers {
+        let placed = async {
+            let (assigned, read) = assigned(consumer, &vgroups, config).await?;
+            let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
+            Ok((placing.place(*reader, consumer, &assigned).await?, read))
+        };
+        let (placed, read) = match placed.await {
+            Ok(placed) => placed,
+            Err(error) => {
+                leave(consumers).await;
+                return Err(error);
+            }
+        };
+        lanes.extend(placed.into_iter().map(|lane| ((*reader, lane.vgroup), lane)));
+        early.extend(read.into_iter().map(|message| (*reader, message)));
+    }
+    for (reader, consumer) in consumers {
         *(if reader == Reader::Main { &mut main } else { &mut meta }) = Some(consumer);
     }
     let Some(main) = main else { return Err(Error::fatal("no consumer")) };
     Ok(Session::new(config, context, cluster, found, sql, main, meta, lanes, early, pending))
+}
+
+/// Takes consumers of no use out of their group: the next try would wait for their lanes, and its own go while it waits for those of this one.
+async fn leave(consumers: Vec<(Reader, Consumer)>) {
+    for (_, consumer) in consumers {
+        // One whose connection is lost is taken out by the server.
+        let _ = tokio::time::timeout(LEAVE_LIMIT, consumer.unsubscribe()).await;
+    }
 }
 
 /// Makes the topic, or checks that the one of this name is what we would make.

@@ -104,7 +104,7 @@ impl Session {
         }
         if self.stash.is_empty() && self.last_idle_look.elapsed() >= IDLE_LOOK {
             self.last_idle_look = Instant::now();
-            self.move_over_hidden_entries().await?;
+            Box::pin(self.move_over_hidden_entries()).await?;
         }
         if self.stash.is_empty() {
             return Ok(Polled::Idle);
@@ -121,11 +121,12 @@ impl Session {
         let (poll, meta_poll) = if self.is_still && wait >= STILL_WAIT_MIN { (STILL_POLL, STILL_POLL) } else { (wait, META_POLL) };
         if let Some(message) = self.wait_for_message(poll, wait).await? {
             self.main.start_poll(wait);
-            self.take(Reader::Main, message).await?;
+            // A wait, of which there are many at once, does not hold the memory that this needs.
+            Box::pin(self.take(Reader::Main, message)).await?;
             // What was fetched ahead goes along.
             while self.main.has_reply() && self.stash.len() < self.prefetch {
                 let Some(message) = self.main.poll(wait).await? else { break };
-                self.take(Reader::Main, message).await?;
+                Box::pin(self.take(Reader::Main, message)).await?;
             }
         }
         self.read_meta(meta_poll).await
@@ -142,7 +143,9 @@ impl Session {
     /// Takes what the second consumer brought. Its long polls are never waited for.
     async fn read_meta(&mut self, poll: Duration) -> Result<()> {
         for _ in 0..META_ENTRIES_AT_ONCE {
-            self.look_at_meta().await?;
+            if self.is_meta_wanted {
+                Box::pin(self.look_at_meta()).await?;
+            }
             let Some(meta) = &mut self.meta else { return Ok(()) };
             if !meta.has_reply() {
                 self.poll_meta(poll);
@@ -150,7 +153,7 @@ impl Session {
             }
             let Some(message) = meta.poll(poll).await? else { continue };
             self.poll_meta(poll);
-            self.take(Reader::Meta, message).await?;
+            Box::pin(self.take(Reader::Meta, message)).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
         Ok(())
@@ -163,10 +166,10 @@ impl Session {
         }
     }
 
-    /// Where the server stands with the second consumer's lanes, once for each time that is asked for: the consumer pauses, and is asked
-    /// when what it had fetched is taken.
+    /// Where the server stands with the second consumer's lanes, which is wanted: the consumer pauses, and is asked when what it had fetched
+    /// is taken.
     async fn look_at_meta(&mut self) -> Result<()> {
-        let Some(meta) = self.meta.as_mut().filter(|_| self.is_meta_wanted) else { return Ok(()) };
+        let Some(meta) = self.meta.as_mut() else { return Ok(()) };
         meta.pause();
         if !meta.is_paused() {
             return Ok(());
@@ -186,7 +189,7 @@ impl Session {
 
     async fn take_early(&mut self) -> Result<()> {
         for (reader, message) in std::mem::take(&mut self.early) {
-            self.take(reader, message).await?;
+            Box::pin(self.take(reader, message)).await?;
         }
         Ok(())
     }
