@@ -9,6 +9,7 @@ use std::fmt::Write;
 use pipeline_engine::metrics::{Labels, PipelineStatus, Sample, TaskState};
 
 use crate::supervisor::Supervisor;
+use crate::tasks::statuses;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -66,7 +67,7 @@ impl Supervisor {
             for Sample { name, labels, value } in gauges {
                 page.add(Kind::Gauge, &format!("pipeline_{}", plain(&name)), &labelled(&file.id, &labels), value);
             }
-            running.status().pipelines.iter().for_each(|task| add_task(&mut page, &file.id, task));
+            statuses(&running).iter().for_each(|task| add_task(&mut page, &file.id, task));
         }
         page.render()
     }

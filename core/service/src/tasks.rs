@@ -227,6 +227,17 @@ pub(crate) fn stopped(running: &Running) -> BTreeSet<TaskName> {
     stopped.map(|(task, ..)| task).collect()
 }
 
+/// What is known now: the log of what was stopped goes on, and nobody looks at it.
+pub(crate) fn statuses(running: &Running) -> Vec<PipelineStatus> {
+    let mut statuses = running.status().pipelines;
+    let stopped = |status: &&mut PipelineStatus| status.state.is_over() && status.state != TaskState::Finished;
+    for status in statuses.iter_mut().filter(stopped) {
+        (status.lag_seconds, status.lag_offsets) = (None, None);
+        status.lanes.iter_mut().for_each(|lane| (lane.latest, lane.lag_offsets) = (None, None));
+    }
+    statuses
+}
+
 fn is_meant(task: &TaskName, order: Order, chosen: &ChooseTasks) -> bool {
     match &chosen.values {
         Some(values) => values.contains(&task.value),
@@ -246,7 +257,7 @@ impl Managed {
             let live = self.live.lock();
             (live.running.clone(), live.ends.clone())
         };
-        let statuses = running.map(|running| running.status().pipelines).unwrap_or_default();
+        let statuses = running.map(|running| statuses(&running)).unwrap_or_default();
         statuses.into_iter().map(|status| task(&self.id, &ends, status)).collect()
     }
 

@@ -77,6 +77,7 @@ impl From<ClientError> for Error {
                 (reaction, format!("tdengine.0x{code:04X}"))
             }
             ClientError::Unreachable { .. } => (Reaction::Disconnected, "tdengine.unreachable".into()),
+            ClientError::NoWebSocket { .. } => (Reaction::Disconnected, "tdengine.no-web-socket".into()),
             ClientError::Untrusted { .. } => (Reaction::Disconnected, "tdengine.tls".into()),
             ClientError::Tls(error) => return error.clone(),
             ClientError::Closed { .. } => (Reaction::Disconnected, "tdengine.closed".into()),
@@ -89,6 +90,10 @@ impl From<ClientError> for Error {
         made.hint = match &error {
             ClientError::TooLarge { .. } => Some("raise `message-bytes-max` of the source"),
             ClientError::Unreachable { .. } => Some("check the address, and whether the server runs and lets this machine in"),
+            ClientError::NoWebSocket { .. } => Some(
+                "is it taosadapter's port (6041), and does that speak TLS (`wss://`) or not (`ws://`)? The native protocol on another port than \
+                 6030 is asked for with `taos://HOST:PORT`",
+            ),
             ClientError::Untrusted { .. } => Some("name the authority that signed its certificate: `wss://HOST:PORT?caFile=FILE`"),
             other => other.code().and_then(hint),
         }

@@ -1,5 +1,7 @@
 //! `pipeline replica` as an operator uses it: two embedded nodes, one service, every verb from `start` to `remove`, and what goes wrong.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -133,6 +135,18 @@ fn on_a_terminal(stage: &Stage) {
     assert!(!stage.ok(&["status"]).stdout.contains('\u{1b}'));
 }
 
+/// Once a task is stopped nobody knows how far its log is: what it was then is no lag.
+fn what_is_not_looked_at_is_not_told(stage: &Stage, id: &str) {
+    let ready: Value = serde_json::from_str(&stage.run(&["ready", id, "--json"]).stdout).unwrap();
+    assert_eq!((ready[1]["database"].as_str(), &ready[1]["lag_seconds"]), (Some("water"), &Value::Null), "{ready}");
+    let status = stage.json(&["status", id, "-v"]);
+    assert_eq!((status[1]["status"].as_str(), &status[1]["lag_seconds"]), (Some("stopped"), &Value::Null), "{status}");
+    let lanes = stage.json(&["diff", id, "water"]);
+    for lane in lanes.as_array().unwrap() {
+        assert!(lane["current"].is_i64() && lane["latest"].is_null() && lane["diff"].is_null(), "{lanes}");
+    }
+}
+
 #[test]
 fn an_operator_goes_from_start_to_remove() {
     let mut stage = Stage::new();
@@ -164,10 +178,11 @@ fn an_operator_goes_from_start_to_remove() {
 
     let added = stage.json(&["start", "-i", &id, "water", "power"]);
     assert_eq!((added["added"][0].as_str(), added["skipped"][0].as_str()), (Some("water"), Some("power")), "{added}");
-    stage.wait_for(&id, &["power: running", "water: running"]);
+    wait("readiness of both", || stage.run(&["ready", &id]).exit == Some(0));
     stage.ok(&["stop", &id, "water"]);
     stage.wait_for(&id, &["power: running", "water: stopped"]);
     stage.run(&["ready", &id]).expect(1, &["1 of 2 tasks"]);
+    what_is_not_looked_at_is_not_told(&stage, &id);
     on_a_terminal(&stage);
 
     // What was stopped stays so, and what was read is where it was.
@@ -223,6 +238,18 @@ fn both_directions_in_one_file() {
     assert!(stage.scene.read(&format!("files/{id}.toml")).contains("exclude = [\"water\"]"));
 }
 
+/// A port at which another protocol is spoken: as a taosd does, it ends the connection at the first bytes (seen on 3.3.0.1).
+fn native_port() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let _ = connection.and_then(|mut connection| connection.read(&mut [0; 1024]));
+        }
+    });
+    address
+}
+
 #[test]
 fn bad_input_changes_nothing() {
     let stage = Stage::new();
@@ -238,8 +265,11 @@ fn bad_input_changes_nothing() {
     start(&["-f", a, "-t", b, "powr"]).expect(1, &["neither site has a database `powr`", "did you mean `power`?"]);
     start(&["-f", a, "-t", b, "water", "water"]).expect(2, &["`water` is given twice"]);
     start(&["-f", a, "-t", b, "-i", "plant", "water"]).expect(1, &["there is a replica `plant` already"]);
-    start(&["-i", "plnt", "water"]).expect(1, &["did you mean `plant`?"]);
+    start(&["-i", "plnt", "water"]).expect(1, &["no replica `plnt`", "did you mean `plant`?"]);
+    stage.run(&["update", "plnt", "--new-database-checking-interval", "5"]).expect(1, &["no replica `plnt`", "did you mean `plant`?"]);
     start(&["-i", "plant", "gas"]).expect(1, &["no database `gas`"]);
+    start(&["-f", &native_port(), "-t", b]).expect(1, &["of the source", "does not answer as WebSocket", "`taos://HOST:PORT`"]);
+    start(&["-f", &format!("wss://{a}"), "-t", b]).expect(1, &["of the source", "does not answer as WebSocket", "`ws://`"]);
     start(&["-f", "kafka://x", "-t", b]).expect(2, &["unknown scheme `kafka`"]);
     start(&["-f", &format!("ws://root:hush@{a}"), "-t", b, "--source-password-env", "A"]).expect(2, &["a password already"]);
     let wrong = start(&["-f", &format!("ws://root:not-this@{a}"), "-t", b, "water"]);
@@ -248,6 +278,10 @@ fn bad_input_changes_nothing() {
     stage.run(&["status", "plnt"]).expect(1, &["no replica `plnt`", "did you mean `plant`?"]);
     stage.run(&["status", "plant", "plant"]).expect(2, &["`plant` is given twice"]);
     stage.run(&["stop", "plant", "powr"]).expect(1, &["no task for `powr`", "did you mean `power`?"]);
+    for verb in ["stop", "restart", "diff"] {
+        stage.run(&[verb, "plant", "plant"]).expect(1, &["no task for `plant`", "`plant` is a replica"]);
+        stage.run(&[verb, "plant", "power", "power"]).expect(2, &["`power` is given twice"]);
+    }
     stage.run(&["diff", "plant", "powr"]).expect(1, &["no task for `powr`"]);
     stage.run(&["remove", "plant"]).expect(1, &["nothing of replica `plant` is stopped"]);
     stage.run(&["plan", "-f", a, "-t", &alias]).expect(1, &["are one site"]);

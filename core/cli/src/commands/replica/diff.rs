@@ -5,7 +5,7 @@ use pipeline_service::api::{Lane, Task};
 use serde::Serialize;
 
 use super::rows::{Row, number, print, text};
-use super::service::{Asked, Chosen, named};
+use super::service::{Asked, Chosen};
 use crate::error::CommandResult;
 use crate::output::Output;
 
@@ -141,8 +141,10 @@ impl Row for DiffRow {
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
         let service = self.asked.service.connect().await?;
-        let tasks = service.look().await?.tasks_of(self.chosen.id.as_slice(), output)?;
-        let tasks = named(tasks, &self.chosen.databases)?;
+        let seen = service.look().await?;
+        seen.chosen(&self.chosen)?;
+        let mut tasks = seen.tasks_of(self.chosen.id.as_slice(), output)?;
+        tasks.retain(|task| self.chosen.databases.is_empty() || self.chosen.databases.contains(&task.value));
         print(&rows(&tasks), self.asked.json, output);
         Ok(())
     }

@@ -110,6 +110,7 @@ fn elsewhere(task: &Task) -> String {
 fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
     let why = task.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let mut reasons = Vec::new();
+    let is_lately = task.progress_seconds.is_some_and(|age| age <= PROGRESS_AGE_MAX.max(max_lag).as_secs_f64());
     match task.status {
         Status::Running => {}
         Status::Hole => reasons.push(format!("entries of the log were lost before they were read{why}")),
@@ -122,7 +123,7 @@ fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
     if task.status == Status::Running {
         match task.progress_seconds {
             None => reasons.push("the source has not told yet how far it is".into()),
-            Some(age) if age > PROGRESS_AGE_MAX.max(max_lag).as_secs_f64() => {
+            Some(age) if !is_lately => {
                 reasons.push(format!("the source has not told for {age:.0} s how far it is"));
             }
             Some(_) => {}
@@ -144,7 +145,7 @@ fn judge(task: &Task, max_lag: Duration, now: Timestamp) -> ReadyRow {
         task: task_name(task),
         database: task.value.clone(),
         ready: reasons.is_empty(),
-        lag_seconds: task.lag_seconds,
+        lag_seconds: task.lag_seconds.filter(|_| is_lately),
         reason: reasons.join("; "),
     }
 }
@@ -183,6 +184,7 @@ mod tests {
             (serde_json::json!({ "status": "stopped" }), "it is stopped"),
             (serde_json::json!({ "status": "hole", "reason": "cut" }), "lost before they were read: cut"),
             (serde_json::json!({ "status": "interrupted", "reason": "gone" }), "it is interrupted: gone"),
+            (serde_json::json!({ "status": "interrupted", "reason": "away", "progress-seconds": 60.0 }), "it is interrupted: away"),
             (serde_json::json!({ "status": "starting" }), "not caught up"),
             (serde_json::json!({ "status": "elsewhere", "reason": "no service has it yet" }), "no service has it yet"),
             (
@@ -197,6 +199,9 @@ mod tests {
             let row = judge(&task(more.clone()), Duration::from_secs(5), now);
             assert_eq!(row.ready, reason.is_empty(), "{more}: {row:?}");
             assert!(row.reason.contains(reason), "{more}: {row:?}");
+            // What was told long ago is no lag.
+            let is_told = more.get("progress-seconds").is_none() && more.get("lag-seconds").is_none_or(|lag| !lag.is_null());
+            assert_eq!(row.lag_seconds.is_some(), is_told, "{more}: {row:?}");
         }
     }
 }

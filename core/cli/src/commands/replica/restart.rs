@@ -1,7 +1,7 @@
 //! `pipeline replica restart`: ends tasks and starts them again.
 
 use super::rows::print;
-use super::service::{Asked, Chosen, once_each};
+use super::service::{Asked, Chosen};
 use super::status::StatusRow;
 use crate::error::CommandResult;
 use crate::output::Output;
@@ -28,10 +28,13 @@ Examples:
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        once_each("database", &self.chosen.databases)?;
         let service = self.asked.service.connect().await?;
-        let ids = service.look().await?.replicas(self.chosen.id.as_deref())?;
+        let ids = service.look().await?.chosen(&self.chosen)?;
         let changed = progress::each("restarting", &ids, async |id| service.restart(id, &self.chosen.databases, self.chosen.id.is_some()).await).await?;
+        if changed.is_empty() && !self.asked.json {
+            output.error("hint", "nothing was running: a replica that is named starts also where it was stopped");
+            return Ok(());
+        }
         print(&changed.iter().map(StatusRow::new).collect::<Vec<_>>(), self.asked.json, output);
         Ok(())
     }

@@ -154,6 +154,15 @@ impl Service {
         self.client.file(id).await.map_err(refused)
     }
 
+    /// The file of a replica, with its text.
+    ///
+    /// # Errors
+    /// There is none of this ID.
+    pub async fn replica(&self, id: &str) -> Result<File, CommandError> {
+        Seen { files: self.files().await?, tasks: self.tasks(None).await? }.replicas(Some(id))?;
+        self.file(id).await
+    }
+
     pub async fn put(&self, id: &str, toml: &str, create: bool) -> Result<File, CommandError> {
         self.client.put(id, &PutFile { toml: toml.to_owned(), create }).await.map_err(refused)
     }
@@ -234,6 +243,25 @@ impl Seen {
         }
     }
 
+    /// IDs of the replicas that are meant, whose databases are there.
+    ///
+    /// # Errors
+    /// A replica that is not there, a database that none of its tasks is for, or that is given twice.
+    pub fn chosen(&self, chosen: &Chosen) -> Result<Vec<String>, CommandError> {
+        once_each("database", &chosen.databases)?;
+        let ids = self.replicas(chosen.id.as_deref())?;
+        let tasks = self.tasks.iter().filter(|task| ids.contains(&task.file));
+        let known: BTreeSet<&str> = tasks.map(|task| task.value.as_str()).collect();
+        if let Some(name) = chosen.databases.iter().find(|name| !known.contains(name.as_str())) {
+            let hint = match self.replicas(Some(name)) {
+                Ok(_) => format!("`{name}` is a replica: name one, and its databases, or none for all replicas"),
+                Err(_) => suggestion(name, known),
+            };
+            return Err(CommandError::failed(format!("there is no task for `{name}`")).hint(hint));
+        }
+        Ok(ids)
+    }
+
     /// Tasks of these replicas, of all where none is named. Files that are broken are warned of.
     ///
     /// # Errors
@@ -296,21 +324,6 @@ pub fn is_over(task: &Task) -> bool {
 /// As logs name it.
 pub fn task_name(task: &Task) -> String {
     if task.value.is_empty() { task.pipeline.clone() } else { format!("{}/{}", task.pipeline, task.value) }
-}
-
-/// Tasks of these databases, of all where none is named.
-///
-/// # Errors
-/// A database that no task is for, or that is given twice.
-pub fn named(mut tasks: Vec<Task>, databases: &[String]) -> Result<Vec<Task>, CommandError> {
-    once_each("database", databases)?;
-    let known: BTreeSet<&str> = tasks.iter().map(|task| task.value.as_str()).collect();
-    if let Some(name) = databases.iter().find(|name| !known.contains(name.as_str())) {
-        let hint = suggestion(name, known);
-        return Err(CommandError::failed(format!("there is no task for `{name}`")).hint(hint));
-    }
-    tasks.retain(|task| databases.is_empty() || databases.contains(&task.value));
-    Ok(tasks)
 }
 
 /// # Errors

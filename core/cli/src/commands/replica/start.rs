@@ -226,7 +226,7 @@ impl Args {
 
     async fn add(&self, id: &str, host: &HostArgs, output: &Output) -> CommandResult {
         let service = self.asked.service.connect().await?;
-        let found = service.file(id).await?;
+        let found = service.replica(id).await?;
         let plugins = host.plugins(&[], None, output);
         let mut file = parse(&found, &plugins)?;
         let look = async |_: &Progress| databases(&found, &plugins, output).await;

@@ -1,7 +1,7 @@
 //! `pipeline replica stop`: ends tasks until somebody starts them again.
 
 use super::rows::print;
-use super::service::{Asked, Chosen, once_each};
+use super::service::{Asked, Chosen};
 use super::status::StatusRow;
 use crate::error::CommandResult;
 use crate::output::Output;
@@ -32,9 +32,8 @@ Examples:
 
 impl Args {
     pub async fn run(self, output: &Output) -> CommandResult {
-        once_each("database", &self.chosen.databases)?;
         let service = self.asked.service.connect().await?;
-        let ids = service.look().await?.replicas(self.chosen.id.as_deref())?;
+        let ids = service.look().await?.chosen(&self.chosen)?;
         let changed = progress::each("stopping", &ids, async |id| service.stop(id, &self.chosen.databases, self.no_new_databases).await).await?;
         if changed.is_empty() && !self.asked.json {
             output.error("hint", "nothing was running: `pipeline replica status` shows all");

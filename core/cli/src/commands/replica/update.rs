@@ -44,7 +44,7 @@ struct Updated<'a> {
 impl Args {
     pub async fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
         let service = self.asked.service.connect().await?;
-        let found = service.file(&self.id).await?;
+        let found = service.replica(&self.id).await?;
         let plugins = host.plugins(&[], None, output);
         let mut file = parse(&found, &plugins)?;
         let seconds = self.new_database_checking_interval;

@@ -20,6 +20,9 @@ pub enum ClientError {
     },
     #[error("{place} cannot be reached: {why}")]
     Unreachable { place: String, why: String },
+    /// Something takes the connection and answers in another protocol, or not at all.
+    #[error("{place} does not answer as WebSocket: {why}")]
+    NoWebSocket { place: String, why: String },
     /// The server is there, but not trusted.
     #[error("{place} cannot be trusted: {why}")]
     Untrusted { place: String, why: String },

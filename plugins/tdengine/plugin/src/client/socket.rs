@@ -4,6 +4,7 @@
 //! connection, because a late reply could be taken for another's; once closed, every call fails with the reason.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -348,18 +349,21 @@ fn id_of_binary(bytes: &[u8]) -> Option<u64> {
 }
 
 fn not_opened(place: &str, error: &tungstenite::Error) -> ClientError {
-    let why = without_url(error);
-    let is_untrusted = match error {
-        tungstenite::Error::Io(error) => {
-            let error = error.get_ref().and_then(|error| error.downcast_ref::<tls::rustls::Error>());
-            matches!(error, Some(tls::rustls::Error::InvalidCertificate(_)))
-        }
-        _ => false,
-    };
-    match is_untrusted {
-        true => ClientError::Untrusted { place: place.into(), why },
-        false => ClientError::unreachable(place, why),
+    let (place, why) = (place.to_owned(), without_url(error));
+    match error {
+        tungstenite::Error::Io(error) => match (tls_error(error), error.kind()) {
+            (Some(tls::rustls::Error::InvalidCertificate(_)), _) => ClientError::Untrusted { place, why },
+            // Without TLS; a native port ends the connection at the first bytes.
+            (Some(tls::rustls::Error::InvalidMessage(_)), _) | (None, ErrorKind::ConnectionReset) => ClientError::NoWebSocket { place, why },
+            _ => ClientError::Unreachable { place, why },
+        },
+        tungstenite::Error::Protocol(_) => ClientError::NoWebSocket { place, why },
+        _ => ClientError::Unreachable { place, why },
     }
+}
+
+fn tls_error(error: &std::io::Error) -> Option<&tls::rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// Errors of tungstenite name the URL in some cases, and a URL may hold a token.

@@ -30,7 +30,7 @@ impl NativeConnection {
     /// Loads libtaos and logs in.
     ///
     /// # Errors
-    /// [`ClientError::Unexpected`] where there is no libtaos, [`ClientError::TimedOut`], or the server's code.
+    /// [`ClientError::Unexpected`] where there is no libtaos, [`ClientError::Unreachable`] without an answer in time, or the server's code.
     pub async fn open(dsn: &Dsn, database: Option<&str>, limits: SocketLimits) -> Result<Self> {
         let place = dsn.to_string();
         let (dsn, database) = (dsn.clone(), database.map(str::to_owned));
@@ -46,7 +46,12 @@ impl NativeConnection {
             Session::connect(functions, &login)
         };
         let session = blocking(&place, "connect", limits.connect_timeout, connect).await;
-        let session = Arc::new(session.map_err(|error| error.at(&place))?);
+        let session = session.map_err(|error| match error {
+            // What is no taosd may say nothing at all.
+            ClientError::TimedOut { timeout, .. } => ClientError::unreachable(&place, format!("no answer within {timeout:?}; is it taosd's port (6030)?")),
+            other => other.at(&place),
+        });
+        let session = Arc::new(session?);
         Ok(Self { session, place, limits, lost: AtomicBool::new(false) })
     }
 
