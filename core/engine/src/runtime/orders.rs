@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::pipeline::Pipeline;
 use super::run::{Running, start_services, stop_pipelines};
+use super::task::Task;
 use crate::graph::{Graph, Node};
 use crate::state::{Change, TaskKey};
 
@@ -101,7 +102,12 @@ impl Running {
         let stopped: Vec<TaskName> = stopped.iter().map(|(pipeline, value)| name(pipeline, value)).collect();
         self.end_tasks(&stopped).await;
         for (pipeline, values) in self.chosen(&stopped) {
-            pipeline.tasks().iter().filter(|task| values.contains(&task.value) && task.is_over()).for_each(|task| task.hold());
+            // Those that were over by themselves.
+            let is_held = |task: &Arc<Task>| values.contains(&task.value) && task.is_over() && !task.is_stopped();
+            for task in pipeline.tasks().into_iter().filter(is_held) {
+                task.hold();
+                task.release(false).await;
+            }
         }
         Ok(stopped)
     }

@@ -45,11 +45,12 @@ impl Default for Terms {
 #[async_trait]
 pub trait HandOvers: Send + Sync {
     /// This process has the task from now on: known to all once this returns. Whether the one before let go of it by
-    /// [`HandOvers::release`].
+    /// [`HandOvers::release`] with nothing left to do.
     async fn take(&self, task: &TaskKey) -> Result<bool>;
 
-    /// This process lets go of the task it took; all that it had read is written, and committed at the source.
-    async fn release(&self, task: &TaskKey) -> Result<()>;
+    /// This process lets go of the task, where it took it. `is_done` hands it over: all that was read is written, and committed at the
+    /// source.
+    async fn release(&self, task: &TaskKey, is_done: bool) -> Result<()>;
 }
 
 /// What is known of the lanes, for all tasks of a process.

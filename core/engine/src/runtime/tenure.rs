@@ -102,7 +102,11 @@ impl Task {
         loop {
             match self.begin_tenure(&share).await {
                 Ok(true) => {}
-                Ok(false) => return self.set_state(TaskState::Stopped),
+                Ok(false) => {
+                    self.set_state(TaskState::Stopped);
+                    // It may be under way to tell that the task is here.
+                    return self.release(false).await;
+                }
                 Err(error) => return self.fail(Failure::Fatal(error)),
             }
             let tenure = self.tenure();
@@ -111,8 +115,9 @@ impl Task {
                 // It only tells them to end.
                 () = tenure.end_in_doubt(&share, &self) => unreachable!("it waits for ever"),
             };
-            if ended.is_committed {
-                self.release().await;
+            // What ended by itself is still this process's, to show why.
+            if ended.is_committed || self.is_stopped() {
+                self.release(ended.is_committed).await;
             }
             if ended.is_over {
                 return;
@@ -162,10 +167,14 @@ impl Task {
         }
     }
 
-    /// Tells the next one that nothing is left. Untold, it compares what it need not.
-    async fn release(&self) {
-        let Some(hand_overs) = &self.run.options.hand_overs else { return };
-        if let Err(error) = hand_overs.release(&self.key).await {
+    /// Tells the others that the task is nobody's, and the next one whether something is left. Untold, it compares what it need not.
+    pub async fn release(&self, is_done: bool) {
+        let (Some(hand_overs), Some(share)) = (&self.run.options.hand_overs, &self.run.options.share) else { return };
+        // Where the site that tasks are shared by is away an end would wait for it, task by task.
+        if !is_done && share.held().is_empty() {
+            return;
+        }
+        if let Err(error) = hand_overs.release(&self.key, is_done).await {
             tracing::warn!(task = %self.key, %error, "others cannot be told that the task was let go");
         }
     }

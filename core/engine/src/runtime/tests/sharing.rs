@@ -1,11 +1,11 @@
 //! A task of several processes: run where its lane is, let go in time, begun behind what another may have written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pipeline_sdk::Result;
+use pipeline_sdk::{Error, Result};
 use pipeline_sdk::site::{HeldLane, Holding};
 use tokio::time::Instant;
 
@@ -25,16 +25,39 @@ impl HandOvers for Released {
         Ok(self.0.swap(false, Ordering::SeqCst))
     }
 
-    async fn release(&self, _: &TaskKey) -> Result<()> {
-        self.0.store(true, Ordering::SeqCst);
+    async fn release(&self, _: &TaskKey, is_done: bool) -> Result<()> {
+        self.0.store(is_done, Ordering::SeqCst);
         Ok(())
     }
 }
 
-async fn start_shared(name: &str, store: &Store, share: &Arc<Share>, released: &Arc<Released>) -> Running {
+/// Tells what was asked of it; taking hangs where it is told to.
+#[derive(Default)]
+struct Told {
+    calls: Mutex<Vec<&'static str>>,
+    hangs: bool,
+}
+
+#[async_trait]
+impl HandOvers for Told {
+    async fn take(&self, _: &TaskKey) -> Result<bool> {
+        self.calls.lock().unwrap().push("taken");
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(false)
+    }
+
+    async fn release(&self, _: &TaskKey, is_done: bool) -> Result<()> {
+        self.calls.lock().unwrap().push(if is_done { "released" } else { "left" });
+        Ok(())
+    }
+}
+
+async fn start_shared<H: HandOvers + 'static>(name: &str, store: &Store, share: &Arc<Share>, hand_overs: &Arc<H>) -> Running {
     let mut options = options(store);
     options.share = Some(share.clone());
-    options.hand_overs = Some(released.clone());
+    options.hand_overs = Some(hand_overs.clone());
     Engine::start(graph(&one(name, "checkpoint-interval = \"1s\"")), plugins(), options).await.unwrap()
 }
 
@@ -94,6 +117,29 @@ async fn what_came_since_a_task_was_handed_over_is_new() {
     assert!(written.len() == 20 && written.iter().all(|it| !it.replayed), "{written:?}");
     assert!(!released.0.load(Ordering::SeqCst), "it is here now");
     running.stop().await;
+}
+
+/// Whoever waits for all to let go of a task that was stopped waits for nobody.
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_go_however_far_the_task_is() {
+    let lost = || Trouble::Fails(Error::disconnected("away"));
+    let fatal = || Trouble::Fails(Error::fatal("broken"));
+    for (name, hangs, troubles, expect) in [
+        ("let-go", false, vec![], "released"),
+        ("let-go-untold", true, vec![], "left"),
+        ("let-go-lost", false, std::iter::repeat_with(lost).take(1_000).collect(), "left"),
+        ("let-go-failed", false, vec![fatal()], "left"),
+    ] {
+        let (world, store, terms) = (new_world(name), Store::in_memory(), Terms::default());
+        lock(&world).on_next = troubles;
+        let (share, told) = (Share::new(terms), Arc::new(Told { hangs, ..Told::default() }));
+        let running = start_shared(name, &store, &share, &told).await;
+        tell(&share, true, terms.lease + terms.grace + Duration::from_secs(5)).await;
+        assert_eq!(*told.calls.lock().unwrap(), ["taken"], "{name}: what ended by itself is still here");
+        running.stop_tasks(&running.tasks()).await.unwrap();
+        assert_eq!((state(&running), told.calls.lock().unwrap().as_slice()), (TaskState::Stopped, &["taken", expect][..]), "{name}");
+        running.stop().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
