@@ -20,6 +20,8 @@ const MOVE_LIMIT: Duration = Duration::from_secs(120);
 /// Longer than a lease.
 const STILL: Duration = Duration::from_millis(9_500);
 
+/// Of each log where the test fails.
+const LINES_SHOWN: usize = 60;
 /// Longer than a row that goes through takes.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,21 @@ struct Services {
     name: String,
     /// Where each offers its API over TCP.
     addresses: Vec<String>,
+}
+
+/// What a failure leaves: the ends of the logs, which are gone with the scene.
+impl Drop for Services {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for (index, running) in self.running.iter_mut().enumerate() {
+            let end = running.as_mut().map(|running| if running.is_running() { None } else { running.wait(Duration::from_secs(1)).ok() });
+            let log = std::fs::read_to_string(self.scene.path(&format!("{index}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("---- service {index}, which ended: {end:?}\n{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
+        }
+    }
 }
 
 fn now() -> f64 {
@@ -201,6 +218,15 @@ fn watch(site: &Site, name: &str, stop: &AtomicBool) {
     }
 }
 
+/// A failure ends the writers as well: a scope waits for its threads.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn sites(scene: &Scene) -> ([Site; 2], Vec<Process>) {
     if let Ok(sites) = std::env::var("PIPELINE_TEST_SITES") {
         let (a, b) = sites.split_once(',').expect("PIPELINE_TEST_SITES is HOST:PORT,HOST:PORT");
@@ -243,6 +269,7 @@ fn three_services_share_the_tasks() {
         let (a, b, stop_now, written) = (&a, &b, &stop, &written);
         scope.spawn(move || write(a, "a", stop_now, written));
         scope.spawn(move || write(b, "b", stop_now, written));
+        let _end = StopAtEnd(&stop);
         let watching = [scope.spawn(move || watch(b, "a", stop_now)), scope.spawn(move || watch(a, "b", stop_now))];
         for (round, (kills, pauses)) in rounds.iter().enumerate() {
             std::thread::sleep(Duration::from_millis(500) + random.moment(4_000));
