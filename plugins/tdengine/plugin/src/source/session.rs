@@ -174,15 +174,12 @@ impl Session {
         if !meta.is_paused() {
             return Ok(());
         }
-        let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Meta);
-        let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
         let assigned = meta.assignment().await?;
-        if vgroups.iter().any(|vgroup| !assigned.iter().any(|it| it.vgroup_id == *vgroup)) {
+        let of_reader = |lane: &&LaneState| lane.reader == Reader::Meta;
+        if self.lanes.values().filter(of_reader).any(|lane| !assigned.iter().any(|it| it.vgroup_id == lane.vgroup)) {
             return Err(lanes_were_moved());
         }
-        for (lane, at) in lanes.into_iter().zip(meta.position(&vgroups).await?) {
-            lane.stands_at = at;
-        }
+        ask_positions(meta, Reader::Meta, &mut self.lanes).await?;
         self.is_meta_wanted = false;
         Ok(())
     }
@@ -227,7 +224,7 @@ impl Session {
     async fn move_over_hidden_entries(&mut self) -> Result<()> {
         if !self.is_at_rest() {
             self.is_meta_wanted = true;
-            self.ask_positions().await?;
+            self.look_at_main().await?;
         }
         for (reader, vgroup, at) in self.positions() {
             let Some(lane) = self.lanes.get_mut(&(reader, vgroup)) else { continue };
@@ -251,18 +248,13 @@ impl Session {
         Ok(())
     }
 
-    /// Asks where the server stands with the first consumer's lanes, with no message between it and us: its polls under way are ended.
-    async fn ask_positions(&mut self) -> Result<()> {
+    /// Where the server stands with the first consumer's lanes, with no message between it and us: its polls under way are ended.
+    async fn look_at_main(&mut self) -> Result<()> {
         self.take_early().await?;
         for message in self.main.settle().await? {
             self.take(Reader::Main, message).await?;
         }
-        let of_reader = self.lanes.values_mut().filter(|lane| lane.reader == Reader::Main);
-        let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
-        for (lane, at) in lanes.into_iter().zip(self.main.position(&vgroups).await?) {
-            lane.stands_at = at;
-        }
-        Ok(())
+        ask_positions(&self.main, Reader::Main, &mut self.lanes).await
     }
 
     /// Where the server stands with each lane, as it last said, or behind what came since.
@@ -318,7 +310,7 @@ impl Session {
         let log = match known {
             Some(log) => log,
             None => {
-                self.ask_positions().await?;
+                self.look_at_main().await?;
                 self.log().await?
             }
         };
@@ -347,6 +339,16 @@ impl Session {
             })
             .collect())
     }
+}
+
+/// Asks where the server stands with a consumer's lanes.
+async fn ask_positions(consumer: &Consumer, reader: Reader, lanes: &mut BTreeMap<(Reader, i32), LaneState>) -> Result<()> {
+    let of_reader = lanes.values_mut().filter(|lane| lane.reader == reader);
+    let (vgroups, lanes): (Vec<i32>, Vec<_>) = of_reader.map(|lane| (lane.vgroup, lane)).unzip();
+    for (lane, at) in lanes.into_iter().zip(consumer.position(&vgroups).await?) {
+        lane.stands_at = at;
+    }
+    Ok(())
 }
 
 fn lanes_were_moved() -> Error {
