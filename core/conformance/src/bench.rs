@@ -222,6 +222,19 @@ impl OnSource<'_> {
         Err(Outcome::failed("next", format!("asked {RETRIES_MAX} times to be called again")))
     }
 
+    /// Begins a wait of an hour and ends it a little later. Whether the source can be interrupted at all.
+    pub fn try_interrupt(&mut self) -> Result<bool, Outcome> {
+        let Some(interrupt) = self.source.interrupt() else { return Ok(false) };
+        let ending = async {
+            tokio::time::sleep(WAIT).await;
+            interrupt.interrupt();
+        };
+        let both = async { tokio::join!(self.source.next(Duration::from_secs(3_600)), ending) };
+        // An error is an end as well.
+        let (_, ()) = self.bench.within("next(1h), interrupted", self.bench.limit(), both)?;
+        Ok(true)
+    }
+
     pub fn try_commit(&mut self, upto: &Checkpoint) -> Result<Result<(), Error>, Outcome> {
         let limit = self.bench.limit();
         self.bench.within("commit", limit, self.source.commit(upto))

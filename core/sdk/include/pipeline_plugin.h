@@ -1,5 +1,5 @@
 /*
- * The plugin boundary of pipeline, version 1.0.
+ * The plugin boundary of pipeline, version 1.1.
  *
  * A plugin is a shared library named libpipeline_plugin_NAME.so that exports one symbol:
  *
@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 #define PL_ABI_MAJOR 1u
-#define PL_ABI_MINOR 0u
+#define PL_ABI_MINOR 1u
 
 /* The Arrow C Data Interface, https://arrow.apache.org/docs/format/CDataInterface.html */
 #ifndef ARROW_C_DATA_INTERFACE
@@ -192,6 +192,9 @@ typedef struct pl_source_table {
   pl_future (*commit)(void *instance, pl_slice checkpoint);
   pl_future (*progress)(void *instance); /* -> bytes: [{"lane", "oldest", "current", "latest", "retention_seconds"?, "ends"?}] */
   void (*destroy)(void *instance);
+  /* Since 1.1, may be null. From any thread while next is under way: that call, or the next one, returns soon. A source that has it
+   * is asked to wait for longer than its freshness while nothing comes, and returns a second after something came at the latest. */
+  void (*interrupt)(void *instance);
 } pl_source_table;
 
 typedef struct pl_transform_table {

@@ -2,6 +2,7 @@
 //!
 //! The engine never drops a call half-way and never runs two calls of one instance at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,6 +44,54 @@ pub trait Source: Send {
     async fn commit(&mut self, upto: &Checkpoint) -> Result<()>;
 
     async fn progress(&mut self) -> Result<Vec<LaneProgress>>;
+
+    /// With which the host ends a wait of [`Source::next`] early. A source that has it is asked to wait for longer than its `freshness`
+    /// while nothing comes: it returns as soon as something is there, a second later at most, whatever the wait.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
+}
+
+/// Ends a wait early, from any thread: that of the call under way, or of the next one. Cheap to clone.
+#[derive(Clone)]
+pub struct Interrupt {
+    end: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Interrupt {
+    pub(crate) fn new(end: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { end: Arc::new(end) }
+    }
+
+    /// For a source: the first is what [`Source::interrupt`] returns, the second is waited for in [`Source::next`].
+    pub fn channel() -> (Self, Interrupted) {
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let told = notify.clone();
+        (Self::new(move || told.notify_one()), Interrupted { notify })
+    }
+
+    pub fn interrupt(&self) {
+        (self.end)();
+    }
+}
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupt").finish_non_exhaustive()
+    }
+}
+
+/// The source's end of an [`Interrupt`].
+#[derive(Debug)]
+pub struct Interrupted {
+    notify: Arc<tokio::sync::Notify>,
+}
+
+impl Interrupted {
+    /// Resolves when the host wants the wait to end; once for each time, also where that was before.
+    pub async fn interrupted(&self) {
+        self.notify.notified().await;
+    }
 }
 
 /// Collects what a transform emits.

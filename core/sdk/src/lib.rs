@@ -23,7 +23,7 @@ pub use arrow;
 pub use async_trait::async_trait;
 pub use bytes;
 pub use checkpoint::{Checkpoint, LaneProgress};
-pub use component::{Connected, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
+pub use component::{Connected, Interrupt, Interrupted, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
 pub use context::{Context, Incident, State};
 pub use detached::Detached;
 pub use describe::{

@@ -32,7 +32,8 @@ impl SourceConfig for Playback {
     }
 
     fn build(self, context: Context) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Player { name: self.name, context }))
+        let interrupt = (self.name == "waits").then(Interrupt::channel);
+        Ok(Box::new(Player { name: self.name, context, interrupt }))
     }
 
     fn decode(header: &Header, frame: &Frame) -> Result<Vec<Message>> {
@@ -45,6 +46,7 @@ impl SourceConfig for Playback {
 struct Player {
     name: String,
     context: Context,
+    interrupt: Option<(Interrupt, Interrupted)>,
 }
 
 #[async_trait]
@@ -61,6 +63,12 @@ impl Source for Player {
         match self.name.as_str() {
             "panics" => panic!("as told"),
             "hangs" => std::future::pending().await,
+            "waits" => {
+                let (_, interrupted) = self.interrupt.as_ref().expect("it was made with it");
+                let ended = tokio::time::timeout(wait, interrupted.interrupted()).await;
+                assert!(ended.is_ok(), "nobody ended the wait");
+                return Ok(Polled::Idle);
+            }
             _ => {}
         }
         tokio::time::sleep(wait.min(Duration::from_millis(5))).await;
@@ -76,6 +84,10 @@ impl Source for Player {
     async fn progress(&mut self) -> Result<Vec<LaneProgress>> {
         let latest = Some(Position::from_number(7));
         Ok(vec![LaneProgress { lane: Lane::new("1"), oldest: None, current: None, latest, retention_seconds: Some(60), ends: true }])
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.interrupt.as_ref().map(|(interrupt, _)| interrupt.clone())
     }
 }
 
@@ -248,6 +260,27 @@ async fn messages_of_every_kind_come_out_of_a_source_as_they_were() {
 }
 
 #[tokio::test]
+async fn a_wait_is_ended_across_the_boundary_before_and_while_it_lasts() {
+    let wait = Duration::from_secs(60);
+    let (mut waiting, _) = source("waits");
+    let interrupt = waiting.interrupt().expect("it says that it can be");
+    let begun = std::time::Instant::now();
+    interrupt.interrupt();
+    assert!(matches!(waiting.next(wait).await.unwrap(), Polled::Idle));
+    let other = interrupt.clone();
+    let (polled, ()) = tokio::join!(waiting.next(wait), async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::spawn_blocking(move || other.interrupt()).await.unwrap();
+    });
+    assert!(matches!(polled.unwrap(), Polled::Idle));
+    assert!(begun.elapsed() < wait / 2);
+    drop(waiting);
+    // The instance lives as long as somebody may interrupt it.
+    interrupt.interrupt();
+    assert!(source("other").0.interrupt().is_none());
+}
+
+#[tokio::test]
 async fn a_sink_tells_how_much_it_wrote_before_it_rejected() {
     let host = Arc::new(Detached::default());
     let mut sink = library().sink("catch", &serde_json::json!({}), &Place::default(), parts(&host)).unwrap();
@@ -339,7 +372,7 @@ fn another_major_version_or_a_short_table_does_not_load() {
     let (wrong, short) = (copy(), copy());
     wrong.abi_major = 9;
     short.size = 16;
-    for (table, expected) in [(wrong, "version 9.0"), (short, "16 bytes")] {
+    for (table, expected) in [(wrong, "version 9."), (short, "16 bytes")] {
         // SAFETY: the table is a real one but for the words that are checked.
         let error = unsafe { Library::new(table) }.err().unwrap();
         assert!(error.message.contains(expected), "{error}");

@@ -36,7 +36,7 @@ fn the_header_has_the_layout_of_the_rust_structs() {
     layout!(WakerTable, "pl_waker_table", clone = "clone", wake = "wake", wake_by_ref = "wake_by_ref", drop = "drop");
     layout!(WakerRaw, "pl_waker", data = "data", table = "table");
     layout!(FutureRaw, "pl_future", state = "state", poll = "poll", drop = "drop");
-    layout!(SourceTable, "pl_source_table", connect = "connect", next = "next", commit = "commit",
+    layout!(SourceTable, "pl_source_table", interrupt = "interrupt", connect = "connect", next = "next", commit = "commit",
         progress = "progress", destroy = "destroy");
     layout!(TransformTable, "pl_transform_table", apply = "apply", barrier = "barrier", destroy = "destroy");
     layout!(SinkTable, "pl_sink_table", connect = "connect", write = "write", flush = "flush", destroy = "destroy");

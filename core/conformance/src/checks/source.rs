@@ -118,12 +118,14 @@ fn cancel(bench: &Bench) -> Done {
     let mut source = bench.source_with(&bench.config()?, host.clone())?;
     source.connect(&Checkpoint::default())?;
     source.next(SHORT)?;
+    let is_interruptible = source.try_interrupt()?;
     host.cancelled.store(true, Ordering::Relaxed);
     // An error is fine for one that is cancelled, a hang is not.
     let _ = source.try_next(SHORT)?;
     let _ = source.progress()?;
     source.destroy()?;
-    Ok(Outcome::passed("destroyed when made, when connected, amid its work"))
+    let interrupted = if is_interruptible { "; a wait of an hour interrupted" } else { "" };
+    Ok(Outcome::passed(format!("destroyed when made, when connected, amid its work{interrupted}")))
 }
 
 fn reconnect(bench: &Bench) -> Done {

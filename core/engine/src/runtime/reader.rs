@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Lane, LaneProgress, Message, Polled, Reaction, Result, Source};
+use pipeline_sdk::{Checkpoint, Interrupt, Lane, LaneProgress, Message, Polled, Reaction, Result, Source};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ use crate::config::Freshness;
 /// Waits of an adaptive source: the first one after data, and the longest.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(10);
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(1_000);
+/// The longest of a source that can be interrupted and that may take this `IDLE_WAIT_MAX`: it brings what comes within that.
+const INTERRUPTIBLE_WAIT_MAX: Duration = PROGRESS_INTERVAL_MAX;
 /// The longest of a source whose other end waits for commits: they are told between two reads.
 const PROMPT_WAIT_MAX: Duration = Duration::from_millis(100);
 /// A wait ends on a grid of this part of it, where that is not finer than timers are.
@@ -66,29 +68,36 @@ impl Event {
     }
 }
 
-/// How long a read waits.
+/// How long a read waits: from the first after data, twice as long each time that nothing comes.
 struct Pace {
-    freshness: Freshness,
     wait: Duration,
+    wait_min: Duration,
     wait_max: Duration,
 }
 
 impl Pace {
-    fn new(freshness: Freshness, is_prompt: bool) -> Self {
-        let wait_max = if is_prompt { PROMPT_WAIT_MAX } else { IDLE_WAIT_MAX };
-        Self { freshness, wait: IDLE_WAIT_MIN, wait_max }
+    fn new(freshness: Freshness, is_prompt: bool, is_interruptible: bool) -> Self {
+        let (wait_min, wait_max) = match freshness {
+            Freshness::Fixed(wait) => (wait, wait),
+            Freshness::Adaptive if is_prompt => (IDLE_WAIT_MIN, PROMPT_WAIT_MAX),
+            Freshness::Adaptive => (IDLE_WAIT_MIN, IDLE_WAIT_MAX),
+        };
+        let is_long = is_interruptible && wait_max >= IDLE_WAIT_MAX;
+        let wait_max = if is_long { wait_max.max(INTERRUPTIBLE_WAIT_MAX) } else { wait_max };
+        Self { wait: wait_min, wait_min, wait_max }
     }
 
-    /// The wait that begins this long after the epoch.
-    fn wait(&self, begins: Duration) -> Duration {
-        match self.freshness {
-            Freshness::Fixed(wait) => on_grid(begins, wait),
-            Freshness::Adaptive => on_grid(begins, self.wait),
+    /// The wait that begins this long after the epoch, where something else is to be done after about `limit`.
+    fn wait(&self, begins: Duration, limit: Duration) -> Duration {
+        let mut wait = self.wait;
+        while wait > self.wait_min && wait > limit + wait / WAIT_GRID {
+            wait = (wait / 2).max(self.wait_min);
         }
+        on_grid(begins, wait)
     }
 
     fn found(&mut self, anything: bool) {
-        self.wait = if anything { IDLE_WAIT_MIN } else { (self.wait * 2).min(self.wait_max) };
+        self.wait = if anything { self.wait_min } else { (self.wait * 2).min(self.wait_max) };
     }
 }
 
@@ -113,6 +122,9 @@ pub(super) struct Reader {
     source: Box<dyn Source>,
     events: Arc<Queue<Event>>,
     commands: mpsc::Receiver<Command>,
+    interrupt: Option<Interrupt>,
+    /// Came while the source was read, and ended its wait.
+    urgent: Option<Command>,
     pace: Pace,
     meter: Option<Meter>,
     target: Option<Target>,
@@ -125,10 +137,25 @@ pub(super) struct Reader {
 impl Reader {
     pub fn new(task: Arc<Task>, source: Box<dyn Source>, events: Arc<Queue<Event>>, commands: mpsc::Receiver<Command>) -> Self {
         let node = &task.pipeline.source.node;
-        let pace = Pace::new(node.settings.freshness, node.description.prompt_commit);
+        let interrupt = source.interrupt();
+        let pace = Pace::new(node.settings.freshness, node.description.prompt_commit, interrupt.is_some());
         let (progress_at, progress_interval) = (Instant::now(), PROGRESS_INTERVAL_MIN);
         let meter = task.pipeline.source.node.settings.throttle.clone().map(Meter::new);
-        Self { task, source, events, commands, pace, meter, target: None, progress_at, progress_interval, is_paused: false, is_broken: false }
+        Self {
+            task,
+            source,
+            events,
+            commands,
+            interrupt,
+            urgent: None,
+            pace,
+            meter,
+            target: None,
+            progress_at,
+            progress_interval,
+            is_paused: false,
+            is_broken: false,
+        }
     }
 
     /// Reads until told to stop, or the source cannot go on. Returns the source where it can be connected again.
@@ -156,9 +183,9 @@ impl Reader {
                 continue;
             }
             let begun = Instant::now();
-            let wait = self.pace.wait(begun.duration_since(self.task.run.options.epoch));
-            let limit = wait + self.task.pipeline.settings.call_timeout;
-            let polled = match call("the source's read", limit, self.source.next(wait)).await {
+            let look = (self.progress_at + self.progress_interval).saturating_duration_since(begun);
+            let wait = self.pace.wait(begun.duration_since(self.task.run.options.epoch), look);
+            let polled = match self.next(wait).await {
                 Err(error) if error.reaction == Reaction::Retry => {
                     self.task.counters.retries.add(1);
                     let Some(delay) = retries.next() else {
@@ -179,6 +206,22 @@ impl Reader {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Reads. A command that comes meanwhile ends the wait of a source that can be interrupted.
+    async fn next(&mut self, wait: Duration) -> Result<Polled> {
+        let limit = wait + self.task.pipeline.settings.call_timeout;
+        let next = call("the source's read", limit, self.source.next(wait));
+        let Some(interrupt) = &self.interrupt else { return next.await };
+        tokio::pin!(next);
+        self.urgent = tokio::select! {
+            biased;
+            polled = &mut next => return polled,
+            // None can come any more: the session is over.
+            command = self.commands.recv() => command,
+        };
+        interrupt.interrupt();
+        next.await
     }
 
     /// Whether it was the last.
@@ -208,9 +251,10 @@ impl Reader {
             Polled::Idle => {}
         }
         self.look(is_idle).await?;
-        if is_idle {
+        if is_idle && self.urgent.is_none() {
             // A source that returns at once when it has nothing must not spin.
-            self.pause_until(begun + wait).await?;
+            let pause = if self.interrupt.is_some() { wait.min(IDLE_WAIT_MAX) } else { wait };
+            self.pause_until(begun + pause).await?;
         }
         Ok(false)
     }
@@ -218,7 +262,8 @@ impl Reader {
     /// Asks how far the source is, now and then; tells when it is where it was to get.
     async fn look(&mut self, is_idle: bool) -> Result<(), Failure> {
         let now = Instant::now();
-        let is_due = now >= self.progress_at + self.progress_interval;
+        // A wait for it may have ended a part of it earlier, on the grid.
+        let is_due = now + self.progress_interval / WAIT_GRID >= self.progress_at + self.progress_interval;
         if !(is_due || (is_idle && self.target.is_some())) {
             return Ok(());
         }
@@ -253,7 +298,7 @@ impl Reader {
     }
 
     async fn carry_out_waiting(&mut self) -> Result<(), Failure> {
-        while let Ok(command) = self.commands.try_recv() {
+        while let Some(command) = self.urgent.take().or_else(|| self.commands.try_recv().ok()) {
             self.carry_out(command).await?;
         }
         if self.commands.is_closed() && self.commands.is_empty() {

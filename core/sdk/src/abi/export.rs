@@ -16,7 +16,7 @@ use super::glue::{Runtime, component_span};
 use super::host::ForeignHost;
 use super::types::*;
 use crate::checkpoint::Checkpoint;
-use crate::component::{Output, Polled, Service, Sink, Source, Stop, Transform};
+use crate::component::{Interrupt, Output, Polled, Service, Sink, Source, Stop, Transform};
 use crate::context::{Context, Place};
 use crate::describe::Kind;
 use crate::error::{Error, Result};
@@ -35,19 +35,21 @@ struct Shared<T: ?Sized> {
     span: Arc<tracing::Span>,
     host: Arc<ForeignHost>,
     stop: watch::Sender<bool>,
+    interrupt: Option<Interrupt>,
     sent: std::sync::Mutex<SchemasSent>,
     received: std::sync::Mutex<SchemasReceived>,
     component: Mutex<Option<Box<T>>>,
 }
 
 impl<T: ?Sized + 'static> Exported<T> {
-    fn raw(component: Box<T>, runtime: Runtime, host: Arc<ForeignHost>) -> *mut c_void {
+    fn raw(component: Box<T>, interrupt: Option<Interrupt>, runtime: Runtime, host: Arc<ForeignHost>) -> *mut c_void {
         let shared = Arc::new(Shared {
             poisoned: Arc::new(AtomicBool::new(false)),
             runtime,
             span: Arc::new(component_span(&host)),
             host,
             stop: watch::Sender::new(false),
+            interrupt,
             sent: std::sync::Mutex::default(),
             received: std::sync::Mutex::default(),
             component: Mutex::new(Some(component)),
@@ -128,7 +130,10 @@ static SOURCE: SourceTable = SourceTable {
     commit: source_commit,
     progress: source_progress,
     destroy: destroy::<dyn Source>,
+    interrupt: Some(source_interrupt),
 };
+
+static UNINTERRUPTED_SOURCE: SourceTable = SourceTable { interrupt: None, ..SOURCE };
 
 unsafe extern "C" fn source_connect(instance: *mut c_void, checkpoint: Slice) -> FutureRaw {
     // SAFETY: the host passes an instance of this table and a slice that lives through the call; so in all entries below.
@@ -175,6 +180,14 @@ unsafe extern "C" fn source_progress(instance: *mut c_void) -> FutureRaw {
     // SAFETY: see `source_connect`.
     let shared = unsafe { shared::<dyn Source>(instance) };
     call(shared, |_, source| Box::pin(async move { Ok(json(&source.progress().await?)) }))
+}
+
+unsafe extern "C" fn source_interrupt(instance: *mut c_void) {
+    // SAFETY: see `source_connect`; this one may be called under another.
+    let shared = unsafe { shared::<dyn Source>(instance) };
+    if let Some(interrupt) = &shared.interrupt {
+        let _ = catch_unwind(AssertUnwindSafe(|| interrupt.interrupt()));
+    }
 }
 
 // Transforms
@@ -374,11 +387,17 @@ pub unsafe fn create(
             let runtime = runtime.blocking(component.description.blocking);
             let _runtime = runtime.enter();
             let (pointer, table): (_, *const c_void) = match (component.build)(parse_config(config)?, context)? {
-                Instance::Source(it) => (Exported::raw(it, runtime, host), (&raw const SOURCE).cast()),
-                Instance::Transform(it) => (Exported::raw(it, runtime, host), (&raw const TRANSFORM).cast()),
-                Instance::Sink(it) => (Exported::raw(it, runtime, host), (&raw const SINK).cast()),
-                Instance::Service(it) => (Exported::raw(it, runtime, host), (&raw const SERVICE).cast()),
-                Instance::Site(it) => (Exported::raw(it, runtime, host), (&raw const SITE).cast()),
+                Instance::Source(it) => {
+                    let (interrupt, table) = match it.interrupt() {
+                        Some(interrupt) => (Some(interrupt), &raw const SOURCE),
+                        None => (None, &raw const UNINTERRUPTED_SOURCE),
+                    };
+                    (Exported::raw(it, interrupt, runtime, host), table.cast())
+                }
+                Instance::Transform(it) => (Exported::raw(it, None, runtime, host), (&raw const TRANSFORM).cast()),
+                Instance::Sink(it) => (Exported::raw(it, None, runtime, host), (&raw const SINK).cast()),
+                Instance::Service(it) => (Exported::raw(it, None, runtime, host), (&raw const SERVICE).cast()),
+                Instance::Site(it) => (Exported::raw(it, None, runtime, host), (&raw const SITE).cast()),
             };
             write_sized(instance, InstanceRaw { size: size_of::<InstanceRaw>() as u32, kind, instance: pointer, table });
             Ok(OutputRaw::default())

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::mem::{MaybeUninit, offset_of};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::future::ImportedFuture;
 use super::host::{HostSide, ReadySlot, export_host};
 use super::types::*;
 use crate::checkpoint::{Checkpoint, LaneProgress};
-use crate::component::{Connected, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
+use crate::component::{Connected, Interrupt, Output, Polled, Ready, Service, Sink, Source, Stop, Transform};
 use crate::context::{Host, Place};
 use crate::describe::{Kind, PluginDescription};
 use crate::error::{Error, Result};
@@ -106,7 +107,7 @@ impl Library {
 
     pub fn source(&self, component: &str, config: &serde_json::Value, place: &Place, host: HostParts) -> Result<Box<dyn Source>> {
         let (made, table) = self.create(Kind::Source, component, config, place, host, ReadySlot::default())?;
-        Ok(Box::new(ImportedSource { made, table, received: SchemasReceived::default() }))
+        Ok(Box::new(ImportedSource { made: Arc::new(made), table, received: SchemasReceived::default() }))
     }
 
     pub fn transform(&self, component: &str, config: &serde_json::Value, place: &Place, host: HostParts) -> Result<Box<dyn Transform>> {
@@ -143,7 +144,7 @@ impl Library {
         place: &Place,
         host: HostParts,
         ready: ReadySlot,
-    ) -> Result<(Made, &'static T)> {
+    ) -> Result<(Made, T)> {
         let config = config.to_string();
         let place = serde_json::to_string(place).expect("a place is plain JSON");
         let table = export_host(HostSide { host: host.host, log: host.log, ready });
@@ -188,35 +189,49 @@ struct Made {
 
 // SAFETY: an instance may be called from any thread, one call at a time (rule of the boundary).
 unsafe impl Send for Made {}
-// SAFETY: a shared reference allows `stop` alone, which may be called from any thread.
+// SAFETY: a shared reference allows `stop` and `interrupt` alone, which may be called from any thread.
 unsafe impl Sync for Made {}
 
-/// The tables of the kinds: their size stands first, `destroy` is known to each.
-pub(super) trait Table: Sized + 'static {
+/// The tables of the kinds: their size stands first, `destroy` is known to each. All zeros are a value of what a later minor version
+/// appended: functions that are absent.
+pub(super) trait Table: Copy + 'static {
+    /// Of version 1.0, which every library has.
+    const SIZE_MIN: usize;
     fn destroy(&self) -> unsafe extern "C" fn(*mut c_void);
 }
 
 macro_rules! table {
-    ($($table:ty),*) => {
+    ($($table:ty: $size_min:expr),*) => {
         $(impl Table for $table {
+            const SIZE_MIN: usize = $size_min;
             fn destroy(&self) -> unsafe extern "C" fn(*mut c_void) {
                 self.destroy
             }
         })*
     };
 }
-table!(SourceTable, TransformTable, SinkTable, ServiceTable, SiteTable);
+table!(
+    SourceTable: offset_of!(SourceTable, interrupt),
+    TransformTable: size_of::<TransformTable>(),
+    SinkTable: size_of::<SinkTable>(),
+    ServiceTable: size_of::<ServiceTable>(),
+    SiteTable: size_of::<SiteTable>()
+);
 
-/// A component's table, checked for its size.
-pub(super) fn table_of<T: Table>(table: *const c_void) -> Result<&'static T> {
+/// A component's table, as much of it as both sides know.
+pub(super) fn table_of<T: Table>(table: *const c_void) -> Result<T> {
     // SAFETY: every table starts with its size.
     let size = unsafe { *table.cast::<u32>() } as usize;
-    if size < size_of::<T>() {
-        return Err(Error::fatal(format!("a component's table has {size} bytes instead of {}", size_of::<T>()))
-            .code("boundary.table"));
+    if size < T::SIZE_MIN {
+        return Err(Error::fatal(format!("a component's table has {size} bytes, version 1.0 has {}", T::SIZE_MIN)).code("boundary.table"));
     }
-    // SAFETY: a plugin's tables live for ever, this one is long enough and is the one of the kind that was asked for.
-    Ok(unsafe { &*table.cast::<T>() })
+    let mut known = MaybeUninit::<T>::zeroed();
+    // SAFETY: both are as long as what is copied; the table is the one of the kind that was asked for, and behind what every version has,
+    // zeros are a value.
+    unsafe {
+        known.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(table.cast(), size.min(size_of::<T>()));
+        Ok(known.assume_init())
+    }
 }
 
 impl Made {
@@ -273,8 +288,8 @@ fn identity(bytes: &Bytes) -> Connected {
 }
 
 struct ImportedSource {
-    made: Made,
-    table: &'static SourceTable,
+    made: Arc<Made>,
+    table: SourceTable,
     received: SchemasReceived,
 }
 
@@ -332,11 +347,17 @@ impl Source for ImportedSource {
         let mut output = self.made.call(raw).await;
         read_json(&mut output)
     }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        let (interrupt, made) = (self.table.interrupt?, self.made.clone());
+        // SAFETY: the instance belongs to the table, and lives as long as the last that holds it.
+        Some(Interrupt::new(move || unsafe { interrupt(made.instance) }))
+    }
 }
 
 struct ImportedTransform {
     made: Made,
-    table: &'static TransformTable,
+    table: TransformTable,
     sent: SchemasSent,
     received: SchemasReceived,
 }
@@ -362,7 +383,7 @@ impl Transform for ImportedTransform {
 
 struct ImportedSink {
     made: Made,
-    table: &'static SinkTable,
+    table: SinkTable,
     sent: SchemasSent,
 }
 
@@ -408,7 +429,7 @@ impl Sink for ImportedSink {
 
 struct ImportedService {
     made: Made,
-    table: &'static ServiceTable,
+    table: ServiceTable,
     ready: ReadySlot,
 }
 
@@ -434,7 +455,7 @@ impl Service for ImportedService {
 
 struct ImportedSite {
     made: Made,
-    table: &'static SiteTable,
+    table: SiteTable,
 }
 
 impl ImportedSite {
@@ -500,5 +521,53 @@ impl Site for ImportedSite {
 
     async fn notes(&mut self, group: &str, notes: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
         self.ask("notes", serde_json::json!({ "group": group, "notes": notes })).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::future::ready_future;
+
+    unsafe extern "C" fn with_bytes(_: *mut c_void, _: Slice) -> FutureRaw {
+        ready_future(OutputRaw::default())
+    }
+
+    unsafe extern "C" fn with_wait(_: *mut c_void, _: u64) -> FutureRaw {
+        ready_future(OutputRaw::default())
+    }
+
+    unsafe extern "C" fn alone(_: *mut c_void) -> FutureRaw {
+        ready_future(OutputRaw::default())
+    }
+
+    unsafe extern "C" fn nothing(_: *mut c_void) {}
+
+    /// The beginning of a table that can be interrupted, in as many bytes as it says.
+    fn cut(size: usize) -> Vec<u64> {
+        let whole = SourceTable {
+            size: size as u32,
+            connect: with_bytes,
+            next: with_wait,
+            commit: with_bytes,
+            progress: alone,
+            destroy: nothing,
+            interrupt: Some(nothing),
+        };
+        let mut words = vec![0; size / size_of::<u64>()];
+        // SAFETY: the words are a part of the table, and may be anything.
+        unsafe { words.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping((&raw const whole).cast(), size) };
+        words
+    }
+
+    #[test]
+    fn a_table_of_the_first_version_lacks_what_came_later() {
+        let whole = cut(size_of::<SourceTable>());
+        let first = cut(SourceTable::SIZE_MIN);
+        let shorter = cut(SourceTable::SIZE_MIN - size_of::<u64>());
+        assert!(table_of::<SourceTable>(whole.as_ptr().cast()).unwrap().interrupt.is_some());
+        assert!(table_of::<SourceTable>(first.as_ptr().cast()).unwrap().interrupt.is_none());
+        let error = table_of::<SourceTable>(shorter.as_ptr().cast()).err().unwrap();
+        assert_eq!(error.code, "boundary.table");
     }
 }

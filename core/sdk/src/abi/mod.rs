@@ -25,4 +25,4 @@ pub const TYPES_SYMBOL: &str = "pipeline_plugin_types";
 /// Another major version does not load.
 pub const ABI_MAJOR: u32 = 1;
 /// Both sides use the lower minor version.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;

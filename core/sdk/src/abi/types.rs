@@ -191,6 +191,7 @@ pub type Call0 = unsafe extern "C" fn(instance: *mut c_void) -> FutureRaw;
 pub type CallBytes = unsafe extern "C" fn(instance: *mut c_void, argument: Slice) -> FutureRaw;
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct SourceTable {
     pub size: u32,
     /// Takes a checkpoint, returns the identity in `bytes`.
@@ -200,9 +201,12 @@ pub struct SourceTable {
     /// Returns a JSON array of `{"lane", "oldest", "current", "latest"}`.
     pub progress: Call0,
     pub destroy: unsafe extern "C" fn(instance: *mut c_void),
+    /// Since 1.1: ends the wait of the `next` under way, or of the next one; from any thread.
+    pub interrupt: Option<unsafe extern "C" fn(instance: *mut c_void)>,
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct TransformTable {
     pub size: u32,
     pub apply: unsafe extern "C" fn(instance: *mut c_void, messages: Messages, out: *mut OutputRaw),
@@ -211,6 +215,7 @@ pub struct TransformTable {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct SinkTable {
     pub size: u32,
     /// Returns the identity in `bytes`.
@@ -222,6 +227,7 @@ pub struct SinkTable {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct ServiceTable {
     pub size: u32,
     /// Runs until stopped; tells the host when it is ready.
@@ -231,6 +237,7 @@ pub struct ServiceTable {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct SiteTable {
     pub size: u32,
     /// JSON in, JSON out.

@@ -235,6 +235,35 @@ async fn an_idle_source_is_read_as_often_as_freshness_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_can_be_interrupted_waits_for_long_and_stops_at_once() {
+    for (name, freshness) in [("long-fixed", "1s"), ("long-adaptive", "adaptive")] {
+        let (world, store) = (new_world(name), Store::in_memory());
+        {
+            let mut world = lock(&world);
+            world.is_interruptible = true;
+            world.log.insert("1".into(), Vec::new());
+        }
+        let text = one(name, "commit-interval = \"1s\"").replace("type = \"log\",", &format!("type = \"log\", freshness = \"{freshness}\","));
+        let running = start(&text, &store).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = lock(&world).polls;
+        tokio::time::sleep(Duration::from_secs(64)).await;
+        let polls = lock(&world).polls - before;
+        assert!(polls <= 9, "{freshness}: {polls} reads in 64 s");
+        let begun = tokio::time::Instant::now();
+        lock(&world).fill("1", 1);
+        lock(&world).came.notify_one();
+        until("what came is committed", || lock(&world).committed.get("1") == Some(&1)).await;
+        assert!(begun.elapsed() <= Duration::from_secs(3), "{freshness}: {:?}", begun.elapsed());
+        // Long waits again, one of which ends because it stops.
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        let stopping = tokio::time::Instant::now();
+        assert!(running.stop().await.is_drained);
+        assert!(stopping.elapsed() < Duration::from_millis(100), "{freshness}: {:?}", stopping.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_throttled_source_is_read_at_its_rate_and_stops_at_once() {
     let (world, store) = (new_world("throttle"), Store::in_memory());
     // Two rows each.

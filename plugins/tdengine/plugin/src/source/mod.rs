@@ -27,7 +27,7 @@ pub(crate) fn lane_name(vgroup: i32) -> pipeline_sdk::Lane {
 
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Connected, Context, Error, LaneProgress, Polled, Result, Source, async_trait};
+use pipeline_sdk::{Checkpoint, Connected, Context, Error, Interrupt, Interrupted, LaneProgress, Polled, Result, Source, async_trait};
 
 use session::Session;
 
@@ -37,15 +37,18 @@ pub struct TmqSource {
     database: String,
     context: Context,
     session: Option<Session>,
+    interrupt: Interrupt,
+    interrupted: Interrupted,
 }
 
 impl TmqSource {
     pub(crate) fn new(config: TmqConfig, database: String, context: Context) -> Self {
-        Self { config, database, context, session: None }
+        let (interrupt, interrupted) = Interrupt::channel();
+        Self { config, database, context, session: None, interrupt, interrupted }
     }
 
     fn session(&mut self) -> Result<&mut Session> {
-        self.session.as_mut().ok_or_else(|| Error::disconnected("the source is not connected"))
+        self.session.as_mut().ok_or_else(not_connected)
     }
 
     /// After an error of the connection the session is of no use: a lost reply may have been a message (FACTS F41).
@@ -70,7 +73,8 @@ impl Source for TmqSource {
     }
 
     async fn next(&mut self, wait: Duration) -> Result<Polled> {
-        let polled = self.session()?.next(wait).await;
+        let session = self.session.as_mut().ok_or_else(not_connected)?;
+        let polled = session.next(wait, &self.interrupted).await;
         self.kept(polled)
     }
 
@@ -83,4 +87,11 @@ impl Source for TmqSource {
         let progress = self.session()?.progress().await;
         self.kept(progress)
     }
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.interrupt.clone())
+    }
+}
+
+fn not_connected() -> Error {
+    Error::disconnected("the source is not connected")
 }

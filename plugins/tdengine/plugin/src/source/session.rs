@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, LaneProgress, Message, Payload, Polled, Result};
+use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, Interrupted, LaneProgress, Message, Payload, Polled, Result};
 use tdengine_wire::envelope::AssignedVgroup;
 use tokio::time::Instant;
 
@@ -21,11 +21,9 @@ const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
-/// Of both consumers while nothing is written at all and the engine waits for as long as it ever does: it answers as soon. A server serves one
-/// consumer's requests one after the other, so this is also how long settling, and with it a stop, may take.
-const STILL_POLL: Duration = Duration::from_secs(5);
-/// What the engine waits then: a second, or less so that many waits end together.
-const STILL_WAIT_MIN: Duration = Duration::from_millis(800);
+/// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon. A server serves one
+/// consumer's requests one after the other, so this is also how long settling may take.
+const STILL_POLL: Duration = Duration::from_secs(8);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
@@ -33,6 +31,15 @@ const META_REPLY_WAIT: Duration = Duration::from_millis(1);
 const IDLE_LOOK: Duration = Duration::from_secs(30);
 /// Entries that are not ours to read (marked, subscriptions, commits) before a lane's position is moved over them.
 const IDLE_ENTRIES: i64 = 32;
+
+/// What a wait brought.
+enum Came {
+    Main(TmqMessage),
+    Meta(TmqMessage),
+    /// A poll ended that found nothing.
+    Nothing,
+    Over,
+}
 
 pub struct Session {
     pub cluster: String,
@@ -92,52 +99,73 @@ impl Session {
         }
     }
 
-    pub async fn next(&mut self, wait: Duration) -> Result<Polled> {
+    pub async fn next(&mut self, wait: Duration, interrupted: &Interrupted) -> Result<Polled> {
         if !self.announced {
             self.announced = true;
             let assigned = self.lanes.values().map(|lane| lane.lane.clone()).collect();
             return Ok(Polled::Lanes { assigned, revoked: Vec::new() });
         }
         self.take_early().await?;
-        if self.stash.is_empty() {
-            self.read(wait).await?;
-        }
-        if self.stash.is_empty() && self.last_idle_look.elapsed() >= IDLE_LOOK {
-            self.last_idle_look = Instant::now();
-            Box::pin(self.move_over_hidden_entries()).await?;
-        }
-        if self.stash.is_empty() {
-            return Ok(Polled::Idle);
+        let until = Instant::now() + wait;
+        while self.stash.is_empty() {
+            let is_over = self.read(until, interrupted).await?;
+            if self.stash.is_empty() && self.last_idle_look.elapsed() >= IDLE_LOOK {
+                self.last_idle_look = Instant::now();
+                Box::pin(self.move_over_hidden_entries()).await?;
+            }
+            if self.stash.is_empty() && is_over {
+                return Ok(Polled::Idle);
+            }
         }
         Ok(Polled::Messages(self.stash.drain(..).collect()))
     }
 
-    /// Waits for the next message of either consumer. The poll after it is sent at once, so that the next messages come
-    /// while this one is being written.
-    async fn read(&mut self, wait: Duration) -> Result<()> {
-        // While the second consumer has something to bring, the first does not keep it waiting.
-        let is_meta_busy = self.meta.as_ref().is_some_and(Consumer::has_reply);
-        let wait = if is_meta_busy { POLL_MIN } else { wait.clamp(POLL_MIN, POLL_MAX) };
-        let (poll, meta_poll) = if self.is_still && wait >= STILL_WAIT_MIN { (STILL_POLL, STILL_POLL) } else { (wait, META_POLL) };
-        if let Some(message) = self.wait_for_message(poll, wait).await? {
-            self.main.start_poll(wait);
-            // A wait, of which there are many at once, does not hold the memory that this needs.
-            Box::pin(self.take(Reader::Main, message)).await?;
-            // What was fetched ahead goes along.
-            while self.main.has_reply() && self.stash.len() < self.prefetch {
-                let Some(message) = self.main.poll(wait).await? else { break };
+    /// Takes what either consumer brings next. The poll after it is sent at once, so that the next messages come while this one is being
+    /// written. Whether the wait is over.
+    async fn read(&mut self, until: Instant, interrupted: &Interrupted) -> Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = left.clamp(POLL_MIN, POLL_MAX);
+        let (poll, meta_poll) = if self.is_still && !self.is_meta_wanted && left > POLL_MAX { (left.min(STILL_POLL), STILL_POLL) } else { (wait, META_POLL) };
+        let came = self.wait_for_message(poll, meta_poll, until, interrupted).await?;
+        let is_over = matches!(came, Came::Over);
+        match came {
+            Came::Main(message) => {
+                self.main.start_poll(wait);
+                // A wait, of which there are many at once, does not hold the memory that this needs.
                 Box::pin(self.take(Reader::Main, message)).await?;
+                // What was fetched ahead goes along.
+                while self.main.has_reply() && self.stash.len() < self.prefetch {
+                    let Some(message) = self.main.poll(wait).await? else { break };
+                    Box::pin(self.take(Reader::Main, message)).await?;
+                }
             }
+            Came::Meta(message) => {
+                self.poll_meta(meta_poll);
+                Box::pin(self.take(Reader::Meta, message)).await?;
+            }
+            Came::Nothing | Came::Over => {}
         }
-        self.read_meta(meta_poll).await
+        self.read_meta(meta_poll).await?;
+        Ok(is_over)
     }
 
-    /// The first consumer's next message; a poll that lasts longer than `wait` stays under way.
-    async fn wait_for_message(&mut self, poll: Duration, wait: Duration) -> Result<Option<TmqMessage>> {
-        let next = self.main.poll(poll);
-        let polled = if poll > wait { tokio::time::timeout(wait, next).await } else { Ok(next.await) };
+    /// The next message of either consumer; a poll that lasts longer than the wait stays under way.
+    async fn wait_for_message(&mut self, poll: Duration, meta_poll: Duration, until: Instant, interrupted: &Interrupted) -> Result<Came> {
+        let is_meta_wanted = self.is_meta_wanted;
+        let of_meta = async {
+            match self.meta.as_mut().filter(|_| !is_meta_wanted) {
+                Some(meta) => meta.poll(meta_poll).await,
+                None => std::future::pending().await,
+            }
+        };
         // Waiting for a poll can be given up and taken up again.
-        Ok(polled.unwrap_or(Ok(None))?)
+        tokio::select! {
+            biased;
+            polled = self.main.poll(poll) => Ok(polled?.map_or(Came::Nothing, Came::Main)),
+            polled = of_meta => Ok(polled?.map_or(Came::Nothing, Came::Meta)),
+            () = interrupted.interrupted() => Ok(Came::Over),
+            () = tokio::time::sleep_until(until + POLL_MIN) => Ok(Came::Over),
+        }
     }
 
     /// Takes what the second consumer brought. Its long polls are never waited for.

@@ -62,12 +62,16 @@ pub struct World {
     pub committed: BTreeMap<String, i64>,
     pub violations: Vec<String>,
     pub read: usize,
+    pub polls: usize,
     pub commits: usize,
     pub connects: usize,
     pub databases: Vec<String>,
     pub identity: String,
     pub sink_identity: String,
     pub is_finite: bool,
+    /// A source's wait can be ended: by its host, and by what comes.
+    pub is_interruptible: bool,
+    pub came: Arc<tokio::sync::Notify>,
     /// Lanes announced as assigned and revoked at the next read.
     pub assign: Vec<String>,
     pub revoke: Vec<String>,

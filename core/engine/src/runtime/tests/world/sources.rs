@@ -43,7 +43,8 @@ impl SourceConfig for LogConfig {
 
     fn build(self, _: Context) -> Result<Box<dyn Source>> {
         let prefix = self.databases.first().cloned().unwrap_or_default();
-        Ok(Box::new(Log { world: world(&self.world), prefix, at: BTreeMap::new(), frames: self.frames }))
+        let interrupt = lock(&world(&self.world)).is_interruptible.then(Interrupt::channel);
+        Ok(Box::new(Log { world: world(&self.world), prefix, at: BTreeMap::new(), frames: self.frames, interrupt }))
     }
 
     async fn discover(&self) -> Result<Vec<String>> {
@@ -77,6 +78,7 @@ struct Log {
     prefix: String,
     at: BTreeMap<String, i64>,
     frames: bool,
+    interrupt: Option<(Interrupt, Interrupted)>,
 }
 
 impl Log {
@@ -135,6 +137,7 @@ impl Source for Log {
     async fn next(&mut self, wait: Duration) -> Result<Polled> {
         let trouble = {
             let mut world = lock(&self.world);
+            world.polls += 1;
             if !world.revoke.is_empty() || !world.assign.is_empty() {
                 let revoked = std::mem::take(&mut world.revoke).iter().map(Lane::new).collect();
                 let assigned = std::mem::take(&mut world.assign).iter().map(Lane::new).collect();
@@ -152,8 +155,21 @@ impl Source for Log {
         if lock(&self.world).is_finite {
             return Ok(Polled::End);
         }
-        tokio::time::sleep(wait).await;
+        let Some((_, interrupted)) = &self.interrupt else {
+            tokio::time::sleep(wait).await;
+            return Ok(Polled::Idle);
+        };
+        let came = lock(&self.world).came.clone();
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = interrupted.interrupted() => {}
+            () = came.notified() => return Ok(Polled::Messages(self.read())),
+        }
         Ok(Polled::Idle)
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        self.interrupt.as_ref().map(|(interrupt, _)| interrupt.clone())
     }
 
     async fn commit(&mut self, upto: &Checkpoint) -> Result<()> {
@@ -200,7 +216,7 @@ impl SourceConfig for StreamConfig {
     }
 
     fn build(self, _: Context) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Log { world: world(&self.world), prefix: String::new(), at: BTreeMap::new(), frames: false }))
+        Ok(Box::new(Log { world: world(&self.world), prefix: String::new(), at: BTreeMap::new(), frames: false, interrupt: None }))
     }
 }
 
@@ -216,7 +232,7 @@ impl SourceConfig for ReelConfig {
     }
 
     fn build(self, _: Context) -> Result<Box<dyn Source>> {
-        Ok(Box::new(Reel(Log { world: world(&self.world), prefix: String::new(), at: BTreeMap::new(), frames: false })))
+        Ok(Box::new(Reel(Log { world: world(&self.world), prefix: String::new(), at: BTreeMap::new(), frames: false, interrupt: None })))
     }
 }
 
