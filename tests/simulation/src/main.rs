@@ -33,7 +33,7 @@ const MENU: Menu = Menu {
 };
 
 /// Seeds that once found a defect, with what was drawn then: each is run in every tier.
-const REGRESSIONS: [(u64, Menu); 14] = [
+const REGRESSIONS: [(u64, Menu); 16] = [
     (58, WITHOUT_TAGS),
     (176, WITHOUT_TAGS),
     (605, WITHOUT_TAGS),
@@ -54,6 +54,9 @@ const REGRESSIONS: [(u64, Menu); 14] = [
     (11519, MENU),
     // Rows read again waited for a column of a normal table that an entry behind them had dropped, and then came back after a delete.
     (11490, MENU),
+    // Read again, a row was reported as perhaps overwritten; overwritten by the next row and read again with it, both were written, in order.
+    (15961, MENU),
+    (37188, MENU),
 ];
 const WITHOUT_TAGS: Menu = Menu { renames_tags: false, renames_in_use: false, both_add_tags: false, ..MENU };
 

@@ -24,34 +24,78 @@ struct Logged {
     version: Version,
     table: String,
     suid: i64,
+    time: i64,
     q: i64,
+    /// That it sets, without the time.
+    columns: Vec<String>,
     is_marked: bool,
 }
 
-/// Checks both sites' logs for `no-loop` and `lane-order`. Needs both nodes.
+/// Checks both sites' logs for `no-loop`, `lane-order` and `no-regress`. Needs both nodes.
 pub fn logs(world: &World) -> Result<(), Violation> {
+    let incidents = world.incidents();
+    let is_reported = |row: &Logged| {
+        let names = |detail: &serde_json::Value| {
+            detail["table"] == row.table.as_str() && detail["times"].as_array().is_some_and(|times| times.iter().any(|it| *it == row.time))
+        };
+        incidents.iter().any(|incident| incident.kind == "regress" && names(&incident.detail))
+    };
     for (number, name) in SITES.iter().enumerate() {
         let Some(node) = world.node(number) else { continue };
-        let mut newest: BTreeMap<String, i64> = BTreeMap::new();
-        let mut seen: BTreeSet<(String, i64)> = BTreeSet::new();
-        for row in rows(node.store())? {
+        let rows = rows(node.store())?;
+        for row in &rows {
             let is_own = row.q % 2 == number as i64;
             if is_own == row.is_marked {
                 let how = if row.is_marked { "came back marked" } else { "came unmarked, and so goes back" };
                 return Err(Violation::new("no-loop", format!("site {name}: row q = {} of {} {how}", row.q, row.table)));
             }
-            if !row.is_marked || !seen.insert((row.table.clone(), row.q)) {
-                continue;
-            }
-            let newest = newest.entry(row.table.clone()).or_insert(row.q);
-            if row.q < *newest {
-                let text = format!("site {name}: row q = {} of {} was written after q = {newest}", row.q, row.table);
-                return Err(Violation::new("lane-order", text));
-            }
-            *newest = row.q;
+        }
+        let applied: Vec<&Logged> = rows.iter().filter(|row| row.is_marked).collect();
+        order(&applied, is_reported).map_err(|it| Violation { text: format!("site {name}: {}", it.text), ..it })?;
+    }
+    Ok(())
+}
+
+/// Checks the rows that a pipeline wrote, as the target's log has them. A lane that is read again from its checkpoint is applied in its
+/// order again, and what is there already is not written: so rows are first written in the lane's order, and whatever is written again,
+/// in the end the newest value stands in every column of every row.
+///
+/// A row that was reported, and not written, when it was read again may be written when it is read the next time, behind newer rows of
+/// its table: where it was overwritten meanwhile, and only together with what overwrote it, in their order.
+fn order(applied: &[&Logged], is_reported: impl Fn(&Logged) -> bool) -> Result<(), Violation> {
+    let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut seen: BTreeSet<(&str, i64)> = BTreeSet::new();
+    // The newest row that set a column, and the last one.
+    let mut cells: BTreeMap<(&str, i64, &str), (i64, i64)> = BTreeMap::new();
+    for (index, row) in applied.iter().enumerate() {
+        for column in &row.columns {
+            let cell = cells.entry((&row.table, row.time, column)).or_insert((row.q, row.q));
+            *cell = (cell.0.max(row.q), row.q);
+        }
+        if !seen.insert((&row.table, row.q)) {
+            continue;
+        }
+        let newest = newest.entry(&row.table).or_insert(row.q);
+        if row.q < *newest && !(is_reported(row) && is_followed(row, &applied[..index], &applied[index + 1..])) {
+            let text = format!("row q = {} of {} was written after q = {newest}", row.q, row.table);
+            return Err(Violation::new("lane-order", text));
+        }
+        *newest = row.q.max(*newest);
+    }
+    for ((table, time, column), (newest, last)) in cells {
+        if last < newest {
+            let text = format!("{column} of {table} at {time} was written by q = {newest}, and then by q = {last}");
+            return Err(Violation::new("no-regress", text));
         }
     }
     Ok(())
+}
+
+/// Whether what had overwritten a row before was written again behind it.
+fn is_followed(row: &Logged, before: &[&Logged], behind: &[&Logged]) -> bool {
+    let overwrites = |it: &&&Logged| it.table == row.table && it.time == row.time && it.q > row.q;
+    let mut overwrote = before.iter().filter(overwrites).peekable();
+    overwrote.peek().is_some() && overwrote.all(|it| behind.iter().filter(overwrites).any(|again| again.q == it.q))
 }
 
 /// Checks that what the pipeline stored as done is at the other site, and that no more than that is committed upstream. In groups
@@ -117,10 +161,49 @@ fn rows(store: &Store) -> Result<Vec<Logged>, Violation> {
 fn rows_of(table: &SubmitTable, vgroup: VgroupId, version: Version, rows: &mut Vec<Logged>) -> tdengine_wire::Result<()> {
     let view = BlockView::parse(&table.block)?;
     let Some(column) = table.fields.iter().position(|field| field.name == "q") else { return Ok(()) };
+    let columns: Vec<String> = table.fields.iter().skip(1).map(|field| field.name.to_string()).collect();
     for row in 0..view.rows() {
-        let Some(q) = view.columns()[column].value(row).as_i64() else { continue };
-        let is_marked = table.flags & MARKED != 0;
-        rows.push(Logged { vgroup, version, table: table.table.to_string(), suid: table.suid, q, is_marked });
+        let value = |column: usize| view.columns()[column].value(row).as_i64();
+        let (Some(time), Some(q)) = (value(0), value(column)) else { continue };
+        let (table_name, is_marked) = (table.table.to_string(), table.flags & MARKED != 0);
+        rows.push(Logged { vgroup, version, table: table_name, suid: table.suid, time, q, columns: columns.clone(), is_marked });
     }
     Ok(())
+}
+
+#[test]
+fn a_replay_may_bring_what_was_reported_and_nothing_may_stay_behind_a_newer_value() {
+    // Time, number, columns.
+    type Row = (i64, i64, &'static [&'static str]);
+    const LATE: Row = (1, 3, &["q", "a", "b"]);
+    const OVER: Row = (1, 5, &["q", "a"]);
+    const MORE: Row = (1, 7, &["q", "b"]);
+    const OTHER: Row = (2, 9, &["q", "a"]);
+    let cases: [(&str, &[Row], bool, Option<&str>); 10] = [
+        ("in order", &[LATE, OVER, MORE, OTHER], false, None),
+        ("all again", &[LATE, OVER, OTHER, LATE, OVER, OTHER], false, None),
+        ("an older value again", &[LATE, OVER, LATE], false, Some("no-regress")),
+        ("a reported one again, and it stays", &[LATE, OVER, LATE], true, Some("no-regress")),
+        ("late", &[OVER, OTHER, LATE, OVER], false, Some("lane-order")),
+        ("late, reported", &[OVER, OTHER, LATE, OVER], true, None),
+        ("late, reported, and not overwritten again", &[OVER, OTHER, LATE], true, Some("lane-order")),
+        ("late, reported, and overwritten again in part", &[OVER, MORE, LATE, MORE], true, Some("lane-order")),
+        ("late, reported, overwritten in another order", &[OVER, MORE, LATE, MORE, OVER], true, Some("no-regress")),
+        ("late, reported, and nothing had overwritten it", &[OTHER, LATE], true, Some("lane-order")),
+    ];
+    for (what, rows, is_reported, expect) in cases {
+        let logged = |(time, q, columns): &Row| Logged {
+            vgroup: VgroupId::default(),
+            version: 0,
+            table: "t".into(),
+            suid: 0,
+            time: *time,
+            q: *q,
+            columns: columns.iter().map(|it| (*it).into()).collect(),
+            is_marked: true,
+        };
+        let rows: Vec<Logged> = rows.iter().map(logged).collect();
+        let found = order(&rows.iter().collect::<Vec<_>>(), |row| is_reported && row.q == LATE.1);
+        assert_eq!(found.err().map(|it| it.invariant), expect, "{what}");
+    }
 }
