@@ -6,7 +6,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pipeline_sdk::{Error, Result};
 
-use crate::{Format, PAYLOAD};
+use crate::{Format, PAYLOAD, write_objects};
 
 /// A payload for each row, one behind the other.
 #[derive(Debug, Default)]
@@ -36,8 +36,7 @@ pub fn encode_lines(batch: &RecordBatch, format: Format, delimiter: u8) -> Resul
     let mut lines = Lines::default();
     match format {
         Format::Ndjson => {
-            let mut writer = arrow_json::LineDelimitedWriter::new(&mut lines.bytes);
-            writer.write(batch).and_then(|()| writer.finish()).map_err(|error| rejected(error.to_string()))?;
+            write_objects(batch, &mut lines.bytes).map_err(|error| rejected(error.to_string()))?;
             lines.ends = ends(&lines.bytes);
         }
         Format::Csv => {

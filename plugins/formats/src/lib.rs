@@ -7,6 +7,7 @@
 mod shape;
 mod numbers;
 mod objects;
+mod lines;
 mod decode;
 mod encode;
 mod undecodable;
@@ -30,6 +31,7 @@ pub use beside::{Beside, with_columns};
 pub use count::{count_of, counted, foreign};
 pub use encode::{Lines, csv_header, encode_lines};
 pub use numbers::json_reader;
+pub use lines::write_objects;
 pub use objects::PlainObjects;
 pub use pattern::{MQTT, NATS, Patterns, Syntax};
 pub use template::{Piece, Wrong, pieces};
@@ -155,9 +157,11 @@ impl Decoder {
 
     /// The line that names the columns, with its end; empty where there is none.
     fn header<'p>(&self, payload: &'p [u8]) -> &'p [u8] {
-        let has_header = self.settings.format == Format::Csv && self.settings.header;
+        if self.settings.format != Format::Csv || !self.settings.header {
+            return &[];
+        }
         let end = payload.iter().position(|byte| *byte == b'\n').map_or(payload.len(), |at| at + 1);
-        if has_header { &payload[..end] } else { &[] }
+        &payload[..end]
     }
 
     fn decode_alike(&mut self, header: &[u8], first: usize, payloads: &[&[u8]], parts: &mut Vec<Part>) {

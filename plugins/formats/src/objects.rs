@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float32Builder, Float64Builder, Int32Builder, Int64Builder, NullArray, RecordBatch, StringBuilder,
+    ArrayBuilder, ArrayRef, BooleanBuilder, Float32Builder, Float64Builder, Int32Builder, Int64Builder, NullArray, NullBufferBuilder,
+    RecordBatch, StringArray,
 };
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use arrow::datatypes::{
     DataType, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
@@ -30,6 +32,8 @@ const DIGITS_MAX: usize = 18;
 #[derive(Debug)]
 pub struct PlainObjects {
     schema: SchemaRef,
+    /// Of each column what stands before its value: `"name":`.
+    keys: Vec<Vec<u8>>,
     columns: Vec<Column>,
     rows: usize,
     /// Bytes that were read: a text column has offsets of 31 bits.
@@ -47,13 +51,22 @@ enum Column {
     Int64(Int64Builder),
     Float32(Float32Builder),
     Float64(Float64Builder),
-    Utf8(StringBuilder),
+    Utf8(Texts),
     /// Of this unit, without a zone.
     Time(Int64Builder, TimeUnit),
 }
 
+/// Texts one behind the other; that they are texts is looked at once for all.
+#[derive(Debug)]
+struct Texts {
+    bytes: Vec<u8>,
+    /// Where each begins, and where the last one ends.
+    offsets: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
 impl PlainObjects {
-    /// Makes room for `rows`; `None` where a column has another type, or may not be NULL.
+    /// Makes room for `rows`; `None` where a column has another type, or may not be NULL, or a name that needs an escape.
     pub fn new(schema: &SchemaRef, rows: usize, ignores_unknown: bool) -> Option<Self> {
         let column = |data_type: &DataType| {
             Some(match data_type {
@@ -63,30 +76,31 @@ impl PlainObjects {
                 DataType::Int64 => Column::Int64(Int64Builder::with_capacity(rows)),
                 DataType::Float32 => Column::Float32(Float32Builder::with_capacity(rows)),
                 DataType::Float64 => Column::Float64(Float64Builder::with_capacity(rows)),
-                DataType::Utf8 => Column::Utf8(StringBuilder::with_capacity(rows, rows * TEXT_BYTES)),
+                DataType::Utf8 => Column::Utf8(Texts::with_capacity(rows)),
                 DataType::Timestamp(unit, None) => Column::Time(Int64Builder::with_capacity(rows), *unit),
                 _ => return None,
             })
         };
         let fields = schema.fields();
-        if fields.is_empty() || fields.iter().any(|field| !field.is_nullable()) {
+        if fields.is_empty() || fields.iter().any(|field| !field.is_nullable() || plain_length(field.name().as_bytes()) < field.name().len()) {
             return None;
         }
         let columns = fields.iter().map(|field| column(field.data_type())).collect::<Option<Vec<_>>>()?;
-        Some(Self { schema: schema.clone(), columns, rows: 0, bytes: 0, ignores_unknown })
+        let keys = fields.iter().map(|field| format!("\"{}\":", field.name()).into_bytes()).collect();
+        Some(Self { schema: schema.clone(), keys, columns, rows: 0, bytes: 0, ignores_unknown })
     }
 
     /// Reads objects with white space between them, each within a line; how many. After `None` nothing of it is good any more.
     pub fn read(&mut self, bytes: &[u8]) -> Option<usize> {
-        let text = std::str::from_utf8(bytes).ok()?;
+        std::str::from_utf8(bytes).ok()?;
         self.bytes += bytes.len();
         if self.bytes > i32::MAX as usize {
             return None;
         }
         let before = self.rows;
-        let mut rest = text.trim_ascii_start();
+        let mut rest = bytes.trim_ascii_start();
         while !rest.is_empty() {
-            rest = self.object(rest.strip_prefix('{')?)?.trim_ascii_start();
+            rest = self.object(rest.strip_prefix(b"{")?)?.trim_ascii_start();
             self.rows += 1;
         }
         Some(self.rows - before)
@@ -94,60 +108,61 @@ impl PlainObjects {
 
     /// The rows that were read.
     pub fn finish(self) -> Option<RecordBatch> {
-        let arrays = self.columns.into_iter().map(Column::finish).collect();
+        let arrays = self.columns.into_iter().map(Column::finish).collect::<Option<Vec<_>>>()?;
         RecordBatch::try_new(self.schema, arrays).ok()
     }
 
     /// One row, from behind its brace; what is behind it.
-    fn object<'t>(&mut self, text: &'t str) -> Option<&'t str> {
+    fn object<'t>(&mut self, text: &'t [u8]) -> Option<&'t [u8]> {
         let mut rest = space(text);
-        let mut found = 0;
-        if let Some(end) = rest.strip_prefix('}') {
+        if let Some(end) = rest.strip_prefix(b"}") {
             self.fill();
             return Some(end);
         }
         // Keys come in the order of the columns for the most part.
-        let mut expected = 0;
+        let (mut expected, mut found, mut is_in_order) = (0, 0, true);
         loop {
-            let (index, value) = self.key(rest.strip_prefix('"')?, expected)?;
-            rest = space(space(value).strip_prefix(':')?);
+            let (index, value) = self.key(rest, expected)?;
             rest = match index {
                 Some(index) => {
+                    is_in_order &= index >= expected;
                     let column = &mut self.columns[index];
                     // Of a key that comes twice the last one counts: not here.
-                    if column.len() > self.rows {
+                    if !is_in_order && column.len() > self.rows {
                         return None;
                     }
-                    found += 1;
-                    expected = index + 1;
-                    column.value(rest)?
+                    (expected, found) = (index + 1, found + 1);
+                    column.value(value)?
                 }
-                None => skipped(rest)?,
+                None => skipped(value)?,
             };
             rest = space(rest);
-            if let Some(next) = rest.strip_prefix(',') {
+            if let Some(next) = rest.strip_prefix(b",") {
                 rest = space(next);
                 continue;
             }
             if found < self.columns.len() {
                 self.fill();
             }
-            return rest.strip_prefix('}');
+            return rest.strip_prefix(b"}");
         }
     }
 
-    /// Which column a key names, and what is behind its quotes; `None` in its place where it is left out.
-    fn key<'t>(&self, text: &'t str, expected: usize) -> Option<(Option<usize>, &'t str)> {
-        let fields = self.schema.fields();
-        for index in (expected..fields.len()).chain(0..expected.min(fields.len())) {
-            if let Some(end) = text.strip_prefix(fields[index].name().as_str())
-                && let Some(end) = end.strip_prefix('"')
-            {
-                return Some((Some(index), end));
-            }
+    /// Which column a key names, and the value behind it; `None` in its place where it is left out.
+    #[inline]
+    fn key<'t>(&self, text: &'t [u8], expected: usize) -> Option<(Option<usize>, &'t [u8])> {
+        if let Some(key) = self.keys.get(expected)
+            && let Some(value) = text.strip_prefix(key.as_slice())
+        {
+            return Some((Some(expected), space(value)));
         }
-        let end = text[plain_length(text.as_bytes())..].strip_prefix('"')?;
-        self.ignores_unknown.then_some((None, end))
+        let text = text.strip_prefix(b"\"")?;
+        let (name, end) = text.split_at(plain_length(text));
+        let value = space(space(end.strip_prefix(b"\"")?).strip_prefix(b":")?);
+        match self.schema.fields().iter().position(|field| field.name().as_bytes() == name) {
+            None if !self.ignores_unknown => None,
+            index => Some((index, value)),
+        }
     }
 
     /// What the row does not name is NULL.
@@ -157,9 +172,38 @@ impl PlainObjects {
     }
 }
 
+impl Texts {
+    fn with_capacity(rows: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { bytes: Vec::with_capacity(rows * TEXT_BYTES), offsets, nulls: NullBufferBuilder::new(rows) }
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Ends a text, all of whose bytes were appended.
+    #[inline]
+    fn end(&mut self) {
+        // No more was read than has such offsets.
+        self.offsets.push(self.bytes.len() as i32);
+        self.nulls.append_non_null();
+    }
+
+    fn null(&mut self) {
+        self.offsets.push(self.bytes.len() as i32);
+        self.nulls.append_null();
+    }
+
+    fn finish(mut self) -> Option<StringArray> {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
+        StringArray::try_new(offsets, Buffer::from_vec(self.bytes), self.nulls.finish()).ok()
+    }
+}
+
 impl Column {
     fn len(&self) -> usize {
-        use arrow::array::ArrayBuilder;
         match self {
             Self::Null(rows) => *rows,
             Self::Boolean(it) => it.len(),
@@ -179,22 +223,23 @@ impl Column {
             Self::Int64(it) | Self::Time(it, _) => it.append_null(),
             Self::Float32(it) => it.append_null(),
             Self::Float64(it) => it.append_null(),
-            Self::Utf8(it) => it.append_null(),
+            Self::Utf8(it) => it.null(),
         }
     }
 
     /// Appends the value that `text` begins with; what is behind it.
-    fn value<'t>(&mut self, text: &'t str) -> Option<&'t str> {
-        if let Some(rest) = text.strip_prefix("null") {
+    #[inline]
+    fn value<'t>(&mut self, text: &'t [u8]) -> Option<&'t [u8]> {
+        if text.first() == Some(&b'n') {
             self.null();
-            return Some(rest);
+            return text.strip_prefix(b"null");
         }
         match self {
             Self::Null(_) => None,
             Self::Boolean(it) => {
-                let value = text.starts_with("true");
+                let value = text.starts_with(b"true");
                 it.append_value(value);
-                text.strip_prefix(if value { "true" } else { "false" })
+                text.strip_prefix(if value { &b"true"[..] } else { b"false" })
             }
             Self::Int32(it) => {
                 let number = Number::read(text)?;
@@ -208,7 +253,7 @@ impl Column {
             }
             Self::Float32(it) => {
                 let number = Number::read(text)?;
-                it.append_value(text[..number.length].parse().ok().filter(|value: &f32| value.is_finite())?);
+                it.append_value(number.text(text)?.parse().ok().filter(|value: &f32| value.is_finite())?);
                 Some(&text[number.length..])
             }
             Self::Float64(it) => {
@@ -216,37 +261,37 @@ impl Column {
                 it.append_value(number.value(text)?);
                 Some(&text[number.length..])
             }
-            Self::Utf8(it) => string(text.strip_prefix('"')?, it),
+            Self::Utf8(it) => string(text.strip_prefix(b"\"")?, it),
             Self::Time(it, unit) => {
-                let Some(inner) = text.strip_prefix('"') else {
+                let Some(inner) = text.strip_prefix(b"\"") else {
                     let number = Number::read(text)?;
                     it.append_value(number.whole()?);
                     return Some(&text[number.length..]);
                 };
-                let (inner, rest) = inner.split_at(plain_length(inner.as_bytes()));
-                let nanoseconds = string_to_timestamp_nanos(inner).ok()?;
+                let (inner, rest) = inner.split_at(plain_length(inner));
+                let nanoseconds = string_to_timestamp_nanos(std::str::from_utf8(inner).ok()?).ok()?;
                 it.append_value(nanoseconds.div_euclid(nanoseconds_of(*unit)));
-                rest.strip_prefix('"')
+                rest.strip_prefix(b"\"")
             }
         }
     }
 
-    fn finish(self) -> ArrayRef {
-        match self {
+    fn finish(self) -> Option<ArrayRef> {
+        Some(match self {
             Self::Null(rows) => Arc::new(NullArray::new(rows)),
             Self::Boolean(mut it) => Arc::new(it.finish()),
             Self::Int32(mut it) => Arc::new(it.finish()),
             Self::Int64(mut it) => Arc::new(it.finish()),
             Self::Float32(mut it) => Arc::new(it.finish()),
             Self::Float64(mut it) => Arc::new(it.finish()),
-            Self::Utf8(mut it) => Arc::new(it.finish()),
+            Self::Utf8(it) => Arc::new(it.finish()?),
             Self::Time(mut it, unit) => match unit {
                 TimeUnit::Second => Arc::new(it.finish().reinterpret_cast::<TimestampSecondType>()),
                 TimeUnit::Millisecond => Arc::new(it.finish().reinterpret_cast::<TimestampMillisecondType>()),
                 TimeUnit::Microsecond => Arc::new(it.finish().reinterpret_cast::<TimestampMicrosecondType>()),
                 TimeUnit::Nanosecond => Arc::new(it.finish().reinterpret_cast::<TimestampNanosecondType>()),
             },
-        }
+        })
     }
 }
 
@@ -274,8 +319,8 @@ struct Number {
 }
 
 impl Number {
-    fn read(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
+    #[inline]
+    fn read(bytes: &[u8]) -> Option<Self> {
         let is_negative = bytes.first() == Some(&b'-');
         let begin = usize::from(is_negative);
         let (mut at, mut mantissa, mut exponent) = (begin, 0u64, 0i32);
@@ -314,13 +359,18 @@ impl Number {
         Some(Self { mantissa, exponent, is_negative, is_whole, is_exact: count <= DIGITS_MAX, length: at })
     }
 
+    /// It, of the text that it was read from.
+    fn text<'t>(&self, text: &'t [u8]) -> Option<&'t str> {
+        std::str::from_utf8(&text[..self.length]).ok()
+    }
+
     fn whole(&self) -> Option<i64> {
         let value = i64::try_from(self.mantissa).ok().filter(|_| self.is_whole && self.is_exact)?;
         Some(if self.is_negative { -value } else { value })
     }
 
     /// The nearest number; both factors are exact where no text is looked at, so that the product is rounded once.
-    fn value(&self, text: &str) -> Option<f64> {
+    fn value(&self, text: &[u8]) -> Option<f64> {
         let power = POWERS.get(self.exponent.unsigned_abs() as usize);
         match power.filter(|_| self.is_exact && self.mantissa < EXACT_BELOW) {
             Some(power) => {
@@ -328,72 +378,84 @@ impl Number {
                 let value = if self.exponent < 0 { mantissa / power } else { mantissa * power };
                 Some(if self.is_negative { -value } else { value })
             }
-            None => text[..self.length].parse().ok().filter(|value: &f64| value.is_finite()),
+            None => self.text(text)?.parse().ok().filter(|value: &f64| value.is_finite()),
         }
     }
 }
 
 /// Appends a text from behind its quote; what is behind it.
-fn string<'t>(text: &'t str, out: &mut StringBuilder) -> Option<&'t str> {
-    let (plain, mut rest) = text.split_at(plain_length(text.as_bytes()));
-    if let Some(rest) = rest.strip_prefix('"') {
-        out.append_value(plain);
+#[inline]
+fn string<'t>(text: &'t [u8], out: &mut Texts) -> Option<&'t [u8]> {
+    let (plain, rest) = text.split_at(plain_length(text));
+    out.bytes.extend_from_slice(plain);
+    if let Some(rest) = rest.strip_prefix(b"\"") {
+        out.end();
         return Some(rest);
     }
-    let mut value = plain.to_owned();
+    escaped(rest, out)
+}
+
+/// Appends the rest of a text from its first escape on.
+#[cold]
+fn escaped<'t>(mut rest: &'t [u8], out: &mut Texts) -> Option<&'t [u8]> {
     loop {
-        if let Some(rest) = rest.strip_prefix('"') {
-            out.append_value(&value);
+        if let Some(rest) = rest.strip_prefix(b"\"") {
+            out.end();
             return Some(rest);
         }
-        let mut characters = rest.strip_prefix('\\')?.chars();
-        match characters.next()? {
-            character @ ('"' | '\\' | '/') => value.push(character),
-            'b' => value.push('\u{8}'),
-            'f' => value.push('\u{c}'),
-            'n' => value.push('\n'),
-            'r' => value.push('\r'),
-            't' => value.push('\t'),
-            'u' => {
-                let digits = characters.as_str().get(..4).filter(|digits| digits.bytes().all(|it| it.is_ascii_hexdigit()))?;
+        let (sign, behind) = rest.strip_prefix(b"\\")?.split_first()?;
+        rest = behind;
+        match sign {
+            b'"' | b'\\' | b'/' => out.bytes.push(*sign),
+            b'b' => out.bytes.push(0x8),
+            b'f' => out.bytes.push(0xc),
+            b'n' => out.bytes.push(b'\n'),
+            b'r' => out.bytes.push(b'\r'),
+            b't' => out.bytes.push(b'\t'),
+            b'u' => {
+                let digits = rest.get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+                let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
                 // Halves of a pair are no characters.
-                value.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
-                characters = characters.as_str()[4..].chars();
+                out.bytes.extend_from_slice(char::from_u32(number)?.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = &rest[4..];
             }
             _ => return None,
         }
-        let (plain, behind) = characters.as_str().split_at(plain_length(characters.as_str().as_bytes()));
-        value.push_str(plain);
+        let (plain, behind) = rest.split_at(plain_length(rest));
+        out.bytes.extend_from_slice(plain);
         rest = behind;
     }
 }
 
 /// What is behind a value that is left out.
-fn skipped(text: &str) -> Option<&str> {
-    match text.as_bytes().first()? {
+fn skipped(text: &[u8]) -> Option<&[u8]> {
+    match text.first()? {
         b'"' => {
             let rest = &text[1..];
-            rest[plain_length(rest.as_bytes())..].strip_prefix('"')
+            rest[plain_length(rest)..].strip_prefix(b"\"")
         }
-        b't' => text.strip_prefix("true"),
-        b'f' => text.strip_prefix("false"),
-        b'n' => text.strip_prefix("null"),
+        b't' => text.strip_prefix(b"true"),
+        b'f' => text.strip_prefix(b"false"),
+        b'n' => text.strip_prefix(b"null"),
         _ => Number::read(text).map(|number| &text[number.length..]),
     }
 }
 
 /// Without the white space that `text` begins with, but for ends of lines.
 #[inline]
-fn space(text: &str) -> &str {
-    match text.as_bytes().first() {
-        Some(b' ' | b'\t' | b'\r') => text.trim_start_matches([' ', '\t', '\r']),
+fn space(text: &[u8]) -> &[u8] {
+    match text.first() {
+        Some(b' ' | b'\t' | b'\r') => {
+            let length = text.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
+            &text[length.unwrap_or(text.len())..]
+        }
         _ => text,
     }
 }
 
 /// Bytes until a quote, a backslash or a control character, eight at a time.
 #[inline]
-fn plain_length(bytes: &[u8]) -> usize {
+pub(crate) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES << 7;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;

@@ -1,62 +1,37 @@
-//! One connection to a broker, of either version of the protocol: connects, subscribes, receives, acknowledges.
+//! One connection to a broker: connects, subscribes, receives, acknowledges.
 //!
-//! A task of its own drives the client, so that the broker is answered also while nobody reads. What it received waits in a queue that
-//! is bounded by what the broker sends before acknowledgements, and by bytes.
+//! A task of its own reads, so that the broker is answered also while nobody takes what came. Messages are handed on as they were
+//! read, many at a time; what waits is bounded by what the broker sends before acknowledgements, and by bytes. Acknowledgements are
+//! written many at a time, too: a client that sends each by itself spends most of its time on that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use pipeline_formats::Patterns;
+use pipeline_sdk::tls::rustls::pki_types::ServerName;
 use pipeline_sdk::{Error, Result, tls};
-use rumqttc::v5;
-use rumqttc::v5::mqttbytes::v5 as packets;
-use rumqttc::{AsyncClient, TlsConfiguration, Transport};
-use secrecy::ExposeSecret;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 
-use crate::config::{MqttSourceConfig, Protocol};
+use crate::config::{Address, MqttSourceConfig};
+use crate::packets::{Arrived, Codec, Event};
 
-/// Acknowledgements that wait to be sent: more than the protocol has packet identifiers.
-const ACKS_MAX: usize = 1 << 16;
+/// Room for what is read at once. Messages share it, and keep it.
+const READ_BYTES: usize = 256 << 10;
+/// Less room than this is not read into.
+const READ_BYTES_MIN: usize = 8 << 10;
 
-/// A message as the broker sent it.
-pub(crate) struct Arrived {
-    pub topic: String,
-    pub payload: Bytes,
-    /// 0 where it is not acknowledged (QoS 0).
-    pub packet: u16,
-    /// Sent before, and not acknowledged then.
-    pub is_again: bool,
-}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Arrived {
-    pub fn bytes(&self) -> u64 {
-        (self.topic.len() + self.payload.len()) as u64
-    }
-}
-
-enum Client {
-    V5(v5::AsyncClient),
-    V3(AsyncClient),
-}
-
-enum Loop {
-    V5(Box<v5::EventLoop>),
-    V3(Box<rumqttc::EventLoop>),
-}
-
-/// What the client tells, as far as it matters here.
-enum Event {
-    Connected { had_session: bool },
-    /// The first filter that was refused, and why.
-    Subscribed(Option<(usize, String)>),
-    Arrived(Arrived),
-    Acknowledged,
-    Other,
-}
+type Reading = ReadHalf<Box<dyn Stream>>;
+type Writing = Arc<Mutex<WriteHalf<Box<dyn Stream>>>>;
 
 /// Bytes that were received and not read yet.
 #[derive(Default)]
@@ -66,12 +41,13 @@ struct Waiting {
 }
 
 pub(crate) struct Connection {
-    client: Client,
-    arrived: mpsc::UnboundedReceiver<Arrived>,
+    arrived: mpsc::UnboundedReceiver<Vec<Arrived>>,
+    /// Of what arrived, what is read next.
+    taken: std::vec::IntoIter<Arrived>,
     waiting: Arc<Waiting>,
-    sent: u64,
-    /// How many acknowledgements were written to the connection.
-    acknowledged: watch::Receiver<u64>,
+    writing: Writing,
+    codec: Codec,
+    out: BytesMut,
     /// Why the connection ended.
     ended: watch::Receiver<Option<Error>>,
     pump: AbortHandle,
@@ -88,290 +64,293 @@ impl Connection {
     /// # Errors
     /// Disconnected: nobody answers. Fatal: the broker refuses the login, the session or a topic.
     pub async fn open(config: &MqttSourceConfig, client_id: &str, topics: &Patterns) -> Result<Self> {
-        let (client, mut events) = prepare(config, client_id)?;
-        client.subscribe(topics).await?;
-        let opening = async {
-            let mut had_session = false;
-            // What the broker held for the session may come before it answers the subscription.
-            let mut early = Vec::new();
-            loop {
-                match events.next().await? {
-                    Event::Connected { had_session: had } => had_session = had,
-                    Event::Subscribed(None) => return Ok((had_session, early)),
-                    Event::Subscribed(Some((index, why))) => {
-                        let topic = topics.filters().nth(index).unwrap_or_default();
-                        let error = Error::fatal(format!("the broker refuses the subscription of `{topic}`: {why}")).code("mqtt.subscribe");
-                        return Err(error.path(format!("topics[{index}]")));
-                    }
-                    Event::Arrived(message) => early.push(message),
-                    Event::Acknowledged | Event::Other => {}
+        let opened = tokio::time::timeout(config.connect_timeout, Self::opening(config, client_id, topics)).await;
+        opened.map_err(|_| Error::disconnected("the broker does not answer").code("mqtt.timeout"))?
+    }
+
+    async fn opening(config: &MqttSourceConfig, client_id: &str, topics: &Patterns) -> Result<Self> {
+        let address = config.address()?;
+        let (mut reading, mut writing) = tokio::io::split(connect(config, &address).await?);
+        let (codec, mut out) = (Codec::new(config), BytesMut::new());
+        codec.connect(config, client_id, &address, &mut out)?;
+        writing.write_all(&out).await.map_err(|error| failed(&error))?;
+        let mut input = Input { codec, read: BytesMut::new() };
+        let (mut had_session, mut keep_alive) = (false, config.keep_alive);
+        // What the broker held for the session may come before it answers the subscription.
+        let mut early = Vec::new();
+        let mut is_subscribed = false;
+        while !is_subscribed {
+            match input.next()? {
+                Some(Event::Connected { had_session: had, keep_alive: wanted }) => {
+                    had_session = had;
+                    keep_alive = wanted.filter(|it| !it.is_zero()).unwrap_or(keep_alive);
+                    out.clear();
+                    codec.subscribe(topics, &mut out)?;
+                    writing.write_all(&out).await.map_err(|error| failed(&error))?;
                 }
+                Some(Event::Subscribed(None)) => is_subscribed = true,
+                Some(Event::Subscribed(Some((index, why)))) => {
+                    let topic = topics.filters().nth(index).unwrap_or_default();
+                    let error = Error::fatal(format!("the broker refuses the subscription of `{topic}`: {why}")).code("mqtt.subscribe");
+                    return Err(error.path(format!("topics[{index}]")));
+                }
+                Some(Event::Arrived(message)) => early.push(message),
+                Some(Event::Other) => {}
+                None => input.fill(&mut reading).await?,
             }
-        };
-        let opened = tokio::time::timeout(config.connect_timeout, opening).await;
-        let (had_session, early) = opened.map_err(|_| Error::disconnected("the broker does not answer").code("mqtt.timeout"))??;
+        }
         let (sender, arrived) = mpsc::unbounded_channel();
-        let (acknowledge, acknowledged) = watch::channel(0);
         let (end, ended) = watch::channel(None);
-        let waiting = Arc::new(Waiting::default());
-        let mut pump = Pump { events, sender, waiting: waiting.clone(), limit: config.waiting_bytes_max, patience: config.keep_alive / 4 };
-        early.into_iter().for_each(|message| pump.hand_on(message));
+        let (waiting, writing) = (Arc::new(Waiting::default()), Arc::new(Mutex::new(writing)));
+        let mut pump =
+            Pump { input, reading, writing: writing.clone(), sender, waiting: waiting.clone(), limit: config.waiting_bytes_max, keep_alive };
+        pump.hand_on(early);
         let task = tokio::spawn(async move {
-            let error = pump.run(&acknowledge).await;
+            let Err(error) = pump.run().await else { return };
             end.send_replace(Some(error));
         });
-        Ok(Self { client, arrived, waiting, sent: 0, acknowledged, ended, pump: task.abort_handle(), had_session })
+        Ok(Self { arrived, taken: Vec::new().into_iter(), waiting, writing, codec, out, ended, pump: task.abort_handle(), had_session })
     }
 
     /// The next message; `None` when the connection ended and all was read.
     pub async fn next(&mut self) -> Option<Arrived> {
-        let message = self.arrived.recv().await?;
-        self.note_read(&message);
-        Some(message)
+        if self.taken.len() == 0 {
+            let messages = self.arrived.recv().await?;
+            self.take(messages);
+        }
+        self.taken.next()
     }
 
     pub fn try_next(&mut self) -> Option<Arrived> {
-        let message = self.arrived.try_recv().ok()?;
-        self.note_read(&message);
-        Some(message)
+        if self.taken.len() == 0 {
+            let messages = self.arrived.try_recv().ok()?;
+            self.take(messages);
+        }
+        self.taken.next()
     }
 
-    fn note_read(&self, message: &Arrived) {
-        self.waiting.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
+    fn take(&mut self, messages: Vec<Arrived>) {
+        self.waiting.bytes.fetch_sub(messages.iter().map(Arrived::bytes).sum(), Ordering::Relaxed);
         self.waiting.read.notify_one();
+        self.taken = messages.into_iter();
     }
 
     /// Why it ended.
     pub fn error(&self) -> Error {
-        self.ended.borrow().clone().unwrap_or_else(|| Error::disconnected("the connection to the broker ended").code("mqtt.ended"))
+        self.ended.borrow().clone().unwrap_or_else(|| lost("the connection to the broker ended".into()).code("mqtt.ended"))
     }
 
-    /// Acknowledges a message; [`Self::acknowledged`] waits until that is sent.
+    /// Acknowledges messages: on their way to the broker when it returns.
     ///
     /// # Errors
     /// Disconnected.
-    pub fn acknowledge(&mut self, packet: u16) -> Result<()> {
-        let given = match &self.client {
-            Client::V5(client) => {
-                let publish = packets::Publish { pkid: packet, qos: v5::mqttbytes::QoS::AtLeastOnce, ..Default::default() };
-                client.try_ack(&publish).map_err(|error| error.to_string())
-            }
-            Client::V3(client) => {
-                let mut publish = rumqttc::Publish::new("", rumqttc::QoS::AtLeastOnce, Vec::new());
-                publish.pkid = packet;
-                client.try_ack(&publish).map_err(|error| error.to_string())
-            }
-        };
-        given.map_err(|_| self.error())?;
-        self.sent += 1;
-        Ok(())
-    }
-
-    /// Waits until every acknowledgement is on its way to the broker.
-    ///
-    /// # Errors
-    /// Disconnected.
-    pub async fn acknowledged(&mut self) -> Result<()> {
-        let sent = self.sent;
-        if self.acknowledged.wait_for(|upto| *upto >= sent).await.is_ok() {
-            return Ok(());
+    pub async fn acknowledge(&mut self, packets: impl IntoIterator<Item = u16>) -> Result<()> {
+        self.out.clear();
+        for packet in packets {
+            self.codec.acknowledge(packet, &mut self.out)?;
         }
-        // The task says why it ended just after.
-        let _ = self.ended.wait_for(Option::is_some).await;
-        Err(self.error())
+        let written = async { self.writing.lock().await.write_all(&self.out).await };
+        let mut ended = self.ended.clone();
+        tokio::select! {
+            biased;
+            // Whoever reads sees first that nobody answers any more.
+            _ = ended.wait_for(Option::is_some) => Err(self.error()),
+            written = written => written.map_err(|error| failed(&error)),
+        }
+    }
+}
+
+/// What was read of a connection.
+struct Input {
+    codec: Codec,
+    read: BytesMut,
+}
+
+impl Input {
+    fn next(&mut self) -> Result<Option<Event>> {
+        self.codec.hear(&mut self.read)
+    }
+
+    /// Reads on.
+    async fn fill(&mut self, reading: &mut Reading) -> Result<()> {
+        if self.read.capacity() - self.read.len() < READ_BYTES_MIN {
+            self.read.reserve(READ_BYTES);
+        }
+        match reading.read_buf(&mut self.read).await {
+            Ok(0) => Err(lost("the broker closed the connection".into())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
     }
 }
 
 struct Pump {
-    events: Loop,
-    sender: mpsc::UnboundedSender<Arrived>,
+    input: Input,
+    reading: Reading,
+    writing: Writing,
+    sender: mpsc::UnboundedSender<Vec<Arrived>>,
     waiting: Arc<Waiting>,
     limit: u64,
-    /// How long nothing is received where too much waits: the broker must hear of us within the time it was told.
-    patience: Duration,
+    /// How often the broker must hear of us.
+    keep_alive: Duration,
 }
 
 impl Pump {
-    async fn run(&mut self, acknowledge: &watch::Sender<u64>) -> Error {
-        let mut count = 0;
+    /// Runs until the connection ends.
+    async fn run(&mut self) -> Result<()> {
+        let mut is_heard = true;
+        let mut call_at = Instant::now() + self.keep_alive;
         loop {
-            if self.waiting.bytes.load(Ordering::Relaxed) > self.limit {
-                // Either way it goes on: what was read in between is not missed, as there is a permit left.
-                let _ = tokio::time::timeout(self.patience, self.waiting.read.notified()).await;
-            }
-            match self.events.next().await {
-                Ok(Event::Arrived(message)) => self.hand_on(message),
-                Ok(Event::Acknowledged) => {
-                    count += 1;
-                    acknowledge.send_replace(count);
+            let has_room = self.waiting.bytes.load(Ordering::Relaxed) <= self.limit;
+            // Who is not listened to is not missed.
+            is_heard |= !has_room;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(call_at) => {
+                    if !std::mem::take(&mut is_heard) {
+                        return Err(lost("the broker does not answer any more".into()));
+                    }
+                    self.call().await?;
+                    call_at = Instant::now() + self.keep_alive;
                 }
-                Ok(_) => {}
-                Err(error) => return error,
+                () = self.waiting.read.notified(), if !has_room => {}
+                filled = self.input.fill(&mut self.reading), if has_room => {
+                    filled?;
+                    is_heard = true;
+                    self.hand_on_all()?;
+                }
             }
         }
     }
 
-    fn hand_on(&mut self, message: Arrived) {
-        self.waiting.bytes.fetch_add(message.bytes(), Ordering::Relaxed);
-        // The connection is dropped when nobody listens.
-        let _ = self.sender.send(message);
+    async fn call(&mut self) -> Result<()> {
+        let mut out = BytesMut::new();
+        self.input.codec.ping(&mut out)?;
+        let written = async { self.writing.lock().await.write_all(&out).await };
+        let written = tokio::time::timeout(self.keep_alive, written).await;
+        written.map_err(|_| lost("the broker does not take anything any more".into()))?.map_err(|error| failed(&error))
     }
-}
 
-fn prepare(config: &MqttSourceConfig, client_id: &str) -> Result<(Client, Loop)> {
-    let address = config.address()?;
-    let transport = match address.has_tls {
-        true => Transport::Tls(TlsConfiguration::Rustls(config.tls.client()?)),
-        false => Transport::Tcp,
-    };
-    let size = u32::try_from(config.message_bytes_max).unwrap_or(u32::MAX);
-    Ok(match config.protocol {
-        Protocol::V5 => {
-            let mut options = v5::MqttOptions::new(client_id, address.host, address.port);
-            options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_start(false).set_manual_acks(true);
-            options.set_connection_timeout(config.connect_timeout.as_secs().max(1));
-            let expiry = u32::try_from(config.session_expiry.as_secs()).unwrap_or(u32::MAX);
-            options.set_session_expiry_interval(Some(expiry));
-            options.set_receive_maximum(Some(config.inflight_max));
-            options.set_max_packet_size(Some(size));
-            if let Some((name, password)) = address.login {
-                options.set_credentials(name, password.expose_secret());
-            }
-            let (client, events) = v5::AsyncClient::new(options, ACKS_MAX);
-            (Client::V5(client), Loop::V5(Box::new(events)))
-        }
-        Protocol::V3 => {
-            let mut options = rumqttc::MqttOptions::new(client_id, address.host, address.port);
-            options.set_transport(transport).set_keep_alive(config.keep_alive).set_clean_session(false).set_manual_acks(true);
-            options.set_max_packet_size(size as usize, size as usize);
-            if let Some((name, password)) = address.login {
-                options.set_credentials(name, password.expose_secret());
-            }
-            let (client, mut events) = AsyncClient::new(options, ACKS_MAX);
-            events.network_options.set_connection_timeout(config.connect_timeout.as_secs().max(1));
-            (Client::V3(client), Loop::V3(Box::new(events)))
-        }
-    })
-}
-
-impl Client {
-    async fn subscribe(&self, topics: &Patterns) -> Result<()> {
-        let given = match self {
-            Self::V5(client) => {
-                let filters = topics.filters().map(|filter| packets::Filter {
-                    // What is retained comes once a session, not at every connection.
-                    retain_forward_rule: packets::RetainForwardRule::OnNewSubscribe,
-                    ..packets::Filter::new(filter, v5::mqttbytes::QoS::AtLeastOnce)
-                });
-                client.subscribe_many(filters).await.map_err(|error| error.to_string())
-            }
-            Self::V3(client) => {
-                let filters = topics.filters().map(|filter| rumqttc::SubscribeFilter::new(filter.to_owned(), rumqttc::QoS::AtLeastOnce));
-                client.subscribe_many(filters).await.map_err(|error| error.to_string())
+    fn hand_on_all(&mut self) -> Result<()> {
+        let mut messages = Vec::new();
+        let ended = loop {
+            match self.input.next() {
+                Ok(Some(Event::Arrived(message))) => messages.push(message),
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
         };
-        given.map_err(|error| Error::fatal(format!("the topics are no filters: {error}")).code("mqtt.subscribe").path("topics"))
+        // What came before the end is good.
+        self.hand_on(messages);
+        ended
+    }
+
+    fn hand_on(&mut self, messages: Vec<Arrived>) {
+        if messages.is_empty() {
+            return;
+        }
+        self.waiting.bytes.fetch_add(messages.iter().map(Arrived::bytes).sum(), Ordering::Relaxed);
+        // The connection is dropped when nobody listens.
+        let _ = self.sender.send(messages);
     }
 }
 
-impl Loop {
-    async fn next(&mut self) -> Result<Event> {
-        match self {
-            Self::V5(events) => events.poll().await.map(of_v5).map_err(|error| from_v5(&error)),
-            Self::V3(events) => events.poll().await.map(of_v3).map_err(|error| from_v3(&error)),
-        }
+async fn connect(config: &MqttSourceConfig, address: &Address) -> Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await.map_err(|error| failed(&error))?;
+    // Acknowledgements are written together, and nothing follows that they could wait for.
+    stream.set_nodelay(true).map_err(|error| failed(&error))?;
+    if !address.has_tls {
+        return Ok(Box::new(stream));
     }
+    let name = ServerName::try_from(address.host.clone()).map_err(|error| Error::fatal(error.to_string()).code("mqtt.url").path("url"))?;
+    let connector = TlsConnector::from(config.tls.client()?);
+    Ok(Box::new(connector.connect(name, stream).await.map_err(|error| failed(&error))?))
 }
 
-fn of_v5(event: v5::Event) -> Event {
-    use packets::{Packet, SubscribeReasonCode};
-    match event {
-        v5::Event::Incoming(Packet::ConnAck(answer)) => Event::Connected { had_session: answer.session_present },
-        v5::Event::Incoming(Packet::SubAck(answer)) => {
-            let refused = answer.return_codes.iter().position(|code| !matches!(code, SubscribeReasonCode::Success(_)));
-            Event::Subscribed(refused.map(|index| (index, format!("{:?}", answer.return_codes[index]))))
-        }
-        v5::Event::Incoming(Packet::Publish(it)) => {
-            Event::Arrived(Arrived { topic: String::from_utf8_lossy(&it.topic).into_owned(), payload: it.payload, packet: it.pkid, is_again: it.dup })
-        }
-        v5::Event::Outgoing(rumqttc::Outgoing::PubAck(_)) => Event::Acknowledged,
-        _ => Event::Other,
-    }
-}
-
-fn of_v3(event: rumqttc::Event) -> Event {
-    use rumqttc::{Packet, SubscribeReasonCode};
-    match event {
-        rumqttc::Event::Incoming(Packet::ConnAck(answer)) => Event::Connected { had_session: answer.session_present },
-        rumqttc::Event::Incoming(Packet::SubAck(answer)) => {
-            let refused = answer.return_codes.iter().position(|code| *code == SubscribeReasonCode::Failure);
-            Event::Subscribed(refused.map(|index| (index, "it does not say why".into())))
-        }
-        rumqttc::Event::Incoming(Packet::Publish(it)) => {
-            Event::Arrived(Arrived { topic: it.topic, payload: it.payload, packet: it.pkid, is_again: it.dup })
-        }
-        rumqttc::Event::Outgoing(rumqttc::Outgoing::PubAck(_)) => Event::Acknowledged,
-        _ => Event::Other,
-    }
-}
-
-fn from_v5(error: &v5::ConnectionError) -> Error {
-    use packets::ConnectReturnCode as Code;
-    use v5::StateError;
-    match error {
-        v5::ConnectionError::ConnectionRefused(code) => match code {
-            Code::ServiceUnavailable | Code::ServerUnavailable | Code::ServerBusy | Code::ConnectionRateExceeded | Code::QuotaExceeded => {
-                lost(format!("the broker refuses for now: {code:?}"))
-            }
-            Code::BadUserNamePassword | Code::NotAuthorized | Code::Banned => refused(&format!("{code:?}")),
-            Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => old(&format!("{code:?}")),
-            _ => Error::fatal(format!("the broker refuses the connection: {code:?}")).code("mqtt.refused"),
-        },
-        v5::ConnectionError::MqttState(StateError::IncomingPacketTooLarge { pkt_size, max }) => too_large(*pkt_size, *max),
-        v5::ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
-            let error = lost(format!("the broker ended the connection: {reason_code:?}"));
-            error.hint("a session that is taken over is used twice: give each running pipeline a `client-id` of its own")
-        }
-        // Which tells of no cause of its own.
-        v5::ConnectionError::MqttState(StateError::Deserialization(cause)) => failed(error, cause),
-        other => failed(other, other),
-    }
-}
-
-fn from_v3(error: &rumqttc::ConnectionError) -> Error {
-    use rumqttc::{ConnectReturnCode as Code, ConnectionError, StateError};
-    match error {
-        ConnectionError::ConnectionRefused(Code::ServiceUnavailable) => lost("the broker refuses for now".into()),
-        ConnectionError::ConnectionRefused(code @ (Code::BadUserNamePassword | Code::NotAuthorized)) => refused(&format!("{code:?}")),
-        ConnectionError::ConnectionRefused(code) => {
-            Error::fatal(format!("the broker refuses the connection: {code:?}")).code("mqtt.refused")
-        }
-        ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(size))) => too_large(*size, 0),
-        other => failed(other, other),
-    }
-}
-
-fn failed(error: &dyn std::error::Error, cause: &(dyn std::error::Error + 'static)) -> Error {
-    match tls::advice(cause) {
+fn failed(error: &std::io::Error) -> Error {
+    match tls::advice(error) {
         Some(advice) => lost(error.to_string()).code("mqtt.tls").hint(advice),
         None => lost(error.to_string()),
     }
 }
 
-fn lost(text: String) -> Error {
+pub(crate) fn lost(text: String) -> Error {
     Error::disconnected(text).code("mqtt.connection")
 }
 
-fn refused(code: &str) -> Error {
-    Error::fatal(format!("the broker refuses the login: {code}")).code("mqtt.login").hint("check user and password, and what the user may read")
-}
+#[cfg(test)]
+mod tests {
+    use pipeline_formats::MQTT;
+    use rumqttc::v5::mqttbytes::QoS;
+    use rumqttc::v5::mqttbytes::v5::{ConnAck, ConnectReturnCode, Packet, Publish, SubAck, SubscribeReasonCode};
+    use tokio::net::TcpListener;
 
-fn old(code: &str) -> Error {
-    Error::fatal(format!("the broker does not know protocol 5: {code}")).code("mqtt.protocol").path("protocol").hint("set `protocol = \"3.1.1\"`")
-}
+    use super::*;
 
-fn too_large(size: usize, max: usize) -> Error {
-    let limit = if max > 0 { format!(" than {max}") } else { " than allowed".into() };
-    let error = Error::fatal(format!("a message of {size} bytes is larger{limit}")).code("mqtt.message-size").path("message-bytes-max");
-    error.hint("raise `message-bytes-max`")
+    /// What this side of a scripted broker hears next.
+    async fn hear(stream: &mut TcpStream, read: &mut BytesMut) -> Packet {
+        loop {
+            if let Ok(packet) = Packet::read(read, None) {
+                return packet;
+            }
+            assert!(stream.read_buf(read).await.unwrap() > 0, "the client went");
+        }
+    }
+
+    fn bytes(packets: &[Packet]) -> BytesMut {
+        let mut out = BytesMut::new();
+        for packet in packets {
+            packet.write(&mut out, None).unwrap();
+        }
+        out
+    }
+
+    fn publish(number: u16, payload: Vec<u8>) -> Packet {
+        Packet::Publish(Publish { pkid: number, ..Publish::new("meters/é", QoS::AtLeastOnce, payload, None) })
+    }
+
+    #[tokio::test]
+    async fn messages_come_whole_acknowledgements_go_together_and_a_silent_broker_is_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        let config = serde_json::json!({ "url": url, "topics": ["meters/#"], "keep-alive": "1s" });
+        let config: MqttSourceConfig = serde_json::from_value(config).unwrap();
+        let broker = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = BytesMut::new();
+            assert!(matches!(hear(&mut stream, &mut read).await, Packet::Connect(connect, None, None) if !connect.clean_start && connect.keep_alive == 1));
+            let known = Packet::ConnAck(ConnAck { session_present: true, code: ConnectReturnCode::Success, properties: None });
+            stream.write_all(&bytes(&[known])).await.unwrap();
+            let Packet::Subscribe(asked) = hear(&mut stream, &mut read).await else { panic!("no subscription") };
+            // One message comes early, one is larger than what is read at once, and one comes in pieces.
+            let answer = SubAck { pkid: asked.pkid, return_codes: vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)], properties: None };
+            let all = bytes(&[publish(1, b"early".to_vec()), Packet::SubAck(answer), publish(2, vec![b'x'; 2 * READ_BYTES]), publish(3, b"late".to_vec())]);
+            let (most, rest) = all.split_at(all.len() - 3);
+            stream.write_all(most).await.unwrap();
+            for byte in rest {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                stream.write_all(&[*byte]).await.unwrap();
+            }
+            for expected in 1..=3 {
+                assert!(matches!(hear(&mut stream, &mut read).await, Packet::PubAck(it) if it.pkid == expected));
+            }
+            // Called once, and not answered.
+            assert!(matches!(hear(&mut stream, &mut read).await, Packet::PingReq(_)));
+            stream.read_buf(&mut read).await.unwrap()
+        });
+        let topics = Patterns::new(&["meters/#".to_owned()], MQTT, "topics").unwrap();
+        let mut connection = Connection::open(&config, "test", &topics).await.unwrap();
+        assert!(connection.had_session);
+        for (number, length) in [(1, 5), (2, 2 * READ_BYTES), (3, 4)] {
+            let message = connection.next().await.unwrap();
+            assert_eq!((message.packet, message.payload.len(), message.topic()), (number, length, "meters/é"));
+        }
+        connection.acknowledge(1..=3).await.unwrap();
+        assert!(connection.next().await.is_none());
+        assert!(connection.error().to_string().contains("does not answer any more"), "{}", connection.error());
+        assert!(connection.acknowledge([4]).await.is_err());
+        drop(connection);
+        assert_eq!(broker.await.unwrap(), 0);
+    }
 }

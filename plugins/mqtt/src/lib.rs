@@ -4,6 +4,7 @@
 //! engine made it durable: what a crash or a lost connection leaves is sent again. So messages of QoS 1 and 2 come at least once.
 
 mod config;
+mod packets;
 mod client;
 mod source;
 

@@ -11,8 +11,9 @@ use pipeline_sdk::{
     Checkpoint, Connected, Context, Error, Header, Lane, LaneProgress, Message, Payload, Polled, Result, Rows, Source, async_trait,
 };
 
-use crate::client::{Arrived, Connection};
+use crate::client::Connection;
 use crate::config::MqttSourceConfig;
+use crate::packets::Arrived;
 
 const LANE: &str = "session";
 /// The key under which the state knows the session's name, where the file gives none.
@@ -84,22 +85,14 @@ impl Mqtt {
         Ok(taken)
     }
 
-    /// Without what is durable already.
-    fn leave_out_known(&mut self, taken: Vec<Arrived>) -> Result<Vec<Arrived>> {
-        if self.durable.is_empty() {
-            return Ok(taken);
-        }
-        let mut left = Vec::with_capacity(taken.len());
-        for message in taken {
-            let known = self.durable.remove(&message.packet).is_some();
-            match &mut self.connection {
-                Some(connection) if known && message.is_again => {
-                    connection.acknowledge(message.packet)?;
-                    self.context.count("mqtt_messages_known", 1);
-                }
-                _ => left.push(message),
-            }
-        }
+    /// Without what is durable already, which is acknowledged again.
+    async fn leave_out_known(&mut self, taken: Vec<Arrived>) -> Result<Vec<Arrived>> {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.durable.is_empty()) else { return Ok(taken) };
+        let durable = &mut self.durable;
+        let is_known = |message: &Arrived| durable.remove(&message.packet).is_some() && message.is_again;
+        let (known, left): (Vec<_>, Vec<_>) = taken.into_iter().partition(is_known);
+        connection.acknowledge(known.iter().map(|message| message.packet)).await?;
+        self.context.count("mqtt_messages_known", known.len() as u64);
         Ok(left)
     }
 
@@ -119,10 +112,10 @@ impl Mqtt {
             let (last, payload) = match part {
                 Part::Rows { first, batch, rows } => {
                     let end = first + rows.len();
-                    (end, Payload::Rows(Rows::plain(self.beside.add(batch, &rows, taken[first..end].iter().map(|it| it.topic.as_str()))?)))
+                    (end, Payload::Rows(Rows::plain(self.beside.add(batch, &rows, taken[first..end].iter().map(Arrived::topic))?)))
                 }
                 Part::Bad { index, error } => {
-                    let from = format!("topic `{}`", taken[index].topic);
+                    let from = format!("topic `{}`", taken[index].topic());
                     (index + 1, Payload::Frame(undecodable(&from, &taken[index].payload, error)))
                 }
             };
@@ -157,7 +150,7 @@ impl Source for Mqtt {
 
     async fn next(&mut self, wait: Duration) -> Result<Polled> {
         let taken = self.take(wait).await?;
-        let taken = self.leave_out_known(taken)?;
+        let taken = self.leave_out_known(taken).await?;
         match taken.is_empty() {
             true => Ok(Polled::Idle),
             false => self.messages(&taken).map(Polled::Messages),
@@ -168,10 +161,10 @@ impl Source for Mqtt {
         let Some(position) = upto.lanes.get(&self.lane) else { return Ok(()) };
         let stored = count_of(&self.lane, position)?;
         let Some(connection) = &mut self.connection else { return Ok(()) };
-        while let Some(held) = self.held.pop_front_if(|held| held.number <= stored) {
-            connection.acknowledge(held.packet)?;
-        }
-        connection.acknowledged().await
+        let durable = self.held.partition_point(|held| held.number <= stored);
+        connection.acknowledge(self.held.iter().take(durable).map(|held| held.packet)).await?;
+        self.held.drain(..durable);
+        Ok(())
     }
 
     async fn progress(&mut self) -> Result<Vec<LaneProgress>> {

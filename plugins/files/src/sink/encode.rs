@@ -12,6 +12,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataWriter};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use pipeline_formats::write_objects;
 use pipeline_sdk::{Error, Result};
 
 use super::config::{Compression, FilesSinkConfig};
@@ -150,10 +151,7 @@ pub(super) fn complete(path: &Path, format: Format, length: u64, tail: &[u8]) ->
 /// Appends a batch as lines.
 pub(super) fn encode_text(batch: &RecordBatch, format: Format, delimiter: u8, has_header: bool, buffer: &mut Vec<u8>) -> Result<()> {
     let written = match format {
-        Format::Ndjson => {
-            let mut writer = arrow_json::LineDelimitedWriter::new(&mut *buffer);
-            writer.write(batch).and_then(|()| writer.finish())
-        }
+        Format::Ndjson => write_objects(batch, buffer),
         _ => arrow_csv::WriterBuilder::new().with_header(!has_header).with_delimiter(delimiter).build(&mut *buffer).write(batch),
     };
     written.map_err(|error| Error::rejected(format!("these rows make no lines: {error}")).code("files.rows"))

@@ -1,7 +1,7 @@
 //! Threads that make rows of blocks, and the order in which their rows are handed out.
 //!
-//! Who needs the rows of a block makes them itself where no thread has begun with it: so nothing waits for a thread, and where there
-//! is one block only, none is started.
+//! Who needs the rows of a block makes them itself where no thread has begun with it, and where one has, makes those of the next
+//! meanwhile: so nothing waits for a thread, and where there is one block only, none is started.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,10 +64,10 @@ impl Threads {
         Self { shared: Arc::default(), count_max: threads.saturating_sub(1), running: Mutex::default(), ahead_bytes_max }
     }
 
-    /// Whether a reader that has so many blocks ahead may have one more: one that is worked on and one that waits for each thread, as far
-    /// as the bytes of all readers allow.
+    /// Whether a reader that has so many blocks ahead may have one more: one that is worked on and one that waits for each thread and for
+    /// itself, as far as the bytes of all readers allow.
     pub fn has_room(&self, ahead: usize) -> bool {
-        ahead < 2 * self.count_max && self.shared.ahead_bytes.load(Ordering::Relaxed) < self.ahead_bytes_max
+        self.count_max > 0 && ahead < 2 * (self.count_max + 1) && self.shared.ahead_bytes.load(Ordering::Relaxed) < self.ahead_bytes_max
     }
 
     pub fn order(&self, block: Block, shape: &Arc<Shape>) -> Ticket {
@@ -148,6 +148,10 @@ impl Order {
         *self.state.lock() = State::Done(rows.unwrap_or_else(panicked));
         self.done.notify_one();
     }
+
+    fn is_done(&self) -> bool {
+        matches!(*self.state.lock(), State::Done(_))
+    }
 }
 
 impl Ticket {
@@ -155,9 +159,13 @@ impl Ticket {
         &self.order.block
     }
 
-    /// The rows of the block; waits for them where a thread makes them.
+    /// The rows of the block. While a thread makes them, those of blocks that wait are made here.
     pub fn rows(&self) -> Result<RecordBatch, Wrong> {
-        self.order.carry_out();
+        let mut next = Some(self.order.clone());
+        while let Some(order) = next {
+            order.carry_out();
+            next = if self.order.is_done() { None } else { self.shared.queue.lock().waiting.pop_front() };
+        }
         let mut state = self.order.state.lock();
         loop {
             match &*state {
