@@ -33,7 +33,7 @@ const MENU: Menu = Menu {
 };
 
 /// Seeds that once found a defect, with what was drawn then: each is run in every tier.
-const REGRESSIONS: [(u64, Menu); 16] = [
+const REGRESSIONS: [(u64, Menu); 17] = [
     (58, WITHOUT_TAGS),
     (176, WITHOUT_TAGS),
     (605, WITHOUT_TAGS),
@@ -57,6 +57,8 @@ const REGRESSIONS: [(u64, Menu); 16] = [
     // Read again, a row was reported as perhaps overwritten; overwritten by the next row and read again with it, both were written, in order.
     (15961, MENU),
     (37188, MENU),
+    // A row that was overwritten and then deleted was written again, and deleted again: nothing newer stood there.
+    (4952, MENU),
 ];
 const WITHOUT_TAGS: Menu = Menu { renames_tags: false, renames_in_use: false, both_add_tags: false, ..MENU };
 
