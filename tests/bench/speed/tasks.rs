@@ -15,7 +15,8 @@ use crate::report::{Report, Wanted};
 const START_LIMIT: Duration = Duration::from_secs(300);
 /// After the last has started, before anything is measured: a task counts as idle once nothing came for a while.
 const SETTLE: Duration = Duration::from_secs(60);
-const IDLE: Duration = Duration::from_secs(20);
+/// Some of the longest waits, which many tasks end together.
+const IDLE: Duration = Duration::from_secs(48);
 /// Requests for the status.
 const REQUESTS: usize = 20;
 

@@ -29,7 +29,7 @@ const WAIT_GRID: u32 = 8;
 const WAIT_GRID_MIN: Duration = Duration::from_millis(10);
 /// How often at most the source is asked how far it is: while it brings something or lags, and after a while without.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_secs(1);
-const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(8);
+const PROGRESS_INTERVAL_MAX: Duration = Duration::from_secs(16);
 /// A source that cannot tell how far it is counts as caught up after this long without anything new.
 const QUIET: Duration = Duration::from_secs(2);
 /// Commands that wait for the reader.

@@ -58,7 +58,7 @@ impl Default for SocketLimits {
             request_timeout: Duration::from_secs(60),
             in_flight: 8,
             message_bytes_max: 256 << 20,
-            ping_interval: Duration::from_secs(25),
+            ping_interval: Duration::from_secs(40),
             read_buffer_bytes: READ_BUFFER_BYTES,
         }
     }

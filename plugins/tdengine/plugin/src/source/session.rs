@@ -23,7 +23,7 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 const META_POLL: Duration = Duration::from_secs(2);
 /// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon. A server serves one
 /// consumer's requests one after the other, so this is also how long settling may take.
-const STILL_POLL: Duration = Duration::from_secs(8);
+const STILL_POLL: Duration = Duration::from_secs(16);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
