@@ -76,8 +76,9 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next items: as many as are there, up to `limit` messages. `None` once the queue is closed: what it held is gone.
-    pub async fn pop_many(&self, limit: u64) -> Option<Vec<T>> {
+    /// The next items: as many as are there, until they reach the limit of messages or of bytes. `None` once the queue is closed: what it
+    /// held is gone.
+    pub async fn pop_many(&self, limit: Weight) -> Option<Vec<T>> {
         loop {
             {
                 let mut state = self.state.lock();
@@ -86,12 +87,12 @@ impl<T> Queue<T> {
                 }
                 if !state.items.is_empty() {
                     let mut taken = Vec::new();
-                    let mut messages = 0;
+                    let mut sum = Weight::default();
                     while let Some((item, weight)) = state.items.pop_front() {
                         state.held.subtract(weight);
-                        messages += weight.messages;
+                        sum.add(weight);
                         taken.push(item);
-                        if messages >= limit {
+                        if sum.messages >= limit.messages || sum.bytes >= limit.bytes {
                             break;
                         }
                     }
@@ -154,8 +155,27 @@ mod tests {
 
     use super::*;
 
+    const ALL: Weight = Weight { messages: u64::MAX, bytes: u64::MAX };
+
     fn weight(bytes: u64) -> Weight {
         Weight { messages: 1, bytes }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_taken_at_once_is_bounded() {
+        let check = async |messages: u64, bytes: u64, taken: usize| {
+            let queue = Queue::new(&Buffer { messages: 9, bytes: 100, ..Buffer::default() });
+            for (index, size) in [10, 20, 5, 30].into_iter().enumerate() {
+                queue.push(index, weight(size)).await.unwrap();
+            }
+            let expected: Vec<usize> = (0..taken).collect();
+            assert_eq!(queue.pop_many(Weight { messages, bytes }).await.unwrap(), expected, "{messages} messages, {bytes} bytes");
+        };
+        check(1, 100, 1).await;
+        check(3, 100, 3).await;
+        check(9, 1, 1).await;
+        check(9, 30, 2).await;
+        check(9, 31, 3).await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,7 +189,7 @@ mod tests {
                     break;
                 }
             }
-            assert_eq!(queue.pop_many(100).await.unwrap(), (0..fit).collect::<Vec<_>>());
+            assert_eq!(queue.pop_many(ALL).await.unwrap(), (0..fit).collect::<Vec<_>>());
             assert_eq!(queue.held(), Weight::default());
         };
         check(2, 100, &[1, 1, 1], 2).await;
@@ -188,6 +208,6 @@ mod tests {
         tokio::task::yield_now().await;
         queue.close();
         assert_eq!(writer.await.unwrap(), Err(Closed));
-        assert_eq!(queue.pop_many(1).await, None);
+        assert_eq!(queue.pop_many(ALL).await, None);
     }
 }

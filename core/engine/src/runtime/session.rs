@@ -25,6 +25,8 @@ use crate::metrics::TaskState;
 
 /// Barriers come no closer together, whatever `checkpoint-interval` says.
 const BARRIER_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// What is taken of the source's queue at once: what waits is bounded there.
+const ONE: Weight = Weight { messages: 1, bytes: u64::MAX };
 
 /// Why a session ended.
 pub(super) enum End {
@@ -250,7 +252,7 @@ impl<'t> Session<'t> {
                     let _ = self.commands.send(Command::CatchUp).await;
                     Ok(None)
                 }
-                Some(events) = events.pop_many(1) => self.handle(events).await,
+                Some(events) = events.pop_many(ONE) => self.handle(events).await,
             };
             match handled {
                 Ok(None) => {}

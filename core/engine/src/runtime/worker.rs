@@ -17,7 +17,7 @@ use super::call::{Failure, call, is_broken};
 use super::isolation::Decoder;
 use super::keeper::Notice;
 use super::letter::Verdict;
-use super::queue::Queue;
+use super::queue::{Queue, Weight};
 use super::replays::{self, Replays};
 use super::task::Task;
 use crate::graph::Step;
@@ -25,6 +25,8 @@ use crate::state::Change;
 
 /// Messages that are written in one go.
 pub(super) const CHUNK_MESSAGES_MAX: u64 = 64;
+/// Bytes that are written in one go, and as many that wait behind them, beside what the queue holds; a larger message goes alone.
+const CHUNK_BYTES_MAX: u64 = 8 << 20;
 /// The same where the sink compares replays: twice as many may be flagged though they were never written, and a newer value in one
 /// of those is then reported instead of written.
 pub(super) const COMPARED_MESSAGES_MAX: u64 = 4;
@@ -361,7 +363,8 @@ impl Worker {
 impl Feed {
     /// The next items, ready to be written; `None` when the session is over.
     async fn next(&mut self) -> Result<Option<Vec<Item>>, Failure> {
-        let limit = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
+        let messages = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
+        let limit = Weight { messages, bytes: CHUNK_BYTES_MAX };
         let Some(mut items) = self.queue.pop_many(limit).await else { return Ok(None) };
         if let Some(replays) = &mut self.replays {
             let mut is_news = false;
