@@ -27,6 +27,9 @@ const READ_BYTES: usize = 256 << 10;
 /// Less room than this is not read into.
 const READ_BYTES_MIN: usize = 8 << 10;
 
+/// Between two looks at the connection: what comes meanwhile is read together.
+const GATHER: Duration = Duration::from_millis(5);
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -218,6 +221,8 @@ impl Pump {
                     filled?;
                     is_heard = true;
                     self.hand_on_all()?;
+                    // A broker writes each message by itself: one look at many costs as much as at one.
+                    tokio::time::sleep(GATHER).await;
                 }
             }
         }
