@@ -152,13 +152,12 @@ impl Connection {
         for packet in packets {
             self.codec.acknowledge(packet, &mut self.out)?;
         }
-        let written = async { self.writing.lock().await.write_all(&self.out).await };
         let mut ended = self.ended.clone();
         tokio::select! {
             biased;
             // Whoever reads sees first that nobody answers any more.
             _ = ended.wait_for(Option::is_some) => Err(self.error()),
-            written = written => written.map_err(|error| failed(&error)),
+            written = write(&self.writing, &self.out) => written,
         }
     }
 }
@@ -231,9 +230,8 @@ impl Pump {
     async fn call(&mut self) -> Result<()> {
         let mut out = BytesMut::new();
         self.input.codec.ping(&mut out)?;
-        let written = async { self.writing.lock().await.write_all(&out).await };
-        let written = tokio::time::timeout(self.keep_alive, written).await;
-        written.map_err(|_| lost("the broker does not take anything any more".into()))?.map_err(|error| failed(&error))
+        let written = tokio::time::timeout(self.keep_alive, write(&self.writing, &out)).await;
+        written.map_err(|_| lost("the broker does not take anything any more".into()))?
     }
 
     fn hand_on_all(&mut self) -> Result<()> {
@@ -259,6 +257,10 @@ impl Pump {
         // The connection is dropped when nobody listens.
         let _ = self.sender.send(messages);
     }
+}
+
+async fn write(writing: &Writing, bytes: &[u8]) -> Result<()> {
+    writing.lock().await.write_all(bytes).await.map_err(|error| failed(&error))
 }
 
 async fn connect(config: &MqttSourceConfig, address: &Address) -> Result<Box<dyn Stream>> {

@@ -19,7 +19,7 @@ use crate::metadata::Database;
 /// anyhow (FACTS F43).
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
-/// Of the second consumer, whose polls are never waited for: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
+/// Of the second consumer: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
 /// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon. A server serves one
 /// consumer's requests one after the other, so this is also how long settling may take.
@@ -139,10 +139,7 @@ impl Session {
                     Box::pin(self.take(Reader::Main, message)).await?;
                 }
             }
-            Came::Meta(message) => {
-                self.poll_meta(meta_poll);
-                Box::pin(self.take(Reader::Meta, message)).await?;
-            }
+            Came::Meta(message) => self.take_meta(message, meta_poll).await?,
             Came::Nothing | Came::Over => {}
         }
         self.read_meta(meta_poll).await?;
@@ -168,7 +165,7 @@ impl Session {
         }
     }
 
-    /// Takes what the second consumer brought. Its long polls are never waited for.
+    /// Takes what else the second consumer brought, and waits for nothing.
     async fn read_meta(&mut self, poll: Duration) -> Result<()> {
         for _ in 0..META_ENTRIES_AT_ONCE {
             if self.is_meta_wanted {
@@ -180,11 +177,16 @@ impl Session {
                 return Ok(());
             }
             let Some(message) = meta.poll(poll).await? else { continue };
-            self.poll_meta(poll);
-            Box::pin(self.take(Reader::Meta, message)).await?;
+            self.take_meta(message, poll).await?;
             tokio::time::sleep(META_REPLY_WAIT).await;
         }
         Ok(())
+    }
+
+    /// Takes a message of the second consumer while its next poll is under way.
+    async fn take_meta(&mut self, message: TmqMessage, poll: Duration) -> Result<()> {
+        self.poll_meta(poll);
+        Box::pin(self.take(Reader::Meta, message)).await
     }
 
     /// Begins the second consumer's next poll, unless it pauses because somebody wants to know where it stands.
