@@ -39,7 +39,7 @@ pub(crate) struct Socket {
     shared: Arc<Shared>,
     state: Arc<Mutex<State>>,
     /// Held by the poll that is being worked on.
-    polling: tokio::sync::Mutex<()>,
+    polling: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a socket is at the moment.
@@ -61,7 +61,7 @@ impl State {
 
 impl Socket {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, state: Arc::default(), polling: tokio::sync::Mutex::new(()) }
+        Self { shared, state: Arc::default(), polling: Arc::default() }
     }
 
     async fn act(&self, call: &Call, request: &Request<'_>) -> Answer {
@@ -346,12 +346,20 @@ impl Protocol for Socket {
         None
     }
 
+    /// An adapter (3.3.2.3) lets go of a consumer when its poll is over, and not before.
     fn closed(&self) {
-        let mut state = self.state.lock();
-        state.is_closed = true;
-        if let Some(consumer) = state.consumer.take() {
-            self.shared.groups.lose(consumer.membership);
-        }
+        self.state.lock().is_closed = true;
+        let (shared, state, polling) = (self.shared.clone(), self.state.clone(), self.polling.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _turn = polling.lock() => {}
+                () = shared.stopped.cancelled() => {}
+            }
+            if let Some(consumer) = state.lock().consumer.take() {
+                shared.groups.lose(consumer.membership);
+            }
+        });
     }
 }
 

@@ -21,8 +21,7 @@ const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Of the second consumer: a longer one answers as soon (FACTS F43), and costs less while nothing comes.
 const META_POLL: Duration = Duration::from_secs(2);
-/// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon. A server serves one
-/// consumer's requests one after the other, so this is also how long settling may take.
+/// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon.
 const STILL_POLL: Duration = Duration::from_secs(16);
 /// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;

@@ -1,7 +1,7 @@
 //! Sites that cannot be used, go away and come back, or are not what they were.
 
 use super::{SOON, T0, Two, replica, wait_for_rows};
-use pipeline_tests::{Scene, Site, start_node};
+use pipeline_tests::{Scene, Site, drop_topics, start_node};
 
 /// Runs the file to its end: exit code and messages as given, nothing written at the second site, and everything there once the
 /// file is right.
@@ -165,9 +165,7 @@ fn database_that_was_made_anew() {
     let two = Two::new();
     two.fill("t", 0, 10);
     two.replicates("t", 10);
-    for row in two.a.sql("show topics") {
-        two.a.sql(&format!("drop topic if exists `{}`", row[0].as_str().unwrap()));
-    }
+    drop_topics(&two.a, "power");
     two.a.sql("drop database power");
     two.a.sql("create database power vgroups 1 wal_retention_period 3600");
     two.fill("u", 0, 5);
