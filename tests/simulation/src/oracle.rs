@@ -47,6 +47,15 @@ impl Entry {
             Self::Gone { .. } => None,
         }
     }
+
+    /// Whether it deletes what a table has at a time.
+    fn deletes(&self, table: &str, suid: i64, time: i64) -> bool {
+        match self {
+            Self::Row(_) => false,
+            Self::Gone { table: Some(gone), times, .. } => gone == table && times.contains(&time),
+            Self::Gone { table: None, suid: gone, times } => *gone == suid && times.contains(&time),
+        }
+    }
 }
 
 /// Checks both sites' logs for `no-loop`, `lane-order` and `no-regress`. Needs both nodes.
@@ -78,7 +87,7 @@ pub fn logs(world: &World) -> Result<(), Violation> {
 /// in the end the newest value since the row was last deleted stands in every column.
 ///
 /// A row that was reported, and not written, when it was read again may be written when it is read the next time, behind newer rows of
-/// its table: where it was overwritten meanwhile, and only together with what overwrote it, in their order.
+/// its table: where it was overwritten or deleted meanwhile, and only together with what did that, in their order.
 fn order(entries: &[Entry], is_reported: impl Fn(&Logged) -> bool) -> Result<(), Violation> {
     let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen: BTreeSet<(&str, i64)> = BTreeSet::new();
@@ -88,9 +97,8 @@ fn order(entries: &[Entry], is_reported: impl Fn(&Logged) -> bool) -> Result<(),
         let row = match entry {
             Entry::Row(row) if row.is_marked => row,
             Entry::Row(_) => continue,
-            Entry::Gone { table, suid, times } => {
-                let is_gone = |name: &str, of: i64| table.as_ref().map_or(of == *suid, |it| it == name);
-                cells.retain(|(name, of, time, _), _| !(is_gone(name, *of) && times.contains(time)));
+            Entry::Gone { .. } => {
+                cells.retain(|(table, suid, time, _), _| !entry.deletes(table, *suid, *time));
                 continue;
             }
         };
@@ -117,8 +125,12 @@ fn order(entries: &[Entry], is_reported: impl Fn(&Logged) -> bool) -> Result<(),
     Ok(())
 }
 
-/// Whether what had overwritten a row before was written again behind it.
+/// Whether what had deleted or overwritten a row before was done again behind it.
 fn is_followed(row: &Logged, before: &[Entry], behind: &[Entry]) -> bool {
+    let is_deleted = |entries: &[Entry]| entries.iter().any(|it| it.deletes(&row.table, row.suid, row.time));
+    if is_deleted(before) && is_deleted(behind) {
+        return true;
+    }
     let overwrites = |it: &&Logged| it.is_marked && it.table == row.table && it.time == row.time && it.q > row.q;
     let mut overwrote = before.iter().filter_map(Entry::row).filter(overwrites).peekable();
     let is_again = |it: &Logged| behind.iter().filter_map(Entry::row).filter(overwrites).any(|again| again.q == it.q);
@@ -226,7 +238,7 @@ fn a_replay_may_bring_what_was_reported_and_nothing_may_stay_behind_a_newer_valu
     const OTHER: Row = (2, 9, &["q", "a"]);
     const GONE: Row = (1, 0, &[]);
     const GONE_OTHER: Row = (2, 0, &[]);
-    let cases: [(&str, &[Row], bool, Option<&str>); 13] = [
+    let cases: [(&str, &[Row], bool, Option<&str>); 17] = [
         ("in order", &[LATE, OVER, MORE, OTHER], false, None),
         ("all again", &[LATE, OVER, OTHER, LATE, OVER, OTHER], false, None),
         ("an older value again", &[LATE, OVER, LATE], false, Some("no-regress")),
@@ -240,6 +252,10 @@ fn a_replay_may_bring_what_was_reported_and_nothing_may_stay_behind_a_newer_valu
         ("late, reported, and overwritten again in part", &[OVER, MORE, LATE, MORE], true, Some("lane-order")),
         ("late, reported, overwritten in another order", &[OVER, MORE, LATE, MORE, OVER], true, Some("no-regress")),
         ("late, reported, and nothing had overwritten it", &[OTHER, LATE], true, Some("lane-order")),
+        ("late, reported, and deleted again", &[GONE, OTHER, LATE, GONE], true, None),
+        ("late, and deleted again", &[GONE, OTHER, LATE, GONE], false, Some("lane-order")),
+        ("late, reported, and not deleted again", &[GONE, OTHER, LATE], true, Some("lane-order")),
+        ("late, reported, and another row deleted again", &[GONE, OTHER, LATE, GONE_OTHER], true, Some("lane-order")),
     ];
     for (what, rows, is_reported, expect) in cases {
         let entry = |(time, q, columns): &Row| match columns {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::decide::Fit;
 use super::origin::Origins;
+use super::replay::Rewritten;
 use super::shared::{self, Shared};
 use super::{MissingTable, TdengineConfig};
 use crate::client::ClientError;
@@ -51,6 +52,7 @@ pub struct Target {
     /// What was waited for in vain, by super table or normal table: it is not waited for again.
     pub never_announced: HashSet<(Arc<str>, String)>,
     pub last_parked_try: Instant,
+    pub rewritten: Rewritten,
     /// The super table that was last found never altered here, as of a generation.
     pub unaltered: Option<String>,
     origin: String,
@@ -89,6 +91,7 @@ impl Target {
             tag_values_since: Some(Instant::now()),
             never_announced: HashSet::new(),
             last_parked_try: Instant::now(),
+            rewritten: Rewritten::default(),
             unaltered: None,
             origin: context.place.source_identity.clone().unwrap_or_default(),
             may_create: config.create_database,
