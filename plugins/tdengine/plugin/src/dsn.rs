@@ -26,6 +26,8 @@ pub const PORT_WEB_SOCKET: u16 = 6041;
 pub const PORT_NATIVE: u16 = 6030;
 /// Parameters that a DSN may carry.
 const PARAMETERS: [&str; 5] = ["token", "bearer_token", "caFile", "libraryPath", "configDir"];
+/// Those that are paths: who wrote the address and who reads it, a service say, may be in different folders.
+const PATHS: [&str; 3] = ["caFile", "libraryPath", "configDir"];
 
 /// How a site is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +165,9 @@ fn parameters_of(url: &Url) -> Result<BTreeMap<String, SecretString>> {
         if !PARAMETERS.contains(&name.as_ref()) {
             return Err(wrong(&format!("unknown parameter `{name}`; known are {}", PARAMETERS.join(", "))));
         }
+        if PATHS.contains(&name.as_ref()) && !Path::new(value.as_ref()).is_absolute() {
+            return Err(wrong(&format!("{name} wants an absolute path, not `{value}`")));
+        }
         parameters.insert(name.into_owned(), SecretString::from(value.into_owned()));
     }
     Ok(parameters)
@@ -237,6 +242,9 @@ mod tests {
             assert_eq!((dsn.user.as_str(), dsn.password()), (user, password), "{text}");
             assert_eq!(dsn.database.as_deref(), database, "{text}");
         }
+        assert_eq!(Dsn::parse("wss://h?caFile=/etc/ca.pem").unwrap().ca_file(), Some(Path::new("/etc/ca.pem")));
+        let relative = Dsn::parse("wss://h?caFile=ca.pem").unwrap_err();
+        assert!(relative.message.contains("caFile wants an absolute path, not `ca.pem`"), "{relative}");
         assert_eq!(Dsn::parse("wss://h?token=a@b").unwrap().parameter("token"), Some("a@b"));
         assert_eq!(Dsn::parse("wss://h?token=a%20b").unwrap().web_socket_url("/ws"), "wss://h:6041/ws?token=a%20b");
     }

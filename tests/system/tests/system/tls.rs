@@ -72,8 +72,11 @@ fn sites_and_the_service_speak_tls_with_those_they_trust() {
     let (untrusted, ca) = (["-f", &wss_a, "-t", &wss_b, "power"], path("site-ca.pem"));
     let outcome = scene.pipeline(&[&["replica", "plan"], &untrusted[..]].concat());
     outcome.expect(1, &["cannot be trusted", "caFile="]);
-    let missing = format!("{wss_a}?caFile=nowhere.pem");
-    scene.pipeline(&["replica", "plan", "-f", &missing, "-t", &wss_b, "power"]).expect(1, &["nowhere.pem cannot be used for TLS"]);
+    let nowhere = path("nowhere.pem");
+    for (ca, code, why) in [(&*nowhere, 1, "nowhere.pem cannot be used for TLS"), ("ca.pem", 2, "caFile wants an absolute path")] {
+        let wrong = format!("{wss_a}?caFile={ca}");
+        scene.pipeline(&["replica", "plan", "-f", &wrong, "-t", &wss_b, "power"]).expect(code, &[why]);
+    }
 
     // The service.
     std::fs::create_dir(scene.path("files")).unwrap();
