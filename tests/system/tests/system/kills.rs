@@ -35,6 +35,15 @@ fn write(site: &Site, database: &str, name: &str, first: i64, stop: &AtomicBool,
     }
 }
 
+/// Ends the writers, also where the test fails while they write.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn sites_are_equal_after_kills_at_random_moments() {
     let (mut random, rounds) = (Random::from_environment(), rounds());
@@ -50,6 +59,7 @@ fn sites_are_equal_after_kills_at_random_moments() {
         let (stop, written) = (&stop, &written);
         scope.spawn(move || write(&a, "kills", "a", 1_780_000_000_000, stop, &written[0]));
         scope.spawn(move || write(&b, "kills", "b", 1_780_000_000_000, stop, &written[1]));
+        let _stop = Stop(stop);
         for _ in 0..rounds {
             std::thread::sleep(Duration::from_millis(100) + random.moment(900));
             match random.below(choices) {
@@ -61,7 +71,6 @@ fn sites_are_equal_after_kills_at_random_moments() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     pair.settle(Duration::from_secs(90)).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
     let wanted: i64 = written.iter().map(|count| count.load(Ordering::Relaxed)).sum();
