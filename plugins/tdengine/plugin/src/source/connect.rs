@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::{Checkpoint, Context, Error, Reaction, Result, SOURCE_HOLE, SOURCE_REPLACED};
 use tdengine_wire::envelope::{AssignedVgroup, NEVER_COMMITTED};
@@ -82,21 +83,23 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
         return Err(Error::fatal(message).path("max-lanes"));
     }
     let mut consumers = consumers?;
-    for (reader, consumer) in &mut consumers {
-        let placed = async {
-            let (assigned, read) = assigned(consumer, &vgroups, config).await?;
-            let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
-            Ok((placing.place(*reader, consumer, &assigned).await?, read))
-        };
-        let (placed, read) = match placed.await {
-            Ok(placed) => placed,
-            Err(error) => {
-                leave(consumers).await;
-                return Err(error);
-            }
-        };
-        lanes.extend(placed.into_iter().map(|lane| ((*reader, lane.vgroup), lane)));
-        early.extend(read.into_iter().map(|message| (*reader, message)));
+    // Side by side: a consumer learns of its lanes by polling.
+    let placing = try_join_all(consumers.iter_mut().map(|(reader, consumer)| async {
+        let (assigned, read) = assigned(consumer, &vgroups, config).await?;
+        let placing = Placing { config, context, database, created: found.created, from, pending: &pending, read: &read };
+        let placed = placing.place(*reader, consumer, &assigned).await?;
+        Ok((*reader, placed, read))
+    }));
+    let placed: Vec<_> = match placing.await {
+        Ok(placed) => placed,
+        Err(error) => {
+            leave(consumers).await;
+            return Err(error);
+        }
+    };
+    for (reader, placed, read) in placed {
+        lanes.extend(placed.into_iter().map(|lane| ((reader, lane.vgroup), lane)));
+        early.extend(read.into_iter().map(|message| (reader, message)));
     }
     for (reader, consumer) in consumers {
         *(if reader == Reader::Main { &mut main } else { &mut meta }) = Some(consumer);
