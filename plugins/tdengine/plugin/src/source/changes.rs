@@ -47,13 +47,13 @@ pub struct Changes {
 impl Changes {
     pub fn new(context: Context, cluster: String, database: String, sql: Connection, pending: PendingTokens) -> Self {
         Self {
+            tag_names: TagNames::new(&context),
             context,
             cluster,
             database: database.into(),
             sql,
             pending,
             stables: HashSet::new(),
-            tag_names: TagNames::default(),
             create_database: None,
         }
     }
@@ -68,7 +68,7 @@ impl Changes {
                     if let Some(change::Change::CreateStable(stable)) =
                         change::Change::parse(message.raw_type, body).map_err(wire_error)?
                     {
-                        self.tag_names.learn(&stable);
+                        self.tag_names.learn(&stable)?;
                     }
                     Vec::new()
                 }
@@ -106,7 +106,7 @@ impl Changes {
         Ok(match parsed {
             change::Change::CreateStable(stable) => {
                 self.stables.insert(stable.name.clone());
-                self.tag_names.learn(&stable);
+                self.tag_names.learn(&stable)?;
                 let mut detail = detail;
                 if let Json::Object(detail) = &mut detail {
                     detail.insert("database".into(), self.create_database().await?.into());
@@ -116,6 +116,7 @@ impl Changes {
             change::Change::AlterStable(stable) => self.alter_stable(reader, lane, position, stable, detail, raw)?,
             change::Change::DropStable { name, suid } => {
                 self.stables.remove(&name);
+                self.tag_names.forget(suid)?;
                 self.tell_sinks(&name);
                 let mark = mark_of(self.pending.drop_of(lane.as_str(), &name, position)?);
                 let identity = format!("{}:{suid}:drop", self.cluster);
@@ -190,7 +191,7 @@ impl Changes {
         raw: bytes::Bytes,
     ) -> Result<Vec<(Mark, Payload)>> {
         self.stables.insert(stable.name.clone());
-        self.tag_names.learn(&stable);
+        self.tag_names.learn(&stable)?;
         self.tell_sinks(&stable.name);
         // We never write this kind raw: a marked one is a schemaless write's (FACTS F10), and only the second consumer
         // sees it. The unmarked ones come through the first.

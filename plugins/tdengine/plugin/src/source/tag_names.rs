@@ -3,12 +3,14 @@
 //! An entry holds values by tag id and, beside them, names in the order of the user's statement: `USING s (b, a) TAGS (2, 1)`
 //! gives a's value the name b (seen on 3.3.0.1, in the raw form and in JSON). The names are those of the values, so both are
 //! brought into the order of ids: from the schemas that the log showed, else from DESCRIBE, which lists tags by id. Values of tags
-//! that were dropped since are left out.
+//! that were dropped since are left out. What the log showed is kept in the state store: after a restart a child may come that was made
+//! before a tag was renamed, and DESCRIBE has the new name.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use pipeline_sdk::Result;
+use pipeline_sdk::{Context, Error, Result, State};
+use serde::{Deserialize, Serialize};
 use tdengine_wire::meta::{self, TableBody, TagEntry, TagKey};
 
 use crate::errors::wire_error;
@@ -19,9 +21,12 @@ use crate::transport::Connection;
 /// Super tables whose tags are known; forgotten when there are more.
 const STABLES_MAX: usize = 10_000;
 
+/// Start of this module's keys in the state store; behind it stands the incarnation.
+const KEY: &str = "v1/tags/";
+
 /// What is known of the tags of super tables.
-#[derive(Default)]
 pub struct TagNames {
+    state: State,
     /// By incarnation, as the latest entry of any lane showed them.
     logged: HashMap<i64, Logged>,
     /// By name, in the order of ids, as they are now; `None` for one that is gone.
@@ -29,6 +34,7 @@ pub struct TagNames {
 }
 
 /// The tags of a super table at a version.
+#[derive(Serialize, Deserialize)]
 struct Logged {
     tag_version: i32,
     names: HashMap<i16, String>,
@@ -43,20 +49,46 @@ impl Logged {
 }
 
 impl TagNames {
+    pub fn new(context: &Context) -> Self {
+        Self { state: context.state(), logged: HashMap::new(), described: HashMap::new() }
+    }
+
     /// Takes in an entry that shows a super table's schema; one lane may be behind another.
-    pub fn learn(&mut self, stable: &Stable) {
-        let known = self.logged.get(&stable.suid);
+    pub fn learn(&mut self, stable: &Stable) -> Result<()> {
+        let known = self.logged(stable.suid)?;
         if known.is_some_and(|known| known.tag_version >= stable.tag_version) {
-            return;
+            return Ok(());
         }
         let before = known.map_or(0, |known| known.newest_id);
         let newest_id = stable.columns.iter().chain(&stable.tags).map(|field| field.id).fold(before, i16::max);
+        let names = stable.tags.iter().map(|tag| (tag.id, tag.name.clone())).collect();
+        let logged = Logged { tag_version: stable.tag_version, names, newest_id };
+        self.state.put(&key(stable.suid), &serde_json::to_vec(&logged).expect("plain JSON"))?;
+        self.keep(stable.suid, logged);
+        self.described.remove(&stable.name);
+        Ok(())
+    }
+
+    /// A super table was dropped.
+    pub fn forget(&self, suid: i64) -> Result<()> {
+        self.state.delete(&key(suid))
+    }
+
+    fn logged(&mut self, suid: i64) -> Result<Option<&Logged>> {
+        if !self.logged.contains_key(&suid)
+            && let Some(bytes) = self.state.get(&key(suid))?
+        {
+            let unreadable = |error| Error::fatal(format!("stored state `{}` is not readable: {error}", key(suid)));
+            self.keep(suid, serde_json::from_slice(&bytes).map_err(unreadable)?);
+        }
+        Ok(self.logged.get(&suid))
+    }
+
+    fn keep(&mut self, suid: i64, logged: Logged) {
         if self.logged.len() >= STABLES_MAX {
             self.logged.clear();
         }
-        let names = stable.tags.iter().map(|tag| (tag.id, tag.name.clone())).collect();
-        self.logged.insert(stable.suid, Logged { tag_version: stable.tag_version, names, newest_id });
-        self.described.remove(&stable.name);
+        self.logged.insert(suid, logged);
     }
 
     /// Gives each value of a child its tag's name, in the table and in its request.
@@ -72,7 +104,7 @@ impl TagNames {
             return Ok(Cow::Borrowed(request));
         }
         let mut request = Cow::Borrowed(request);
-        let logged = self.logged.get(suid);
+        let logged = self.logged(*suid)?;
         if let Some(known) = logged.filter(|known| tags.iter().any(|tag| known.was_dropped(tag.id))) {
             tags.retain(|tag| !known.was_dropped(tag.id));
             request = Cow::Owned(without(&request, |id| known.was_dropped(id)).map_err(wire_error)?);
@@ -108,6 +140,10 @@ impl TagNames {
         }
         Ok(self.described[stable].as_deref())
     }
+}
+
+fn key(suid: i64) -> String {
+    format!("{KEY}{suid}")
 }
 
 fn by_id(known: &HashMap<i16, String>, ids: &[i16]) -> Option<Vec<String>> {
@@ -196,15 +232,22 @@ mod tests {
     #[test]
     fn of_two_lanes_the_one_that_is_further_is_believed() {
         let int = ColumnType::of(DataType::Int);
-        let mut names = TagNames::default();
+        let context = Context::detached();
+        let mut names = TagNames::new(&context);
         for (tag_version, tags) in [(1, &[(3, "a"), (4, "b")][..]), (3, &[(3, "z")]), (2, &[(3, "a")])] {
             let tags = tags.iter().map(|(id, name)| Field::new(*name, int, *id)).collect();
             let (name, suid, column_version) = ("m".to_owned(), 7, 1);
             let columns = Vec::new();
-            names.learn(&Stable { name, suid, column_version, columns, tag_version, tags, statement: Vec::new(), is_marked: false });
+            let stable = Stable { name, suid, column_version, columns, tag_version, tags, statement: Vec::new(), is_marked: false };
+            names.learn(&stable).unwrap();
         }
-        let known = &names.logged[&7];
-        assert_eq!(known.names, HashMap::from([(3, "z".to_owned())]));
-        assert!(known.was_dropped(4) && !known.was_dropped(3) && !known.was_dropped(5));
+        // After a restart, too.
+        for mut names in [names, TagNames::new(&context)] {
+            let known = names.logged(7).unwrap().unwrap();
+            assert_eq!(known.names, HashMap::from([(3, "z".to_owned())]));
+            assert!(known.was_dropped(4) && !known.was_dropped(3) && !known.was_dropped(5));
+        }
+        TagNames::new(&context).forget(7).unwrap();
+        assert!(TagNames::new(&context).logged(7).unwrap().is_none());
     }
 }
