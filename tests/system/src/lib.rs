@@ -10,6 +10,7 @@ mod process;
 mod random;
 mod scene;
 mod site;
+mod stop;
 mod watch;
 mod writer;
 
@@ -20,5 +21,6 @@ pub use process::{Process, binary};
 pub use random::Random;
 pub use scene::{Outcome, Scene};
 pub use site::Site;
+pub use stop::StopAtEnd;
 pub use watch::{insert_bytes, insert_line, messages_at};
 pub use writer::{Client, Writer};

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use pipeline_tests::{Pair, Random, Site, is_full_tier, messages_at};
+use pipeline_tests::{Pair, Random, Site, StopAtEnd, is_full_tier, messages_at};
 
 fn rounds() -> u64 {
     if is_full_tier() { 200 } else { 40 }
@@ -35,15 +35,6 @@ fn write(site: &Site, database: &str, name: &str, first: i64, stop: &AtomicBool,
     }
 }
 
-/// Ends the writers, also where the test fails while they write.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn sites_are_equal_after_kills_at_random_moments() {
     let (mut random, rounds) = (Random::from_environment(), rounds());
@@ -59,7 +50,7 @@ fn sites_are_equal_after_kills_at_random_moments() {
         let (stop, written) = (&stop, &written);
         scope.spawn(move || write(&a, "kills", "a", 1_780_000_000_000, stop, &written[0]));
         scope.spawn(move || write(&b, "kills", "b", 1_780_000_000_000, stop, &written[1]));
-        let _stop = Stop(stop);
+        let _end = StopAtEnd(stop);
         for _ in 0..rounds {
             std::thread::sleep(Duration::from_millis(100) + random.moment(900));
             match random.below(choices) {

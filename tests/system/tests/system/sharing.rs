@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pipeline_tests::{Api, Process, Random, Scene, Site, drop_topics, free_port, is_full_tier, messages_at, pipelines};
+use pipeline_tests::{Api, Process, Random, Scene, Site, StopAtEnd, drop_topics, free_port, is_full_tier, messages_at, pipelines};
 use serde_json::{Value, json};
 
 const SERVICES: usize = 3;
@@ -215,15 +215,6 @@ fn watch(site: &Site, name: &str, stop: &AtomicBool) {
             }
         }
         std::thread::sleep(Duration::from_millis(150));
-    }
-}
-
-/// A failure ends the writers as well: a scope waits for its threads.
-struct StopAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
