@@ -7,6 +7,7 @@
 pub mod expression;
 mod select;
 mod filter;
+mod route;
 mod dedupe;
 mod sample;
 mod pace;
@@ -23,6 +24,7 @@ pub fn plugin() -> Plugin {
         .source::<generate::GenerateConfig>()
         .transform::<select::SelectConfig>()
         .transform::<filter::WhereConfig>()
+        .transform::<route::RouteConfig>()
         .transform::<dedupe::DedupeConfig>()
         .transform::<sample::SampleConfig>()
         .transform::<pace::ThrottleConfig>()

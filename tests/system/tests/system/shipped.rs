@@ -31,7 +31,8 @@ fn files(format: &str, kit: &str) -> Case {
 }
 
 fn cases(node: &Site) -> Vec<Case> {
-    let basics = "[source.generate]\nrows = 500\nbatch-rows = 20\n[transform.where]\ncondition = \"n >= 0\"\n[transform.sample]\nfraction = 1.0\n\
+    let basics = "[source.generate]\nrows = 500\nbatch-rows = 20\n[transform.where]\ncondition = \"n >= 0\"\n[transform.route]\nroutes = [{ name = \"first\", when = \"n < 100\" }]\n\
+                  [transform.sample]\nfraction = 1.0\n\
                   [transform.delay]\nby = \"1ms\"\n[transform.throttle]\nrows = 1000000\n";
     // Looked at by reading it back: what is flushed gets its name when the sink goes on.
     let columnar = |format: &str| {

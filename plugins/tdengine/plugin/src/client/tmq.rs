@@ -277,8 +277,8 @@ impl Consumer {
 
 /// Longest blocking time that a server is asked for. A poll returns when a message comes or after its time, by about min(time, 1 s)
 /// (FACTS F43). While it lasts an adapter (3.3.2.3) does nothing else for its consumer: a commit waits for it, and the lanes of one that
-/// was closed or lost are only then given to the next. A third of the longest wait of the source.
-const BLOCKING_TIME_MAX: Duration = Duration::from_millis(5_334);
+/// was closed or lost are only then given to the next; libtaos is no different. A third of the longest wait of the source.
+pub const BLOCKING_TIME_MAX: Duration = Duration::from_millis(5_334);
 
 /// Polls and fetches until nothing comes for as long as is wanted, or a poll fails, while there is room.
 async fn fetch_ahead(

@@ -4,7 +4,8 @@
 //! message that a poll brought is never dropped: it waits in the finished task until it is taken.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tdengine_wire::envelope::AssignedVgroup;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::handle::Consumer;
 use super::{blocking, library};
 use crate::client::{ClientError, Message, Result, SocketLimits, Subscription};
-use crate::client::tmq::check_name;
+use crate::client::tmq::{BLOCKING_TIME_MAX, check_name};
 use crate::dsn::Dsn;
 
 /// How much longer than its blocking time a poll may take before the consumer counts as lost.
@@ -27,6 +28,8 @@ pub struct NativeConsumer {
     place: String,
     limits: SocketLimits,
     poll: Option<JoinHandle<Result<Option<Message>>>>,
+    /// The poll under way is wanted no longer: it ends at the end of its piece.
+    is_ending: Arc<AtomicBool>,
 }
 
 impl NativeConsumer {
@@ -46,7 +49,7 @@ impl NativeConsumer {
             .await
             .map_err(|error| error.at(&format!("subscribe to {}", subscription.topic)))?;
         let topic = subscription.topic.clone();
-        Ok(Self { consumer: Some(Arc::new(Mutex::new(consumer))), topic, place, limits, poll: None })
+        Ok(Self { consumer: Some(Arc::new(Mutex::new(consumer))), topic, place, limits, poll: None, is_ending: Arc::default() })
     }
 
     fn consumer(&self) -> Arc<Mutex<Consumer>> {
@@ -61,14 +64,16 @@ impl NativeConsumer {
     /// only at its end: libtaos looks about every min(`wait`, 1 s) (FACTS F43).
     pub fn start_poll(&mut self, wait: Duration) {
         if self.poll.is_none() {
-            let consumer = self.consumer();
-            let wait_ms = wait.as_millis() as i64;
-            self.poll = Some(tokio::task::spawn_blocking(move || consumer.lock().poll(wait_ms)));
+            self.is_ending.store(false, Ordering::Release);
+            let (consumer, is_ending) = (self.consumer(), self.is_ending.clone());
+            self.poll = Some(tokio::task::spawn_blocking(move || poll_in_pieces(&consumer, wait, &is_ending)));
         }
     }
 
-    /// Nothing: a poll is only begun when that is asked for.
-    pub fn pause(&mut self) {}
+    /// Lets the poll under way end early; none is begun until that is asked for.
+    pub fn pause(&mut self) {
+        self.is_ending.store(true, Ordering::Release);
+    }
 
     /// Whether no poll is under way and no message waits to be taken.
     pub fn is_paused(&self) -> bool {
@@ -104,6 +109,7 @@ impl NativeConsumer {
         if self.is_paused() {
             return Ok(Vec::new());
         }
+        self.pause();
         Ok(self.poll(Duration::ZERO).await?.into_iter().collect())
     }
 
@@ -157,9 +163,23 @@ impl NativeConsumer {
 impl Drop for NativeConsumer {
     /// Leaving a group takes seconds: not on the runtime's thread.
     fn drop(&mut self) {
+        self.pause();
         let consumer = self.consumer.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn_blocking(move || drop(consumer));
+        }
+    }
+}
+
+/// Polls until something comes or `wait` is over. Between pieces other calls of this consumer have their turn.
+fn poll_in_pieces(consumer: &Mutex<Consumer>, wait: Duration, is_ending: &AtomicBool) -> Result<Option<Message>> {
+    let begun = Instant::now();
+    loop {
+        let left = wait.saturating_sub(begun.elapsed());
+        let polled = consumer.lock().poll(left.min(BLOCKING_TIME_MAX).as_millis() as i64);
+        let is_over = left <= BLOCKING_TIME_MAX || is_ending.load(Ordering::Acquire);
+        if is_over || !matches!(polled, Ok(None)) {
+            return polled;
         }
     }
 }
