@@ -245,6 +245,8 @@ impl Reader {
             }
             Polled::Lanes { assigned, revoked } => self.deliver(Event::Lanes { assigned, revoked }).await?,
             Polled::End => {
+                // What was known of it before its last messages would be all that is ever shown.
+                self.progress().await?;
                 self.emit(Event::End).await;
                 self.is_paused = true;
             }

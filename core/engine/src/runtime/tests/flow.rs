@@ -26,6 +26,7 @@ async fn everything_arrives_in_order_and_is_committed_once_durable() {
     let status = &running.status().pipelines[0];
     assert_eq!((status.counts.rows_read, status.counts.rows_written, status.counts.messages_written), (600, 600, 300));
     assert_eq!(status.lanes[0].position.as_deref(), Some("100"));
+    assert_eq!((status.lag_offsets, status.lag_seconds), (Some(0), Some(0.0)), "what was known before the last messages is old");
 }
 
 #[tokio::test(start_paused = true)]
