@@ -167,20 +167,23 @@ impl ReplicaFile {
 
     /// Replicates the value from now on. Whether that is new.
     pub fn add(&mut self, value: &str) -> bool {
-        let mut directions = self.directions();
-        directions.iter_mut().fold(false, |changed, direction| direction.add(value) || changed)
+        self.change(|direction| direction.add(value))
     }
 
     /// Names a value that is one of all. Whether it was not named.
     pub fn name(&mut self, value: &str) -> bool {
-        let mut directions = self.directions();
-        directions.iter_mut().fold(false, |changed, direction| direction.name(value) || changed)
+        self.change(|direction| direction.name(value))
     }
 
     /// Replicates the value no more. Whether it was.
     pub fn remove(&mut self, value: &str) -> bool {
-        let mut directions = self.directions();
-        directions.iter_mut().fold(false, |changed, direction| direction.remove(value) || changed)
+        self.change(|direction| direction.remove(value))
+    }
+
+    /// Changes both directions. Whether either is another now.
+    fn change(&mut self, change: impl Fn(&mut Direction) -> bool) -> bool {
+        let changed: Vec<bool> = self.directions().iter_mut().map(change).collect();
+        changed.contains(&true)
     }
 
     /// Whether nothing is replicated any more.

@@ -112,8 +112,7 @@ impl Fabric {
             return Err(io::ErrorKind::NotFound.into());
         };
         let route = (dialler, site);
-        loop {
-            let Some(until) = self.closed_until(&route) else { break };
+        while let Some(until) = self.closed_until(&route) {
             tokio::time::sleep_until(until).await;
         }
         tokio::time::sleep(self.latency(&route)).await;

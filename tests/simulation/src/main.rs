@@ -155,7 +155,7 @@ fn every_seed_keeps_every_invariant() {
                         println!("{}\n", show(seed, &replay_of(seed), &violation, &trace));
                         failed.lock().expect("no panic under it").push(format!("seed {seed}: {}", violation.invariant));
                     }
-                    if (number + 1) % PROGRESS_SEEDS == 0 {
+                    if (number + 1).is_multiple_of(PROGRESS_SEEDS) {
                         println!("{} seeds after {:.0} s", number + 1, begun.elapsed().as_secs_f64());
                     }
                 }

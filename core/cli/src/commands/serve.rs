@@ -135,7 +135,7 @@ impl Args {
                 false => format!("{scheme}{listen}"),
             })
         });
-        Ok(Member::new(format!("{host}/{}", std::process::id()), address).map_err(|error| CommandError::from(error).usage())?)
+        Member::new(format!("{host}/{}", std::process::id()), address).map_err(|error| CommandError::from(error).usage())
     }
 
     fn endpoints(&self) -> Result<Endpoints, CommandError> {

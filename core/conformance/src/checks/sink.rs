@@ -241,7 +241,7 @@ fn panic(bench: &Bench) -> Done {
         let mut sink = connected(bench, "a")?;
         let (_, written) = sink.try_write(&[message])?;
         let flushed = sink.try_flush()?;
-        for error in [written, flushed].into_iter().filter_map(Result::err).filter(is_panic) {
+        if let Some(error) = [written, flushed].into_iter().filter_map(Result::err).find(is_panic) {
             return Err(failure(place, &error));
         }
         sink.destroy()?;
@@ -290,7 +290,7 @@ fn leak(bench: &Bench) -> Done {
 fn batches(bench: &Bench) -> Done {
     let mut sink = connected(bench, "a")?;
     let empty = feed::message("a", 0, feed::batch("a", 0, 0));
-    sink.write(&[empty.clone()]).map_err(|outcome| Outcome { place: "a batch without rows".into(), ..outcome })?;
+    sink.write(std::slice::from_ref(&empty)).map_err(|outcome| Outcome { place: "a batch without rows".into(), ..outcome })?;
     sink.write(&[feed::message("a", 1, feed::batch("a", 0, 1))])?;
     sink.write(&[empty])?;
     let many = 50_000;

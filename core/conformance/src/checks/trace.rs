@@ -61,7 +61,7 @@ impl Trace {
 
     /// How many messages to read before the cut: half of them.
     pub fn half(&self) -> Option<usize> {
-        (self.steps.len() > 1).then(|| self.steps.len() / 2)
+        (self.steps.len() > 1).then_some(self.steps.len() / 2)
     }
 
     /// Up to the last message that ends its position.

@@ -186,7 +186,7 @@ impl Store {
 
     /// Values of a pipeline's tasks that an operator stopped, in order.
     pub fn stopped_tasks(&self, pipeline: &str, source: &str) -> Result<Vec<String>> {
-        self.read(|transaction| Ok(task_values(&transaction.open_table(DESIRED)?, pipeline, source)?))
+        self.read(|transaction| task_values(&transaction.open_table(DESIRED)?, pipeline, source))
     }
 
     /// Values of a pipeline's tasks that have positions or were stopped, in order.

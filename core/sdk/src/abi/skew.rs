@@ -63,7 +63,7 @@ pub fn newer(library: &Library) -> Result<Library> {
     copy.known.size = size_of_long::<Root>();
     copy.known.abi_minor += 1;
     // SAFETY: the table is the library's own but for size and version, which the host checks.
-    unsafe { Library::new(&raw const (*Box::leak(Box::new(copy))).known) }
+    unsafe { Library::new(&raw const Box::leak(Box::new(copy)).known) }
 }
 
 /// Calls the library as a host of the next minor version does: makes a component, connects it, has it take or give messages and

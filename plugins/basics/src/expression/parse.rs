@@ -82,10 +82,10 @@ fn postfix<'i>(input: &mut &'i str) -> ModalResult<Postfix<&'i str, Node, Error>
     let is = (keyword("is"), cut_err(keyword("null").context(expected("`null` or `not null`"))));
     let is_not = (keyword("is"), keyword("not"), keyword("null"));
     let positive = alt((
-        keyword("in").value(behind(|input, of| within(input, of))),
+        keyword("in").value(behind(within)),
         keyword("like").value(behind(|input, of| like(input, Operator::Like, of))),
         keyword("ilike").value(behind(|input, of| like(input, Operator::LikeAnyCase, of))),
-        keyword("between").value(behind(|input, of| between(input, of))),
+        keyword("between").value(behind(between)),
     ));
     let negated = alt((
         keyword("in").value(behind(|input, of| within(input, of).map(inverse))),

@@ -39,7 +39,7 @@ pub fn append(is_negative: bool, magnitude: impl Magnitude, scale: u8, to: &mut 
     // Groups from the last digit on: the first of them is filled up with zeros behind the scale.
     let mut groups = [0u16; 24];
     let (mut count, mut rest) = (0, magnitude);
-    let mut weight = -(i16::from(scale).div_euclid(4) + i16::from(scale % 4 != 0));
+    let mut weight = -(i16::from(scale).div_euclid(4) + i16::from(!scale.is_multiple_of(4)));
     let partial = u32::from(scale % 4);
     if partial > 0 {
         let (next, digits) = rest.divide(10u32.pow(partial));

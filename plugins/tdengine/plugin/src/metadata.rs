@@ -252,7 +252,7 @@ pub async fn tables_of_uids(connection: &Connection, database: &str, uids: &[i64
     const UIDS_PER_QUERY: usize = 500;
     let mut names = Vec::new();
     for chunk in uids.chunks(UIDS_PER_QUERY) {
-        let list = chunk.iter().map(|uid| (*uid as i64).to_string()).collect::<Vec<_>>().join(",");
+        let list = chunk.iter().map(|uid| uid.to_string()).collect::<Vec<_>>().join(",");
         let sql = format!(
             "select table_name from information_schema.ins_tables where db_name = {} and uid in ({list})",
             literal(database)

@@ -191,7 +191,7 @@ fn http_a_sink_tries_again_and_sorts_out_what_is_refused() {
 
     // A login that is refused is no matter of the rows.
     let server = Server::start(&scene, |_, _| (401, ""));
-    scene.write("p2.toml", &file.replace(&file[file.find("127.0.0.1").unwrap()..file.find("/in").unwrap()], &format!("127.0.0.1:{}", server.port)));
+    scene.write("p2.toml", file.replace(&file[file.find("127.0.0.1").unwrap()..file.find("/in").unwrap()], &format!("127.0.0.1:{}", server.port)));
     scene.pipeline(&["run", "p2.toml"]).expect(1, &["the server answers 401"]);
 }
 
@@ -200,7 +200,7 @@ fn http_a_server_that_vanishes_is_waited_for() {
     let scene = Scene::new();
     // Five answers, then nobody is there until a second server takes the port.
     let port = free_port().unwrap();
-    scene.write("rows.ndjson", &(0..200).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>());
+    scene.write("rows.ndjson", (0..200).map(|id| format!("{{\"id\":{id}}}\n")).collect::<String>());
     let file = format!(
         "[pipeline.p]\nretry-delay-max = \"500ms\"\nsource = {{ type = \"files\", path = \"rows.ndjson\", batch-rows = 10 }}\n\
          sink = {{ type = \"http\", url = \"http://127.0.0.1:{port}/in\", array = true }}\n"

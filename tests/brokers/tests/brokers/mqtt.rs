@@ -142,7 +142,7 @@ fn mqtt_with_tls_a_login_and_the_older_protocol() {
         )
     };
     scene.environment.push(("MQTT_PASSWORD", "wrong one".into()));
-    scene.write("wrong.toml", &file("${MQTT_PASSWORD}"));
+    scene.write("wrong.toml", file("${MQTT_PASSWORD}"));
     let outcome = scene.pipeline(&["run", "wrong.toml"]);
     outcome.expect(1, &["the broker refuses the login"]);
     assert!(!outcome.stderr.contains("wrong one"), "{}", outcome.stderr);
@@ -163,7 +163,7 @@ fn mqtt_with_tls_a_login_and_the_older_protocol() {
     }
 
     scene.environment[0].1 = "top secret".into();
-    scene.write("p.toml", &file("${MQTT_PASSWORD}"));
+    scene.write("p.toml", file("${MQTT_PASSWORD}"));
     let run = scene.start(&["run", "p.toml"], "run.log");
     broker.wait_for_subscriptions(1, &run);
     let [ca, certificate, key] = ["site-ca.pem", "site.crt", "site.key"].map(|name| scene.path(name).display().to_string());

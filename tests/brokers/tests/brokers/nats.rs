@@ -174,7 +174,7 @@ fn nats_a_sink_writes_each_row_once_within_the_window() {
     let mut server = Server::start(&scene, &["--user", "u", "--pass", "p"]);
     let mut client = server.client();
     client.make_stream("OUT", "out.>");
-    scene.write("rows.ndjson", &(0..20_000).map(|id| format!("{{\"id\":{id},\"device\":\"d{}\"}}\n", id % 7)).collect::<String>());
+    scene.write("rows.ndjson", (0..20_000).map(|id| format!("{{\"id\":{id},\"device\":\"d{}\"}}\n", id % 7)).collect::<String>());
     scene.environment.push(("NATS_PASSWORD", "wrong one".into()));
     let file = format!(
         "[pipeline.p]\nretry-delay-max = \"1s\"\ncheckpoint-interval = \"100ms\"\nsource = {{ type = \"files\", path = \"rows.ndjson\", batch-rows = 100 }}\n\
@@ -200,10 +200,10 @@ fn nats_a_sink_writes_each_row_once_within_the_window() {
     assert_eq!(client.messages("OUT"), 20_000, "each row once: what came again was known by its id");
     // A row that makes no subject is rejected alone; no stream is an error that says so.
     scene.write("few.ndjson", "{\"id\":1,\"device\":\"a.b\"}\n{\"id\":2,\"device\":\"c\"}\n");
-    scene.write("few.toml", &file.replace("rows.ndjson", "few.ndjson").replace("[pipeline.p]\n", "[pipeline.few]\non-error = \"dead-letter\"\n").replace("pipeline.p.sink", "pipeline.few.sink"));
+    scene.write("few.toml", file.replace("rows.ndjson", "few.ndjson").replace("[pipeline.p]\n", "[pipeline.few]\non-error = \"dead-letter\"\n").replace("pipeline.p.sink", "pipeline.few.sink"));
     scene.pipeline(&["run", "few.toml"]).expect(0, &["kept as a dead letter"]);
     assert_eq!(client.messages("OUT"), 20_001);
-    scene.write("none.toml", &file.replace("out.{device}", "nowhere"));
+    scene.write("none.toml", file.replace("out.{device}", "nowhere"));
     scene.pipeline(&["run", "none.toml", "--state", "none.state"]).expect(1, &["no stream takes the subject `nowhere`"]);
 }
 

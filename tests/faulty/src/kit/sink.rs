@@ -85,10 +85,8 @@ impl Sink for Lines {
             Defect::BackPressure => leak(2 * rows.batch.get_array_memory_size()),
             Defect::Panic if rows.runs.is_empty() => panic!("as told"),
             Defect::Batches if rows.batch.num_rows() == 0 => return Err(Error::fatal("no rows")),
-            Defect::ArrowTypes => {
-                if rows.batch.columns().iter().any(|column| matches!(column.data_type(), DataType::Map(..))) {
-                    return Err(Error::fatal("a map"));
-                }
+            Defect::ArrowTypes if rows.batch.columns().iter().any(|column| matches!(column.data_type(), DataType::Map(..))) => {
+                return Err(Error::fatal("a map"));
             }
             Defect::SchemaChange => {
                 let columns = rows.batch.num_columns();

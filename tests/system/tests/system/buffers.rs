@@ -38,8 +38,8 @@ fn limit_files(process: &Process, bytes: &str) {
 fn what_is_buffered_survives_kills_a_full_disk_and_the_loss_of_its_source() {
     let scene = Scene::new();
     let address = format!("127.0.0.1:{}", free_port().unwrap());
-    scene.write("meters.toml", &file(&address));
-    scene.write("meters.csv", &csv(ROWS));
+    scene.write("meters.toml", file(&address));
+    scene.write("meters.csv", csv(ROWS));
     // A full disk is an error of a write here, not a signal that ends the process.
     let start = |log: &str| {
         let mut command = Command::new("sh");
@@ -75,7 +75,7 @@ fn what_is_buffered_survives_kills_a_full_disk_and_the_loss_of_its_source() {
     // Now all there is, is the buffer.
     std::fs::remove_file(scene.path("meters.csv")).unwrap();
     scene.write("empty.csv", "ts,device,current\n");
-    scene.write("meters.toml", &file(&address).replace("meters.csv", "empty.csv"));
+    scene.write("meters.toml", file(&address).replace("meters.csv", "empty.csv"));
     let (site, _node) = start_node(&scene.path("site"), Some(&address)).unwrap();
     let mut run = start("last.log");
     let status = run.wait(Duration::from_secs(120)).unwrap();

@@ -17,7 +17,7 @@ fn pair(scene: &Scene) -> (Site, Site, String, [Process; 2]) {
         site.sql("create database power vgroups 1 wal_retention_period 3600");
     }
     a.sql("create table power.t (ts timestamp, v int)");
-    scene.write("replica.toml", &pipelines(&a, &b, "power"));
+    scene.write("replica.toml", pipelines(&a, &b, "power"));
     (a, b, admin, [first, second])
 }
 
@@ -93,7 +93,7 @@ fn a_signal_drains_and_ends_with_0() {
 fn a_second_signal_ends_at_once() {
     let scene = Scene::new();
     let (a, b, admin, _nodes) = pair(&scene);
-    scene.write("replica.toml", &scene.read("replica.toml").replace("\"tdengine\",", "\"tdengine\", request-timeout = \"60s\","));
+    scene.write("replica.toml", scene.read("replica.toml").replace("\"tdengine\",", "\"tdengine\", request-timeout = \"60s\","));
     let mut run = scene.start(&["run", "replica.toml"], "run.log");
     insert(&a, 0, 10);
     wait_for(&b, 10, &run);

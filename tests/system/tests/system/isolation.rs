@@ -25,7 +25,7 @@ fn scene() -> Scene {
     assert!(library.exists(), "{} is missing: run `cargo build` first", library.display());
     std::os::unix::fs::symlink(library, scene.path("plugins/libpipeline_plugin_faulty.so")).unwrap();
     let rows: String = (0..ROWS).map(|row| format!("{row},{}\n", row * 7)).collect();
-    scene.write("in.csv", &format!("id,value\n{rows}"));
+    scene.write("in.csv", format!("id,value\n{rows}"));
     scene
 }
 

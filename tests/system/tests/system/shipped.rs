@@ -75,8 +75,8 @@ fn prepare(scene: &Scene, node: &Site) {
     std::fs::create_dir(scene.path("in")).unwrap();
     for file in 1..4 {
         let rows = |line: &dyn Fn(i32) -> String| (0..40).map(line).collect::<String>();
-        scene.write(&format!("in/rows{file}.csv"), &format!("id,text\n{}", rows(&|row| format!("{row},row-{file}-{row}\n"))));
-        scene.write(&format!("in/rows{file}.ndjson"), &rows(&|row| format!("{{\"id\": {row}, \"text\": \"row-{file}-{row}\"}}\n")));
+        scene.write(&format!("in/rows{file}.csv"), format!("id,text\n{}", rows(&|row| format!("{row},row-{file}-{row}\n"))));
+        scene.write(&format!("in/rows{file}.ndjson"), rows(&|row| format!("{{\"id\": {row}, \"text\": \"row-{file}-{row}\"}}\n")));
     }
     let convert = |format: &str| {
         let source = "source = { type = \"files\", path = \"in/rows*.csv\" }";

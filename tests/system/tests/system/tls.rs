@@ -17,9 +17,9 @@ fn certificates(scene: &Scene, name: &str) {
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    scene.write(&format!("{name}-ca.pem"), &authority.pem());
-    scene.write(&format!("{name}.crt"), &certificate.pem());
-    scene.write(&format!("{name}.key"), &key.serialize_pem());
+    scene.write(&format!("{name}-ca.pem"), authority.pem());
+    scene.write(&format!("{name}.crt"), certificate.pem());
+    scene.write(&format!("{name}.key"), key.serialize_pem());
     scene.write(&format!("{name}.pem"), &(certificate.pem() + &key.serialize_pem()));
 }
 

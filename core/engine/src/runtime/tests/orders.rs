@@ -147,10 +147,10 @@ async fn what_is_removed_is_forgotten_and_must_be_stopped() {
     let running = start(&file(&[("removed", ", databases = [\"a\"]")]), &store).await;
     until("all is written", || lock(&world).written.len() == 3).await;
     let key = TaskKey { pipeline: "removed".into(), task: "a".into(), source: "log".into() };
-    assert!(running.forget_tasks(&[key.clone()]).await.is_err());
+    assert!(running.forget_tasks(std::slice::from_ref(&key)).await.is_err());
     running.stop_tasks(&running.tasks()).await.unwrap();
     assert_eq!(store.known_tasks("removed", "log").unwrap(), ["a"]);
-    running.forget_tasks(&[key.clone()]).await.unwrap();
+    running.forget_tasks(std::slice::from_ref(&key)).await.unwrap();
     assert_eq!((store.known_tasks("removed", "log").unwrap(), store.identity(&key).unwrap()), (Vec::new(), None));
     assert!(states(&running).is_empty());
     running.stop().await;

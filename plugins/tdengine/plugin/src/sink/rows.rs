@@ -203,8 +203,8 @@ fn cut(
     let columns: Vec<_> =
         view.columns().iter().enumerate().filter(|(index, _)| kept(*index)).map(|(_, column)| column).collect();
     let mut builder = BlockBuilder::new(columns.iter().map(|column| column.column_type()));
-    let all = [0..view.rows()];
-    for range in rows.unwrap_or(&all) {
+    let all = 0..view.rows();
+    for range in rows.unwrap_or(std::slice::from_ref(&all)) {
         for (to, from) in builder.columns_mut().iter_mut().zip(&columns) {
             to.extend_from(from, range.clone())?;
         }

@@ -86,7 +86,7 @@ impl Locks {
             Err(error) => return Err(error.into()),
         };
         let is_back = |proved: &BTreeMap<i32, Instant>| assigned.iter().all(|lane| proved.get(lane) >= Some(&begun));
-        while begun.elapsed() < WAIT && !(is_back(&self.proved) && !assigned.is_empty()) {
+        while begun.elapsed() < WAIT && (assigned.is_empty() || !is_back(&self.proved)) {
             let Some(message) = self.consumer.poll(POLL).await? else { continue };
             if let Some(written) = self.newest_in(&message.raw) {
                 let proved = self.proved.entry(message.vgroup).or_insert(written);

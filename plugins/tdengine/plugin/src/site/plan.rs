@@ -172,10 +172,7 @@ async fn rights(connection: &Connection, user: &str) -> (bool, Vec<String>) {
     let sql = format!("select `super` from information_schema.ins_users where name = {of}");
     let is_super = first_text(connection, &sql).await.ok().flatten().is_some_and(|text| text == "1");
     let sql = format!("select privilege, db_name from information_schema.ins_user_privileges where user_name = {of}");
-    let granted = match connection.query(&sql).await.and_then(|rows| rows.texts()) {
-        Ok(rows) => rows,
-        Err(_) => Vec::new(),
-    };
+    let granted = connection.query(&sql).await.and_then(|rows| rows.texts()).unwrap_or_default();
     let right = |row: Vec<Option<String>>| {
         let mut texts = row.into_iter().map(Option::unwrap_or_default);
         let (privilege, database) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());

@@ -209,7 +209,7 @@ impl<'a> ColumnView<'a> {
         }
         let whole = &self.nulls[..self.rows / 8];
         let mut count = whole.iter().map(|byte| byte.count_ones() as usize).sum();
-        if self.rows % 8 != 0 {
+        if !self.rows.is_multiple_of(8) {
             count += (self.nulls[self.rows / 8] & !(0xff >> (self.rows % 8))).count_ones() as usize;
         }
         count

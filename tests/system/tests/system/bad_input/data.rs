@@ -65,7 +65,7 @@ fn invalid_utf8_in_varchar_of_a_plain_pipeline() {
     let plain = |settings: &str| {
         two.replicate(settings, "", "");
         let text = two.scene.read("a-to-b.toml");
-        two.scene.write("a-to-b.toml", &text.replace("transform = { type = \"loop-mark\" }\n", ""));
+        two.scene.write("a-to-b.toml", text.replace("transform = { type = \"loop-mark\" }\n", ""));
     };
     plain("");
     let told = ["pipeline.a-to-b.sink: ", "column `v` of `power`.`t` has values that are no UTF-8 (1 rows)", "dead letters (`on-error`)"];

@@ -62,8 +62,8 @@ fn two_tasks_with_the_same_source_sink_and_database() {
 
     // The same over two files that run together.
     let scene = Scene::new();
-    scene.write("one.toml", &replica("one", A, B, "", "", ""));
-    scene.write("two.toml", &replica("two", A, B, "", "", ""));
+    scene.write("one.toml", replica("one", A, B, "", "", ""));
+    scene.write("two.toml", replica("two", A, B, "", "", ""));
     for verb in ["validate", "run"] {
         scene.pipeline(&[verb, "one.toml", "two.toml"]).expect(2, &["`two` has the same source and sink as `one`", "two.toml:1"]);
     }

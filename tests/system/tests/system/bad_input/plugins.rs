@@ -32,7 +32,7 @@ fn installed(scene: &Scene, plugins: &[&str]) -> PathBuf {
 }
 
 fn validate(scene: &Scene, installed: &Path) -> Outcome {
-    scene.write("a.toml", &replica("a", "ws://a.example", "ws://b.example", "", "", ""));
+    scene.write("a.toml", replica("a", "ws://a.example", "ws://b.example", "", "", ""));
     scene.end_of(Command::new(installed.join("pipeline")).args(["validate", "a.toml"])).unwrap()
 }
 

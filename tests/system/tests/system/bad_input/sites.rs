@@ -37,7 +37,7 @@ fn unknown_database() {
     let text = replica("a-to-b", &two.a.dsn(), &two.b.dsn(), "", "", "").replace("[\"power\"]", "[\"pwoer\"]");
     let missing = format!("pipeline.a-to-b.source: {} has no database `pwoer`", two.a.dsn().replace("root:taosdata@", ""));
     let hint = "create it, or name another one in `databases`";
-    two.scene.write("wrong.toml", &text.replace("transform = { type = \"loop-mark\" }\n", ""));
+    two.scene.write("wrong.toml", text.replace("transform = { type = \"loop-mark\" }\n", ""));
     two.scene.pipeline(&["run", "wrong.toml"]).expect(1, &[&missing, hint]);
 
     // The other direction of a replica may be about to make it: it is waited for.
@@ -109,7 +109,7 @@ fn server_that_stays_away() {
     let two = Two::new();
     let nowhere = "ws://root:secretword@127.0.0.1:1";
     for (from, to, end) in [(nowhere, two.b.dsn(), "source"), (&two.a.dsn(), nowhere.to_owned(), "sink")] {
-        two.scene.write("gone.toml", &replica("a-to-b", from, &to, "reconnect-attempts-max = 3", "", ""));
+        two.scene.write("gone.toml", replica("a-to-b", from, &to, "reconnect-attempts-max = 3", "", ""));
         let place = format!("pipeline.a-to-b.{end}: ");
         let told = [&place, "gave up after 3 attempts", "ws://127.0.0.1:1/ws cannot be reached", "check the address"];
         two.scene.pipeline(&["run", "gone.toml"]).expect(1, &told);

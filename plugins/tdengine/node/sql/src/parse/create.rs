@@ -169,10 +169,7 @@ impl<'a> Parser<'a> {
         let mut column =
             Column { name, data_type, primary_key: false, encode: None, compress: None, level: None, comment: None };
         loop {
-            if self.take_word("primary")? {
-                self.expect_word("key")?;
-                column.primary_key = true;
-            } else if self.take_word("composite")? {
+            if self.take_word("primary")? || self.take_word("composite")? {
                 self.expect_word("key")?;
                 column.primary_key = true;
             } else if self.take_word("encode")? {
@@ -196,9 +193,7 @@ impl<'a> Parser<'a> {
                 options.comment = Some(self.string()?);
             } else if self.take_word("ttl")? {
                 options.ttl_days = Some(self.signed()?);
-            } else if self.take_word("watermark")? || self.take_word("max_delay")? || self.take_word("sma")? {
-                self.skip_option_value()?;
-            } else if self.take_word("rollup")? {
+            } else if self.take_word("watermark")? || self.take_word("max_delay")? || self.take_word("sma")? || self.take_word("rollup")? {
                 self.skip_option_value()?;
             } else {
                 return Ok(options);

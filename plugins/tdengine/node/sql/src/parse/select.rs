@@ -81,9 +81,7 @@ impl<'a> Parser<'a> {
         let start = self.at;
         let expr = self.expr()?;
         let text = self.text[start..self.at].trim_end();
-        let alias = if self.take_word("as")? {
-            Some(self.alias()?)
-        } else if matches!(self.token, Token::Quoted(_) | Token::Text(_)) || self.is_alias() {
+        let alias = if self.take_word("as")? || matches!(self.token, Token::Quoted(_) | Token::Text(_)) || self.is_alias() {
             Some(self.alias()?)
         } else {
             None

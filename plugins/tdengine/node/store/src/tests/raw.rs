@@ -153,11 +153,11 @@ fn raw_rows_that_bring_their_table() {
 fn message(name: &str, wanted: u16, skip: usize) -> Vec<u8> {
     let frames = recording(name);
     let requests = frames.iter().filter(|frame| frame["dir"] == "c2s").filter_map(binary);
-    let raw = requests.filter_map(|bytes| match request(&bytes) {
+    let mut raw = requests.filter_map(|bytes| match request(&bytes) {
         Request::Raw { raw_type, body } if raw_type == wanted => Some(body),
         _ => None,
     });
-    raw.skip(skip).next().unwrap()
+    raw.nth(skip).unwrap()
 }
 
 fn copy_of(dir: &Path, store: fn(&Path) -> Store) -> (Store, Session) {

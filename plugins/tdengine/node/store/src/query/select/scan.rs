@@ -1,6 +1,7 @@
 //! Going over the rows that the conditions let pass.
 
 use std::ops::Range;
+use std::slice;
 
 use tdengine_sql::ast::Binary;
 use tdengine_wire::block::ColumnView;
@@ -39,7 +40,7 @@ pub(super) fn scan(plan: &Plan, see: &mut See<'_>) -> Result<()> {
     for cells in &memory.rows {
         let row = Row::Memory(cells);
         let passes = plan.condition.iter().all(|part| eval(part, row, Group::default()).is_true());
-        if passes && see(&Frame::Memory(cells), &[0..1])? {
+        if passes && see(&Frame::Memory(cells), slice::from_ref(&(0..1)))? {
             break;
         }
     }
