@@ -112,6 +112,9 @@ pub struct ChooseTasks {
     /// Of `stop`: new ones are still looked for.
     #[serde(default)]
     pub keep_discovering: bool,
+    /// Of `restart` without values: also what was stopped, and the looking for new ones.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

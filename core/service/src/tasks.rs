@@ -170,14 +170,14 @@ impl Supervisor {
         }
         let known: Vec<TaskName> = orders.iter().flat_map(|(_, running)| running.tasks()).collect();
         for value in chosen.values.iter().flatten() {
-            if !known.iter().any(|task| task.value == *value) {
+            if value != ALL_VALUES && !known.iter().any(|task| task.value == *value) {
                 let values = known.iter().map(|task| task.value.as_str()).filter(|value| *value != ALL_VALUES);
                 return Err(unknown("task for", value, values));
             }
         }
         let orders = orders.into_iter().map(|(file, running)| {
             let mut tasks: Vec<TaskName> = running.tasks().into_iter().filter(|it| is_meant(it, order, chosen)).collect();
-            if order == Order::Restart && chosen.values.is_none() {
+            if order == Order::Restart && chosen.values.is_none() && !chosen.stopped {
                 let stopped = stopped(&running);
                 tasks.retain(|task| !stopped.contains(task));
             }
@@ -241,7 +241,8 @@ pub(crate) fn statuses(running: &Running) -> Vec<PipelineStatus> {
 fn is_meant(task: &TaskName, order: Order, chosen: &ChooseTasks) -> bool {
     match &chosen.values {
         Some(values) => values.contains(&task.value),
-        None => task.value != ALL_VALUES || (order != Order::Restart && !chosen.keep_discovering),
+        None if task.value == ALL_VALUES => if order == Order::Restart { chosen.stopped } else { !chosen.keep_discovering },
+        None => true,
     }
 }
 

@@ -17,9 +17,6 @@ use super::task::Task;
 use crate::graph::{Graph, Node};
 use crate::state::{Change, TaskKey};
 
-/// What an operator stopped, in the state store.
-const STOPPED: &str = "stopped";
-
 /// Names a task. The value [`super::ALL_VALUES`] stands for the looking for new ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskName {
@@ -93,12 +90,12 @@ impl Running {
         let mut stopped = Vec::new();
         for (pipeline, values) in self.chosen(tasks) {
             for value in values {
-                if self.store().desired(&pipeline.key(&value))?.is_none() {
+                if !self.store().is_stopped(&pipeline.key(&value))? {
                     stopped.push((pipeline.clone(), value));
                 }
             }
         }
-        self.wish(stopped.iter().map(|(pipeline, value)| pipeline.key(value)), Some(STOPPED)).await?;
+        self.wish(stopped.iter().map(|(pipeline, value)| pipeline.key(value)), true).await?;
         let stopped: Vec<TaskName> = stopped.iter().map(|(pipeline, value)| name(pipeline, value)).collect();
         self.end_tasks(&stopped).await;
         for (pipeline, values) in self.chosen(&stopped) {
@@ -240,12 +237,12 @@ impl Running {
         let mut held = Vec::new();
         for (pipeline, values) in &chosen {
             for key in values.iter().map(|value| pipeline.key(value)) {
-                if self.store().desired(&key)?.is_some() {
+                if self.store().is_stopped(&key)? {
                     held.push(key);
                 }
             }
         }
-        self.wish(held.into_iter(), None).await?;
+        self.wish(held.into_iter(), false).await?;
         let mut started = Vec::new();
         for (pipeline, values) in chosen {
             started.extend(pipeline.start_values(&values)?.iter().map(|value| name(&pipeline, value)));
@@ -253,8 +250,8 @@ impl Running {
         Ok(started)
     }
 
-    async fn wish(&self, tasks: impl Iterator<Item = TaskKey>, value: Option<&str>) -> Result<()> {
-        let changes: Vec<Change> = tasks.map(|task| Change::Desired { task, value: value.map(str::to_owned) }).collect();
+    async fn wish(&self, tasks: impl Iterator<Item = TaskKey>, is_stopped: bool) -> Result<()> {
+        let changes: Vec<Change> = tasks.map(|task| Change::Desired { task, is_stopped }).collect();
         if changes.is_empty() { Ok(()) } else { self.store().commit(changes).await }
     }
 

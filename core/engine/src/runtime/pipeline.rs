@@ -80,11 +80,16 @@ impl Pipeline {
                 return Ok(());
             }
             let (source, excluded) = (&graph.source.node.name, graph.excluded());
-            let stopped = self.run.store.stopped_tasks(&graph.name, source)?;
-            self.add(stopped.into_iter().filter(|it| it != ALL_VALUES && !excluded.contains(it)).collect())?;
-            match self.run.store.desired(&self.key(ALL_VALUES))? {
-                Some(_) => self.looking.lock().state = Some(TaskState::Stopped),
-                None => self.look(),
+            let looks = !self.run.store.is_stopped(&self.key(ALL_VALUES))?;
+            // Where none are looked for, there are those that there were.
+            let known = match looks {
+                true => self.run.store.stopped_tasks(&graph.name, source)?,
+                false => self.run.store.known_tasks(&graph.name, source)?,
+            };
+            self.add(known.into_iter().filter(|it| it != ALL_VALUES && !excluded.contains(it)).collect())?;
+            match looks {
+                true => self.look(),
+                false => self.looking.lock().state = Some(TaskState::Stopped),
             }
             Ok(())
         })();

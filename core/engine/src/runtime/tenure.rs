@@ -90,9 +90,9 @@ impl Task {
     }
 
     async fn live(self: Arc<Self>, mut control: mpsc::Receiver<Control>) {
-        match self.run.store.desired(&self.key) {
-            Ok(None) => {}
-            Ok(Some(_)) => return self.set_state(TaskState::Stopped),
+        match self.run.store.is_stopped(&self.key) {
+            Ok(false) => {}
+            Ok(true) => return self.set_state(TaskState::Stopped),
             Err(error) => return self.fail(Failure::Fatal(error)),
         }
         let Some(share) = self.run.options.share.clone() else {

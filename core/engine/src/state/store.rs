@@ -34,6 +34,9 @@ const PLUGIN_STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plu
 const DEAD_LETTERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead-letters");
 /// Task → what an operator wants (`stopped`).
 const DESIRED: TableDefinition<'_, &str, &str> = TableDefinition::new("desired");
+/// What an operator asked for last.
+const STOPPED: &str = "stopped";
+const STARTED: &str = "started";
 
 /// Something to be stored.
 #[derive(Clone, Debug)]
@@ -43,7 +46,8 @@ pub enum Change {
     Intent { task: TaskKey, identity: String, sink: String, intent: Intent },
     DeadLetter(DeadLetter),
     State { scope: Scope, key: String, value: Option<Vec<u8>> },
-    Desired { task: TaskKey, value: Option<String> },
+    /// What an operator asked for last.
+    Desired { task: TaskKey, is_stopped: bool },
     /// Forgets the positions of every source that this task ever had.
     Forget { task: TaskKey },
     /// Forgets what another process may have gone beyond: positions, and what components keep. Who the source was stays known.
@@ -180,20 +184,20 @@ impl Store {
     }
 
     /// Whether an operator stopped the task.
-    pub fn desired(&self, task: &TaskKey) -> Result<Option<String>> {
-        self.read(|transaction| Ok(transaction.open_table(DESIRED)?.get(task.encode().as_str())?.map(|it| it.value().to_owned())))
+    pub fn is_stopped(&self, task: &TaskKey) -> Result<bool> {
+        self.read(|transaction| Ok(transaction.open_table(DESIRED)?.get(task.encode().as_str())?.is_some_and(|it| it.value() == STOPPED)))
     }
 
     /// Values of a pipeline's tasks that an operator stopped, in order.
     pub fn stopped_tasks(&self, pipeline: &str, source: &str) -> Result<Vec<String>> {
-        self.read(|transaction| task_values(&transaction.open_table(DESIRED)?, pipeline, source))
+        self.read(|transaction| task_values(&transaction.open_table(DESIRED)?, pipeline, source, |wish| wish == STOPPED))
     }
 
-    /// Values of a pipeline's tasks that have positions or were stopped, in order.
+    /// Values of a pipeline's tasks that have positions, were stopped or were started, in order.
     pub fn known_tasks(&self, pipeline: &str, source: &str) -> Result<Vec<String>> {
         self.read(|transaction| {
-            let mut values = task_values(&transaction.open_table(IDENTITIES)?, pipeline, source)?;
-            values.extend(task_values(&transaction.open_table(DESIRED)?, pipeline, source)?);
+            let mut values = task_values(&transaction.open_table(IDENTITIES)?, pipeline, source, |_| true)?;
+            values.extend(task_values(&transaction.open_table(DESIRED)?, pipeline, source, |_| true)?);
             values.sort();
             values.dedup();
             Ok(values)
@@ -227,15 +231,21 @@ impl Store {
 }
 
 /// Values of one pipeline's tasks in a table that has one entry for each.
-fn task_values(table: &impl ReadableTable<&'static str, &'static str>, pipeline: &str, source: &str) -> Result<Vec<String>, redb::Error> {
+fn task_values(
+    table: &impl ReadableTable<&'static str, &'static str>,
+    pipeline: &str,
+    source: &str,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, redb::Error> {
     let start = TaskKey { pipeline: pipeline.into(), task: String::new(), source: String::new() }.prefix();
     let mut values = Vec::new();
     for entry in table.range(start.as_str()..)? {
-        let key = entry?.0.value().to_owned();
-        if !key.starts_with(&start) {
+        let (key, value) = entry?;
+        if !key.value().starts_with(&start) {
             break;
         }
-        values.extend(TaskKey::decode(&key).filter(|it| it.source == source).map(|it| it.task));
+        let key = TaskKey::decode(key.value()).filter(|it| it.source == source && is_meant(value.value()));
+        values.extend(key.map(|it| it.task));
     }
     Ok(values)
 }
@@ -360,12 +370,9 @@ fn apply(transaction: &redb::WriteTransaction, change: &Change) -> Result<(), re
                 None => drop(table.remove(key.as_str())?),
             }
         }
-        Change::Desired { task, value } => {
-            let mut table = transaction.open_table(DESIRED)?;
-            match value {
-                Some(value) => drop(table.insert(task.encode().as_str(), value.as_str())?),
-                None => drop(table.remove(task.encode().as_str())?),
-            }
+        Change::Desired { task, is_stopped } => {
+            let wish = if *is_stopped { STOPPED } else { STARTED };
+            transaction.open_table(DESIRED)?.insert(task.encode().as_str(), wish)?;
         }
         Change::Forget { task } => forget(transaction, task)?,
         Change::HandOver { task } => {

@@ -223,9 +223,9 @@ fn an_operator_goes_from_start_to_remove() {
 
 #[test]
 fn both_directions_in_one_file() {
-    let stage = Stage::new();
+    let mut stage = Stage::new();
     let made = stage.json(&[&["start", "--both"], &stage.ends()[..]].concat());
-    let id = made["replica"].as_str().unwrap();
+    let id = &made["replica"].as_str().unwrap().to_owned();
     // The other side's databases are found once the first direction has made them there.
     stage.ok(&["update", id, "--new-database-checking-interval", "1"]);
     stage.wait_for(id, &["power: running", "power: running", "water: running", "water: running"]);
@@ -236,6 +236,30 @@ fn both_directions_in_one_file() {
     stage.ok(&["stop", id, "water"]);
     stage.ok(&["remove", id]);
     assert!(stage.scene.read(&format!("files/{id}.toml")).contains("exclude = [\"water\"]"));
+
+    // What is stopped as a whole looks for nothing and, after a restart of the service, is what it was.
+    stage.ok(&["stop", id]);
+    stage.a.sql("create database gas wal_retention_period 3600");
+    stage.service.take().unwrap().kill().unwrap();
+    stage.serve();
+    stage.wait_for(id, &["power: stopped", "power: stopped"]);
+    stage.ok(&["restart", id, "power"]);
+    stage.service.take().unwrap().kill().unwrap();
+    stage.serve();
+    stage.wait_for(id, &["power: running", "power: running"]);
+    // What is restarted as a whole looks for new ones again.
+    stage.ok(&["stop", id]);
+    stage.ok(&["restart", id]);
+    stage.wait_for(id, &["gas: running", "gas: running", "power: running", "power: running"]);
+    // And so does one to which all are added, or whose interval is set.
+    stage.ok(&["stop", id]);
+    stage.a.sql("create database oil wal_retention_period 3600");
+    stage.ok(&["restart", id, "gas", "power"]);
+    let added = stage.json(&["start", "-i", id]);
+    assert_eq!(added["added"][0], "water", "what was excluded: {added}");
+    let all = ["gas", "oil", "power", "water"].map(|name| format!("{name}: running"));
+    let all: Vec<&str> = all.iter().flat_map(|name| [name.as_str(); 2]).collect();
+    stage.wait_for(id, &all);
 }
 
 /// A port at which another protocol is spoken: as a taosd does, it ends the connection at the first bytes (seen on 3.3.0.1).

@@ -189,17 +189,12 @@ impl Service {
     /// Restarts these values of a file; without any all that run, and with `stopped` also those that somebody stopped, and the
     /// looking for new ones.
     pub async fn restart(&self, id: &str, values: &[String], stopped: bool) -> Result<Vec<Task>, CommandError> {
-        let mut values = values.to_vec();
-        if values.is_empty() && stopped {
-            let tasks = self.client.tasks(Some(id)).await.map_err(refused)?;
-            if tasks.iter().any(|task| task.value == ALL_VALUES) {
-                self.client.start(&chosen(id, &[ALL_VALUES.to_owned()])).await.map_err(refused)?;
-            }
-            values.extend(tasks.into_iter().map(|task| task.value).filter(|value| value != ALL_VALUES));
-            values.sort();
-            values.dedup();
-        }
-        changed(self.client.restart(&chosen(id, &values)).await)
+        changed(self.client.restart(&ChooseTasks { stopped, ..chosen(id, values) }).await)
+    }
+
+    /// Has new values looked for again where that was stopped.
+    pub async fn look_on(&self, id: &str) -> CommandResult {
+        self.client.start(&chosen(id, &[ALL_VALUES.to_owned()])).await.map(drop).map_err(refused)
     }
 
     /// Removes tasks that are over and that the file does not hold any more.
@@ -286,7 +281,7 @@ impl Seen {
 
 fn chosen(id: &str, values: &[String]) -> ChooseTasks {
     let values = (!values.is_empty()).then(|| values.to_vec());
-    ChooseTasks { file: Some(id.to_owned()), values, keep_discovering: false }
+    ChooseTasks { file: Some(id.to_owned()), values, ..ChooseTasks::default() }
 }
 
 fn changed(answer: Result<Vec<Task>, ClientError>) -> Result<Vec<Task>, CommandError> {

@@ -245,12 +245,15 @@ impl Args {
             _ => self.databases.clone(),
         };
         let tasks = service.tasks(Some(id)).await?;
+        // Then those without a task are found.
+        let is_all = self.databases.is_empty() && file.takes_all();
         let mut added = Added { replica: id.to_owned(), ..Added::default() };
         for name in &names {
             let is_stopped = tasks.iter().any(|task| task.value == *name && is_over(task));
             let has_task = tasks.iter().any(|task| task.value == *name);
             // One of all that was not found yet, or is not looked for.
-            let is_new = file.add(name) || !has_task && file.name(name);
+            let is_added = file.add(name);
+            let is_new = is_added | (!has_task && !is_all && file.name(name));
             let list = match (is_new, is_stopped) {
                 (true, _) => &mut added.added,
                 (false, true) => &mut added.started,
@@ -267,6 +270,9 @@ impl Args {
         }
         if !added.started.is_empty() {
             service.start(id, &added.started).await?;
+        }
+        if is_all || file.takes_all() && self.new_database_checking_interval.is_some_and(|seconds| seconds > 0) {
+            service.look_on(id).await?;
         }
         match self.asked.json {
             true => output.json(&added),

@@ -63,6 +63,9 @@ impl Args {
         if changed {
             service.put(&self.id, &file.text(), false).await?;
         }
+        if seconds > 0 {
+            service.look_on(&self.id).await?;
+        }
         let updated = Updated { replica: &self.id, new_database_checking_interval: seconds, changed };
         match (self.asked.json, seconds) {
             (true, _) => output.json(&[updated]),

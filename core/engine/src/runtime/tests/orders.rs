@@ -75,6 +75,14 @@ async fn looking_for_databases_is_stopped_and_started_like_a_task() {
     assert_eq!(running.start_tasks(&[task("looking", ALL_VALUES)]).await.unwrap(), [task("looking", ALL_VALUES)]);
     until("the new one is found", || states(&running).len() == 2).await;
     assert_eq!(states(&running)[0].2, TaskState::Stopped, "only the looking was started");
+    running.stop_tasks(&running.tasks()).await.unwrap();
+    running.start_tasks(&[task("looking", "b")]).await.unwrap();
+    running.stop().await;
+
+    let running = start(&text, &store).await;
+    tokio::time::sleep(LIMIT).await;
+    let found: Vec<(String, TaskState)> = states(&running).into_iter().map(|it| (it.1, it.2)).collect();
+    assert_eq!(found, [("a".into(), TaskState::Stopped), ("b".into(), TaskState::Running)], "what there was is there");
     running.stop().await;
 }
 

@@ -118,7 +118,7 @@ async fn what_an_operator_stopped_stays_stopped() {
     let (world, store) = (new_world("desired"), Store::in_memory());
     lock(&world).fill("1", 3);
     let task = TaskKey { pipeline: "p".into(), task: String::new(), source: "log".into() };
-    store.commit(vec![Change::Desired { task, value: Some("stopped".into()) }]).await.unwrap();
+    store.commit(vec![Change::Desired { task, is_stopped: true }]).await.unwrap();
     let running = start(&one("desired", ""), &store).await;
     until("it is stopped", || state(&running) == TaskState::Stopped).await;
     assert_eq!(lock(&world).read, 0);
