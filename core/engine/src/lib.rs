@@ -3,6 +3,7 @@
 pub mod config;
 pub mod buffer;
 pub mod cases;
+pub mod folder;
 pub mod graph;
 pub mod host;
 pub mod state;

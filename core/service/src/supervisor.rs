@@ -526,7 +526,7 @@ fn take_folder(folder: &Path, states: &Path) -> Result<Lock, Error> {
     if !folder.is_dir() {
         return Err(Error::fatal(format!("{} is no folder", folder.display())).code("service.folder").hint("make it first"));
     }
-    std::fs::create_dir_all(&own).map_err(|error| {
+    pipeline_engine::folder::make_private(&own).map_err(|error| {
         Error::fatal(format!("{} cannot be made: {error}", own.display()))
             .code("service.folder")
             .hint("the service keeps its lock and its state beside the files: let it write there, or give it a folder with --state")

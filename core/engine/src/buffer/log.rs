@@ -87,7 +87,7 @@ impl Log {
     /// # Errors
     /// It cannot be read or written, or is of another version.
     pub fn open(folder: &Path, settings: &Buffer) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| io(folder, &error))?;
+        crate::folder::make_private(folder).map_err(|error| io(folder, &error))?;
         let identity = identity(folder)?;
         let mut segments: VecDeque<Segment> = segment::list(folder).map_err(|error| io(folder, &error))?.into();
         let last = segments.pop_back().unwrap_or(Segment { first: 0, rows_before: 0, bytes: 0 });

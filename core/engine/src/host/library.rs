@@ -117,7 +117,7 @@ fn copy(bytes: &[u8], sha256: &str, path: &Path, folder: &Path) -> Result<PathBu
             .hint("the folder must be writable and the disk must have room")
     };
     let folder = std::path::absolute(folder).map_err(failed)?;
-    std::fs::create_dir_all(&folder).map_err(failed)?;
+    crate::folder::make_private(&folder).map_err(failed)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let target = folder.join(format!("{name}-{}{}", &sha256[..16], std::env::consts::DLL_SUFFIX));
     let is_as_long = std::fs::metadata(&target).is_ok_and(|it| it.len() == bytes.len() as u64);

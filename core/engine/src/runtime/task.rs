@@ -323,12 +323,16 @@ impl Task {
         self.counters.messages_written.add(messages.len() as u64);
         self.counters.rows_written.add(messages.iter().map(Message::row_count).sum());
         self.counters.bytes_written.add(messages.iter().map(Message::byte_count).sum());
-        let now_ms = self.run.wall_clock_ms();
-        self.applied_ms.store(now_ms, Ordering::Relaxed);
+        self.applied_ms.store(self.run.wall_clock_ms(), Ordering::Relaxed);
+        self.note_calm();
+    }
+
+    /// What was tried again worked.
+    pub fn note_calm(&self) {
         if self.has_trouble.swap(false, Ordering::Relaxed) {
             let mut live = self.live.lock();
             live.trouble = None;
-            live.since_ms = now_ms;
+            live.since_ms = self.run.wall_clock_ms();
         }
     }
 

@@ -141,7 +141,7 @@ impl Worker {
                             let held = self.batcher.as_mut().map_or_else(Vec::new, Batcher::take);
                             Box::pin(self.write(&mut sink, held)).await?;
                         }
-                        // A sink may have something of its own to try again.
+                        // A sink may have something of its own to try again, or have lost its connection.
                         (Err(_), None) => Box::pin(self.flush(&mut sink)).await?,
                     }
                 },
@@ -202,6 +202,7 @@ impl Worker {
             let error = match call("the sink's connect", settings.call_timeout, sink.connect()).await {
                 Ok(connected) => {
                     self.task.check_sites(&self.identity, connected.identity.as_deref()).map_err(Failure::Fatal)?;
+                    self.task.note_calm();
                     return Ok(Some(sink));
                 }
                 Err(error) if matches!(error.reaction, Reaction::Disconnected | Reaction::Retry) => error,

@@ -88,7 +88,7 @@ impl Store {
     /// # Errors
     /// Another process uses it; it is damaged, newer than this program, or cannot be written.
     pub fn open(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| error::io(folder, &error))?;
+        crate::folder::make_private(folder).map_err(|error| error::io(folder, &error))?;
         let lock = Lock::take(folder)?;
         let path = folder.join(FILE);
         // redb checks what it reads, but a file cut in odd places may still trip an assertion in it.

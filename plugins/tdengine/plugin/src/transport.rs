@@ -55,6 +55,17 @@ impl Connection {
         either!(self, one => one.place())
     }
 
+    /// Whether it still leads to a server. A WebSocket that was closed is known to be; libtaos has to ask.
+    ///
+    /// # Errors
+    /// Disconnected where it does not.
+    pub async fn check(&self) -> client::Result<()> {
+        match self {
+            Self::WebSocket(one) => one.check(),
+            Self::Native(one) => one.query("select server_status()").await.map(drop),
+        }
+    }
+
     pub async fn exec(&self, sql: &str) -> client::Result<u64> {
         either!(self, one => one.exec(sql).await)
     }

@@ -254,6 +254,15 @@ impl Socket {
         reply
     }
 
+    /// # Errors
+    /// Why the connection ended, where it did.
+    pub fn check(&self) -> Result<()> {
+        match &self.shared.waiting.lock().closed {
+            Some(end) => Err(end.clone().error(&self.place, "check")),
+            None => Ok(()),
+        }
+    }
+
     /// Why the connection ended under a request. A server that takes no message that large says nothing and goes.
     fn closed_under(&self, action: &'static str, bytes: usize) -> ClientError {
         match self.closed(action) {

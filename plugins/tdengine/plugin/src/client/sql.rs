@@ -110,6 +110,12 @@ impl Connection {
         self.socket.place()
     }
 
+    /// # Errors
+    /// Disconnected where it ended.
+    pub fn check(&self) -> Result<()> {
+        self.socket.check()
+    }
+
     /// Runs a statement without rows and returns the rows it changed.
     pub async fn exec(&self, sql: &str) -> Result<u64> {
         let reply = self.start(sql).await?;

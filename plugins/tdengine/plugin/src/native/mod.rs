@@ -15,7 +15,11 @@ mod tmq;
 pub use sql::NativeConnection;
 pub use tmq::NativeConsumer;
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::client::{ClientError, Result};
 
@@ -26,9 +30,23 @@ async fn blocking<T: Send + 'static>(
     timeout: Duration,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::time::timeout(timeout, tokio::task::spawn_blocking(call)).await {
+    match tokio::time::timeout(timeout, tokio::task::spawn_blocking(|| keeping_umask(call))).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(ClientError::unexpected(action, error.to_string())),
         Err(_) => Err(ClientError::timed_out(place, action, timeout)),
     }
+}
+
+/// libtaos sets the process's umask to 0 whenever it opens a log of its own (seen on 3.3.0.1): what this process makes from then on could be
+/// written by everybody.
+fn keeping_umask<T>(call: impl FnOnce() -> T) -> T {
+    static BEFORE: OnceLock<Mode> = OnceLock::new();
+    let before = *BEFORE.get_or_init(|| {
+        let before = umask(Mode::RWXG | Mode::RWXO);
+        umask(before);
+        before
+    });
+    let outcome = call();
+    umask(before);
+    outcome
 }

@@ -12,7 +12,7 @@ use tdengine_wire::envelope::AssignedVgroup;
 use tokio::task::JoinHandle;
 
 use super::handle::Consumer;
-use super::{blocking, library};
+use super::{blocking, keeping_umask, library};
 use crate::client::{ClientError, Message, Result, SocketLimits, Subscription};
 use crate::client::tmq::{BLOCKING_TIME_MAX, check_name};
 use crate::dsn::Dsn;
@@ -66,7 +66,7 @@ impl NativeConsumer {
         if self.poll.is_none() {
             self.is_ending.store(false, Ordering::Release);
             let (consumer, is_ending) = (self.consumer(), self.is_ending.clone());
-            self.poll = Some(tokio::task::spawn_blocking(move || poll_in_pieces(&consumer, wait, &is_ending)));
+            self.poll = Some(tokio::task::spawn_blocking(move || keeping_umask(|| poll_in_pieces(&consumer, wait, &is_ending))));
         }
     }
 
@@ -156,7 +156,12 @@ impl NativeConsumer {
         call: impl FnOnce(&mut Consumer) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let consumer = self.consumer();
-        blocking(&self.place, action, self.limits.request_timeout, move || call(&mut consumer.lock())).await
+        let answered = blocking(&self.place, action, self.limits.request_timeout, move || call(&mut consumer.lock())).await;
+        answered.map_err(|error| match error {
+            // Nothing is wrong with what a consumer asks for: it is asked of a server that just comes back (seen on 3.3.0.1).
+            ClientError::Server { code: 0x0115, message, .. } => ClientError::closed(&self.place, action, message),
+            other => other,
+        })
     }
 }
 

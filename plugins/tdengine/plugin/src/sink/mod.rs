@@ -40,6 +40,8 @@ use target::Target;
 const NEWS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Changes come in groups: how long what follows the first is given before the write is tried again.
 const NEWS_TOGETHER: Duration = Duration::from_millis(10);
+/// A connection through which nothing went for so long is looked at by the next flush: who has nothing to write is told that the site is gone.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Codes of errors that say that the log has not told of a table, column or tag yet.
 const MISSING_TABLE: &str = "tdengine.missing-table";
 const NOT_ANNOUNCED: &str = "tdengine.not-announced";
@@ -62,6 +64,8 @@ struct Link {
     connection: Connection,
     /// The connection's current database.
     database: Option<String>,
+    /// When a write, or a look at the connection, last went through it.
+    used: Instant,
 }
 
 impl TdengineSink {
@@ -97,6 +101,7 @@ impl TdengineSink {
         }
         let target = self.targets.get_mut(namespace).expect("it was just inserted");
         target.news.mark_unchanged();
+        link.used = Instant::now();
         link.select(target, message).await?;
         let connection = &link.connection;
         match &message.payload {
@@ -145,7 +150,7 @@ impl Sink for TdengineSink {
         crate::transport::check(&self.config.dsn)?;
         let connection = Connection::open(&self.config.dsn, None, self.config.limits()).await?;
         let identity = Some(metadata::cluster_id(&connection).await?);
-        self.link = Some(Link { connection, database: None });
+        self.link = Some(Link { connection, database: None, used: Instant::now() });
         Ok(Connected { identity })
     }
 
@@ -164,7 +169,11 @@ impl Sink for TdengineSink {
 
     /// A write that was answered is in the server's log: there is nothing to wait for. Parked changes are tried again.
     async fn flush(&mut self) -> Result<()> {
-        let Some(link) = &self.link else { return Err(Error::disconnected("the sink is not connected")) };
+        let Some(link) = &mut self.link else { return Err(Error::disconnected("the sink is not connected")) };
+        if link.used.elapsed() >= CHECK_INTERVAL {
+            link.used = Instant::now();
+            link.connection.check().await?;
+        }
         for target in self.targets.values_mut() {
             parked::retry(target, &link.connection).await?;
             tag_values::report_overdue(target)?;
