@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod buffers;
+mod columns;
 mod command_line;
 mod dlopen;
 mod hard_cases;

@@ -1,7 +1,8 @@
 //! Whether a block of rows fits its table at the target, and how it is written if it does not fit as it is.
 //!
 //! A server does not check: an unknown name shifts the columns behind it, another type of the same width is taken bit for
-//! bit (FACTS F26, F27). Columns match by **id** within the incarnation of the super table; a row never creates a column.
+//! bit (FACTS F26, F27). Columns of frames match by **id** within the incarnation of the super
+//! table, those of other rows by name; a row never creates a column.
 
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use super::target::Target;
 use crate::errors::wire_error;
 use crate::log::data::Block;
 use crate::metadata::Definition;
+
+/// The id of a column of rows that are no frame's, such as those behind a transform: their columns match by name alone.
+pub const NO_ID: i16 = 0;
 
 /// How a block's columns meet a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,7 @@ fn compare(fields: &[Field], origin: Option<&OriginStable>, target: &Definition)
     let mut names = Vec::with_capacity(fields.len());
     let mut same = true;
     for field in fields {
+        let origin = origin.filter(|_| field.id != NO_ID);
         let known = origin.and_then(|origin| origin.columns.iter().find(|column| column.id == field.id));
         let announced = known.is_some();
         if !announced && origin.is_some_and(|origin| field.id <= origin.newest_id) {
@@ -80,6 +85,10 @@ fn compare(fields: &[Field], origin: Option<&OriginStable>, target: &Definition)
             continue;
         };
         if column.column_type.data_type != field.column_type.data_type {
+            // The rows were made for the type that it had a moment ago.
+            if field.id == NO_ID {
+                return Fit::Wait(format!("column `{name}`, of another type"));
+            }
             let (ours, theirs) = (field.column_type, column.column_type);
             return Fit::Conflict(format!("column `{name}` is {ours} at the source and {theirs} here"));
         }
@@ -118,7 +127,7 @@ mod tests {
 
     fn origin(newest_id: i16, columns: &[Field]) -> OriginStable {
         let columns = columns.iter().map(OriginField::from).collect();
-        OriginStable { suid: 1, column_version: 1, tag_version: 1, columns, tags: Vec::new(), newest_id, target_created: None }
+        OriginStable { suid: 1, column_version: 1, tag_version: 1, columns, tags: Vec::new(), newest_id, dropped: Vec::new(), target_created: None }
     }
 
     #[test]
@@ -129,6 +138,7 @@ mod tests {
         let some = |names: &[&str]| Fit::ByName(names.iter().map(|name| (*name != "-").then(|| (*name).into())).collect());
         let old = origin(4, &[field(1, "ts", ts), field(2, "a", int()), field(3, "s", narrow)]);
         let new = origin(9, &[field(1, "ts", ts), field(5, "a", int()), field(3, "s", wide), field(9, "z", int())]);
+        let moved = vec![field(NO_ID, "ts", ts), field(NO_ID, "s", narrow), field(NO_ID, "a", int())];
         let conflict = "column `a` is FLOAT at the source and INT here";
         for (what, fields, known, expect) in [
             ("equal", vec![field(1, "ts", ts), field(2, "a", int())], None, Fit::Same),
@@ -141,6 +151,9 @@ mod tests {
             ("announced but not here", vec![field(1, "ts", ts), field(9, "z", int())], Some(&new), some(&["ts", "-"])),
             ("same width, other type", vec![field(2, "a", float)], None, Fit::Conflict(conflict.into())),
             ("wider, not announced", vec![field(3, "s", wide)], Some(&old), Fit::WaitWider("a wider column `s`".into())),
+            ("by name, whatever the ids are elsewhere", moved, Some(&new), Fit::Same),
+            ("by name, not here", vec![field(NO_ID, "z", int())], Some(&new), Fit::Wait("column `z`".into())),
+            ("by name, another type since", vec![field(NO_ID, "a", float)], Some(&new), Fit::Wait("column `a`, of another type".into())),
             ("wider, announced and refused", vec![field(3, "s", wide)], Some(&new), some(&["s"])),
         ] {
             assert_eq!(compare(&fields, known, &target), expect, "{what}");

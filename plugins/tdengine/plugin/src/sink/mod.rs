@@ -45,6 +45,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Codes of errors that say that the log has not told of a table, column or tag yet.
 const MISSING_TABLE: &str = "tdengine.missing-table";
 const NOT_ANNOUNCED: &str = "tdengine.not-announced";
+/// Rows have a column that their table has not, or lack its time.
+const NO_COLUMN: &str = "tdengine.no-column";
 
 fn is_to_be_announced(error: &Error) -> bool {
     error.reaction == Reaction::Retry && matches!(&*error.code, MISSING_TABLE | NOT_ANNOUNCED)

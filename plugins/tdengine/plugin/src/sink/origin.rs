@@ -18,6 +18,8 @@ const KEY_GONE: &str = "v1/gone/";
 const KEY_EARLY: &str = "v1/early/";
 /// Super tables whose change came before their creation.
 const EARLY_MAX: usize = 1_000;
+/// Dropped columns of a super table that are remembered.
+const DROPPED_MAX: usize = 256;
 /// Incarnations of one name that are remembered as dropped.
 const GONE_MAX: usize = 64;
 
@@ -61,6 +63,9 @@ pub struct OriginStable {
     /// The highest id ever seen, of columns dropped since too.
     #[serde(default)]
     pub newest_id: i16,
+    /// Names of columns that were dropped, for rows that have no ids.
+    #[serde(default)]
+    pub dropped: Vec<String>,
     /// When the target's super table was made that this one was compared with last.
     #[serde(default)]
     pub target_created: Option<i64>,
@@ -85,6 +90,17 @@ impl OriginStable {
             None if id > self.newest_id => TagNow::NotAnnounced,
             None => TagNow::Dropped,
         }
+    }
+
+    /// Takes over from the state before which columns were dropped.
+    pub fn follow(&mut self, before: &Self) {
+        let names = before.columns.iter().map(|column| &column.name).chain(&before.dropped);
+        self.dropped = names.filter(|name| !self.columns.iter().any(|column| column.name == **name)).take(DROPPED_MAX).cloned().collect();
+    }
+
+    /// Whether the source has a column of this name, or had one.
+    pub fn had_column(&self, name: &str) -> bool {
+        self.columns.iter().map(|column| &column.name).chain(&self.dropped).any(|known| known == name)
     }
 
     /// Whether an entry with these versions was applied already.
@@ -245,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_dropped_is_known_until_it_is_made_again() {
+        let stable = |columns: &[&str]| OriginStable {
+            suid: 1,
+            column_version: 1,
+            tag_version: 1,
+            columns: columns.iter().zip(1..).map(|(name, id)| field(id, name, 8)).collect(),
+            tags: Vec::new(),
+            newest_id: 9,
+            dropped: Vec::new(),
+            target_created: None,
+        };
+        let (mut second, mut third) = (stable(&["ts", "a"]), stable(&["ts", "b"]));
+        second.follow(&stable(&["ts", "a", "b", "c"]));
+        assert_eq!(second.dropped, ["b", "c"]);
+        third.follow(&second);
+        assert_eq!(third.dropped, ["a", "c"]);
+        assert_eq!(["b", "c", "z"].map(|name| third.had_column(name)), [true, true, false]);
+    }
+
+    #[test]
     fn a_change_that_came_before_the_creation_is_kept_for_it() {
         let context = Context::detached();
         let origins = Origins::new(&context, "power");
@@ -255,6 +291,7 @@ mod tests {
             columns: Vec::new(),
             tags: Vec::new(),
             newest_id: 0,
+            dropped: Vec::new(),
             target_created: None,
         };
         for (suid, version) in [(7, 2), (7, 3), (7, 2)] {
@@ -270,7 +307,7 @@ mod tests {
     fn a_dropped_incarnation_stays_gone() {
         let context = Context::detached();
         let origins = Origins::new(&context, "power");
-        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![], newest_id: 0, target_created: None };
+        let stable = OriginStable { suid: 7, column_version: 2, tag_version: 1, columns: vec![], tags: vec![], newest_id: 0, dropped: vec![], target_created: None };
         origins.put("s", &stable).unwrap();
         assert!(origins.get("s").unwrap().unwrap().covers(2, 1));
         assert!(!origins.get("s").unwrap().unwrap().covers(1, 2));

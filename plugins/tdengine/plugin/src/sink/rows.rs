@@ -11,11 +11,11 @@ use serde_json::json;
 use tdengine_wire::Field;
 use tdengine_wire::block::{BlockBuilder, BlockView, VERSION_TMQ};
 use tdengine_wire::tmq::BlockParts;
-use tokio::time::Instant;
 
 use super::decide::{Fit, fit_of};
+use super::from_arrow::{Lacking, block_of};
 use super::target::Target;
-use super::{MISSING_TABLE, MissingTable, NOT_ANNOUNCED, parked, replay, shared, statement};
+use super::{MISSING_TABLE, MissingTable, NO_COLUMN, NOT_ANNOUNCED, parked, replay, shared, statement};
 use crate::client::ClientError;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -43,14 +43,26 @@ pub async fn write_frame(target: &mut Target, connection: &Connection, header: &
 /// Writes rows of any source: they become blocks first.
 pub async fn write_rows(target: &mut Target, connection: &Connection, header: &Header, rows: &Rows) -> Result<()> {
     let mut builder = DataBuilder::default();
+    let (mut lacking, mut refused) = (Lacking::new(), None::<Error>);
     for (run, range) in rows.ranges() {
         if range.is_empty() {
             continue;
         }
         let (first, batch) = (range.start, rows.batch.slice(range.start, range.len()));
-        let (block, fields, precision) = super::from_arrow::block_of(target, connection, &run.table, &batch, first).await?;
+        let made = match block_of(target, connection, run, &batch, first, &mut lacking).await {
+            // Other tables may have the column.
+            Err(error) if error.code == NO_COLUMN => {
+                refused.get_or_insert(error).rows.extend(range.map(|row| row as u64));
+                continue;
+            }
+            other => other?,
+        };
+        let (block, fields, precision) = made;
         let parts = BlockParts { table: &run.table, fields: &fields, schema_version: 0, precision, block: &block };
         builder.push(&parts).map_err(wire_error)?;
+    }
+    if let Some(error) = refused {
+        return Err(error);
     }
     if builder.is_empty() {
         return Ok(());
@@ -301,9 +313,9 @@ async fn fit_now(
 
 /// Rows of a table that is not here.
 fn missing(target: &mut Target, header: &Header, block: &Block<'_>) -> Result<()> {
-    let table = format!("`{}`.`{}`", target.database, block.table);
+    let table = target.place_of(block.table);
     let waits = !target.marks || target.missing_table == MissingTable::Wait;
-    if waits && !is_overdue(target) {
+    if waits && !target.is_overdue() {
         let message = format!("table {table} is missing; its creation may still come");
         return Err(Error::retry(message).code(MISSING_TABLE));
     }
@@ -331,10 +343,10 @@ fn wait(
     what: &str,
     otherwise: &str,
 ) -> Result<Vec<Option<String>>> {
-    let place = format!("`{}`.`{}`", target.database, block.table);
+    let place = target.place_of(block.table);
     let key = (table.group.clone(), what.to_owned());
     if !target.never_announced.contains(&key) {
-        if !is_overdue(target) {
+        if !target.is_overdue() {
             let message = format!("rows of {place} have {what}, which the log has not announced yet");
             return Err(Error::retry(message).code(NOT_ANNOUNCED).hint("it is waited for, up to `announce-timeout`"));
         }
@@ -357,10 +369,6 @@ fn names_here(target: &Target, table: &shared::Target, block: &Block<'_>) -> Res
     let left_out = names.iter().filter(|name| name.is_none()).count();
     target.context.count("values_left_out", (left_out * block.rows) as u64);
     Ok(names)
-}
-
-fn is_overdue(target: &mut Target) -> bool {
-    target.waits_since.get_or_insert_with(Instant::now).elapsed() > target.announce_timeout
 }
 
 #[cfg(test)]

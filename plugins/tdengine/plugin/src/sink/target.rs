@@ -125,6 +125,16 @@ impl Target {
         qualified(&self.database, table)
     }
 
+    /// The table for a person, in back-quotes.
+    pub fn place_of(&self, table: &str) -> String {
+        format!("`{}`.`{table}`", self.database)
+    }
+
+    /// Whether this lane has waited long enough for the log to announce something; it waits from now on.
+    pub fn is_overdue(&mut self) -> bool {
+        self.waits_since.get_or_insert_with(Instant::now).elapsed() > self.announce_timeout
+    }
+
     /// Counts what is left out, by reason.
     pub fn left_out(&self, rows: usize, reason: &str, detail: serde_json::Value) {
         self.context.count("rows_left_out", rows as u64);

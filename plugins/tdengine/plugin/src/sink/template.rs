@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType as ArrowType, Field as ArrowField};
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
@@ -15,12 +15,14 @@ use arrow::util::display::array_value_to_string;
 use pipeline_sdk::{Error, Header, Result, Rows, Run};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tdengine_wire::arrow::column_type_of;
+use tdengine_wire::arrow::{column_type_of, field_of};
 use tdengine_wire::escape::{identifier, is_usable_name, literal};
 use tdengine_wire::{ColumnType, DataType};
 
 use super::rows;
 use super::target::Target;
+use crate::client::ClientError;
+use crate::metadata::Definition;
 use crate::transport::Connection;
 
 /// Where rows without a table go.
@@ -57,6 +59,8 @@ enum Piece<'a> {
 /// Rows by table.
 struct LaidOut {
     rows: Rows,
+    /// Of each table its rows as they came.
+    groups: Vec<Vec<u32>>,
     /// Names, each with its tags as literals.
     tables: Vec<(Arc<str>, Vec<String>)>,
     columns: Vec<(String, ColumnType)>,
@@ -67,7 +71,10 @@ impl Template {
     /// All that is wrong with it, without looking at rows; paths are within it.
     pub fn lint(&self) -> Vec<Error> {
         let mut wrong = Vec::new();
-        if !is_usable_name(&self.stable) {
+        if self.stable.contains(['{', '}']) {
+            let error = Error::fatal(format!("`{}`: all rows go to one super table, which no column names", self.stable));
+            wrong.push(error.path("template.stable").hint("take a sink for each super table, with `when`; `table` may have columns in braces"));
+        } else if !is_usable_name(&self.stable) {
             wrong.push(Error::fatal(format!("`{}` cannot be a super table's name", self.stable)).path("template.stable"));
         }
         match pieces(&self.table) {
@@ -87,10 +94,11 @@ impl Template {
     /// Writes rows of no table.
     pub async fn write(&self, target: &mut Target, connection: &Connection, header: &Header, rows: &Rows) -> Result<()> {
         let laid_out = self.lay_out(&rows.batch)?;
-        self.make_missing(target, connection, &laid_out).await?;
+        self.make_missing(target, connection, &rows.batch, &laid_out).await?;
         // They are in another order now: which of them may have been written is not known any more.
         let header = Header { replayed_rows: u64::MAX, ..header.clone() };
-        rows::write_rows(target, connection, &header, &laid_out.rows).await
+        let written = rows::write_rows(target, connection, &header, &laid_out.rows).await;
+        written.map_err(|error| laid_out.as_they_came(error))
     }
 
     fn lay_out(&self, batch: &RecordBatch) -> Result<LaidOut> {
@@ -120,7 +128,7 @@ impl Template {
         }
         let columns = kept.iter().map(|index| self.definition(schema.field(*index))).collect::<Result<_>>()?;
         let tags = self.tags.iter().map(|tag| schema.field_with_name(tag).map_err(failed).and_then(|it| self.definition(it)));
-        Ok(LaidOut { rows: Rows { batch: ordered, runs }, tables, columns, tags: tags.collect::<Result<_>>()? })
+        Ok(LaidOut { rows: Rows { batch: ordered, runs }, groups, tables, columns, tags: tags.collect::<Result<_>>()? })
     }
 
     fn time_of(&self, batch: &RecordBatch) -> Result<usize> {
@@ -146,40 +154,93 @@ impl Template {
         Ok((field.name().clone(), column_type))
     }
 
-    async fn make_missing(&self, target: &mut Target, connection: &Connection, laid_out: &LaidOut) -> Result<()> {
+    async fn make_missing(&self, target: &Target, connection: &Connection, batch: &RecordBatch, laid_out: &LaidOut) -> Result<()> {
         let mut missing = Vec::new();
-        for (table, tags) in &laid_out.tables {
+        for (index, (table, _)) in laid_out.tables.iter().enumerate() {
             if target.shared.known_table(table).is_none() && target.shared.table(connection, &target.database, table).await?.is_none() {
-                missing.push((table, tags));
+                missing.push(index);
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
         let stable = target.qualified(&self.stable);
-        if target.shared.definition(connection, &target.database, &self.stable).await?.is_none() {
-            let list = |columns: &[(String, ColumnType)]| {
-                columns.iter().map(|(name, column_type)| format!("{} {column_type}", identifier(name))).collect::<Vec<_>>().join(", ")
-            };
-            let sql = format!("create stable if not exists {stable} ({}) tags ({})", list(&laid_out.columns), list(&laid_out.tags));
-            target.exec(connection, &sql).await?;
-            target.shared.reload(connection, &target.database, &self.stable).await?;
+        let has_tags = |here: &Definition| self.tags.iter().all(|tag| here.tag(tag).is_some());
+        match target.shared.definition_with(connection, &target.database, &self.stable, has_tags).await? {
+            Some(here) => self.check_tags(target, batch, laid_out, &missing, &here)?,
+            None => {
+                let list = |columns: &[(String, ColumnType)]| {
+                    columns.iter().map(|(name, column_type)| format!("{} {column_type}", identifier(name))).collect::<Vec<_>>().join(", ")
+                };
+                let sql = format!("create stable if not exists {stable} ({}) tags ({})", list(&laid_out.columns), list(&laid_out.tags));
+                target.exec(connection, &sql).await.map_err(|error| Error::from(error).context(format!("super table {stable}")))?;
+                target.shared.reload(connection, &target.database, &self.stable).await?;
+            }
         }
+        let failed = |error: ClientError| {
+            let (first, more) = (target.place_of(&laid_out.tables[missing[0]].0), missing.len() - 1);
+            Error::from(error).context(if more == 0 { format!("table {first}") } else { format!("table {first} and {more} more") })
+        };
         let names: Vec<String> = self.tags.iter().map(|tag| identifier(tag)).collect();
         let mut sql = String::new();
-        for (table, tags) in &missing {
+        for (table, tags) in missing.iter().map(|index| &laid_out.tables[*index]) {
             let one = format!(" if not exists {} using {stable} ({}) tags ({})", target.qualified(table), names.join(","), tags.join(","));
             if sql.len() + one.len() > target.statement_bytes_max {
-                target.exec(connection, &std::mem::take(&mut sql)).await?;
+                target.exec(connection, &std::mem::take(&mut sql)).await.map_err(failed)?;
             }
             if sql.is_empty() {
                 sql.push_str("create table");
             }
             sql.push_str(&one);
         }
-        target.exec(connection, &sql).await?;
-        missing.iter().for_each(|(table, _)| target.shared.table_created(table, &self.stable));
+        target.exec(connection, &sql).await.map_err(failed)?;
+        missing.iter().for_each(|index| target.shared.table_created(&laid_out.tables[*index].0, &self.stable));
         Ok(())
+    }
+
+    /// Whether tables can be made of a super table that is there: it has the tags, and they can have these values.
+    fn check_tags(&self, target: &Target, batch: &RecordBatch, laid_out: &LaidOut, missing: &[usize], here: &Definition) -> Result<()> {
+        let stable = target.place_of(&self.stable);
+        if here.tags.is_empty() {
+            return Err(Error::rejected(format!("{stable} is no super table")).code("tdengine.template").hint("name one, or another name: it is made"));
+        }
+        for tag in &self.tags {
+            let Some(known) = here.tag(tag) else {
+                let tags = here.tags.iter().map(|tag| tag.name.as_str()).collect::<Vec<_>>().join(", ");
+                let error = Error::rejected(format!("super table {stable} has no tag `{tag}`")).code("tdengine.template");
+                return Err(error.hint(format!("it has {tags}: name those (`select`: rename), or add the tag there")));
+            };
+            let (column, column_type) = (find(batch, tag)?, known.column_type);
+            if column_type.is_variable() {
+                continue;
+            }
+            let wanted = field_of(tag, column_type, target.precision.unwrap_or_default());
+            let made = cast(column, wanted.data_type()).ok();
+            let is_bad = |index: &&usize| {
+                let row = laid_out.groups[**index][0] as usize;
+                !column.is_null(row) && made.as_ref().is_none_or(|made| made.is_null(row))
+            };
+            let bad: Vec<usize> = missing.iter().filter(is_bad).copied().collect();
+            let Some(first) = bad.first() else { continue };
+            let (table, value) = (target.place_of(&laid_out.tables[*first].0), array_value_to_string(column, laid_out.groups[*first][0] as usize));
+            let more = if bad.len() == 1 { String::new() } else { format!(", and those of {} tables more", bad.len() - 1) };
+            let value = value.unwrap_or_default();
+            let error = Error::rejected(format!("tag `{tag}` of {table} cannot become {column_type}: `{value}`{more}")).code("tdengine.template");
+            let mut rows: Vec<u64> = bad.iter().flat_map(|index| &laid_out.groups[*index]).map(|row| u64::from(*row)).collect();
+            rows.sort_unstable();
+            return Err(Error { rows, ..error.hint(format!("super table {stable} has it as {column_type}")) });
+        }
+        Ok(())
+    }
+}
+
+impl LaidOut {
+    /// The error with its rows by their numbers in the message.
+    fn as_they_came(&self, mut error: Error) -> Error {
+        let order: Vec<u32> = if error.rows.is_empty() { Vec::new() } else { self.groups.concat() };
+        error.rows.iter_mut().for_each(|row| *row = order.get(*row as usize).map_or(*row, |row| u64::from(*row)));
+        error.rows.sort_unstable();
+        error
     }
 }
 
@@ -282,6 +343,8 @@ mod tests {
         let laid_out = template.lay_out(&batch).unwrap();
         let runs: Vec<_> = laid_out.rows.runs.iter().map(|run| (run.first_row, &*run.table)).collect();
         assert_eq!(runs, [(0, "d_a"), (2, "d_it's")]);
+        let error = Error { rows: vec![0, 1], ..Error::rejected("the first two of them") };
+        assert_eq!(laid_out.as_they_came(error).rows, [0, 2], "as the message has them");
         assert_eq!(laid_out.tables[1].1, ["'it\\'s'", "NULL"]);
         let names: Vec<_> = laid_out.columns.iter().map(|(name, column_type)| format!("{name} {column_type}")).collect();
         assert_eq!(names, ["ts TIMESTAMP", "v BIGINT"]);
@@ -295,5 +358,7 @@ mod tests {
             let template = Template { stable: "m".into(), table: table.into(), tags, time: None, text_bytes: 8 };
             assert_eq!(template.lint()[0].path.as_deref(), Some(expected));
         }
+        let template = Template { stable: "{kind}".into(), table: "d_{a}".into(), tags: vec!["a".into()], time: None, text_bytes: 8 };
+        assert_eq!(template.lint()[0].path.as_deref(), Some("template.stable"));
     }
 }

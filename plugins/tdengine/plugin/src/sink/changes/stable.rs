@@ -16,17 +16,21 @@ use crate::log::change::Stable;
 use crate::metadata::{self, Column, Definition};
 
 fn origin_of(stable: &Stable, known: Option<&OriginStable>, here: Option<&Definition>) -> OriginStable {
-    let before = known.filter(|known| known.suid == stable.suid).map_or(0, |known| known.newest_id);
+    let known = known.filter(|known| known.suid == stable.suid);
+    let before = known.map_or(0, |known| known.newest_id);
     let newest_id = stable.columns.iter().chain(&stable.tags).map(|field| field.id).fold(before, i16::max);
-    OriginStable {
+    let mut origin = OriginStable {
         newest_id,
+        dropped: Vec::new(),
         target_created: here.and_then(|here| here.created),
         suid: stable.suid,
         column_version: stable.column_version,
         tag_version: stable.tag_version,
         columns: stable.columns.iter().map(OriginField::from).collect(),
         tags: stable.tags.iter().map(OriginField::from).collect(),
-    }
+    };
+    known.into_iter().for_each(|known| origin.follow(known));
+    origin
 }
 
 /// Every lane brings the entry; the first applies it, the others find it done.
@@ -97,7 +101,9 @@ async fn grow(
     take_steps(applying, name, steps).await?;
     applying.target.shared.group_changed(name);
     let newest_id = early.newest_id.max(origin.newest_id);
-    Ok(OriginStable { newest_id, target_created: origin.target_created, ..early })
+    let mut grown = OriginStable { newest_id, target_created: origin.target_created, ..early };
+    grown.follow(&origin);
+    Ok(grown)
 }
 
 /// Counts a super table as known so, once everything that follows from it is done: where that is cut off, the entry comes again and is
@@ -425,7 +431,7 @@ mod tests {
                 flags: 0,
             })
             .collect();
-        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new(), newest_id: 9, target_created: None }
+        OriginStable { suid: 1, column_version: version, tag_version: 1, columns, tags: Vec::new(), newest_id: 9, dropped: Vec::new(), target_created: None }
     }
 
     fn here(columns: &[(&str, u32)]) -> Definition {

@@ -316,6 +316,7 @@ mod tests {
             columns: Vec::new(),
             tags: vec![field(3, "renamed"), field(5, "kept")],
             newest_id: 5,
+            dropped: Vec::new(),
             target_created: None,
         };
         let tag = |id, name: &str| Tag { name: name.into(), id, data_type: DataType::Int, bytes: vec![0; 4] };
