@@ -133,6 +133,10 @@ impl Files {
     }
 }
 
+fn replaced(place: &Place) -> Error {
+    Error::fatal(format!("it is not the file any more that was read to {} before", place.at)).code(SOURCE_REPLACED)
+}
+
 fn lane_of(path: &Path) -> Lane {
     Lane::new(path.to_string_lossy())
 }
@@ -142,6 +146,25 @@ impl Open {
         let lane = lane_of(&path);
         let place = stored.map(|stored| Place::decode(stored, lane.as_str())).transpose()?;
         Ok(Self { path, lane, reader: None, place, sequence: 0, is_done: false, is_reported: false })
+    }
+
+    /// Whether the file is the one that its stored place is in, before anything is read.
+    ///
+    /// # Errors
+    /// It is another one.
+    fn check(&self, config: &FilesSourceConfig) -> Result<()> {
+        let Some(place) = self.place.as_ref().filter(|_| self.path.is_file()) else { return Ok(()) };
+        let name = self.path.display().to_string();
+        let failed = |error: std::io::Error| Error::disconnected(format!("{name}: {error}")).code("files.open");
+        let mut file = File::open(&self.path).map_err(failed)?;
+        if self.is_in(&mut file, place, config)? { Ok(()) } else { Err(replaced(place).context(&name)) }
+    }
+
+    /// Whether the file holds what was read to a place.
+    fn is_in(&self, file: &mut File, place: &Place, config: &FilesSourceConfig) -> Result<bool> {
+        let failed = |error: std::io::Error| Error::disconnected(error.to_string()).code("files.open");
+        let is_text = Format::of(&self.path, config.format)?.is_text();
+        Ok(place.is_of(file).map_err(failed)? && (!is_text || file.metadata().map_err(failed)?.len() >= place.at))
     }
 
     /// Opens the file where it is to go on; whether it could.
@@ -183,19 +206,17 @@ impl Open {
     fn resumed(&mut self, mut file: File, place: &Place, config: &FilesSourceConfig, context: &Context) -> Result<File> {
         let failed = |error: std::io::Error| Error::disconnected(error.to_string()).code("files.open");
         let metadata = file.metadata().map_err(failed)?;
-        let is_text = Format::of(&self.path, config.format)?.is_text();
         if config.follow
             && inode(&metadata) != place.file
             && let Some(rotated) = find_rotated(&self.path, place.file)
         {
             return Ok(rotated);
         }
-        if place.is_of(&mut file).map_err(failed)? && (!is_text || metadata.len() >= place.at) {
+        if self.is_in(&mut file, place, config)? {
             return Ok(file);
         }
         if !config.follow {
-            let error = Error::fatal(format!("it is not the file any more that was read to {} before", place.at));
-            return Err(error.code(SOURCE_REPLACED));
+            return Err(replaced(place).hint("do not change files while they are read; run again with `--accept-new-sources` to read all anew"));
         }
         let message = format!("{}: what was read to byte {} is gone; the file of that name is read from its start", self.path.display(), place.at);
         context.incident("hole", message, serde_json::json!({ "at": place.at }));
@@ -289,6 +310,10 @@ impl Source for Files {
         if self.open.is_empty() && !self.config.follow {
             let error = Error::fatal(format!("nothing matches `{}`", self.config.patterns().join("`, `")));
             return Err(error.code("files.none").hint("paths are relative to the pipeline's file; `follow = true` waits for files"));
+        }
+        if !self.config.follow {
+            // Here the engine can still begin anew, if it is told to.
+            self.open.iter().try_for_each(|open| open.check(&self.config))?;
         }
         Ok(Connected::default())
     }

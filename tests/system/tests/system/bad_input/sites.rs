@@ -177,3 +177,15 @@ fn database_that_was_made_anew() {
     assert!(run.wait(SOON).unwrap().success(), "{}", run.output());
     assert!(run.output().contains("positions of another source are forgotten"), "{}", run.output());
 }
+
+#[test]
+fn file_that_is_another_one() {
+    let scene = Scene::new();
+    scene.write("in.csv", "a\n1\n2\n");
+    scene.write("f.toml", "[pipeline.f]\nsource = { type = \"files\", path = \"in.csv\" }\nsink = { type = \"files\", name = \"out\", path = \"out.csv\" }\n");
+    scene.pipeline(&["run", "f.toml"]).expect(0, &[]);
+    scene.write("in.csv", "a\n7\n8\n9\n");
+    scene.pipeline(&["run", "f.toml"]).expect(1, &["in.csv", "it is not the file any more that was read to 6 before", "--accept-new-sources"]);
+    scene.pipeline(&["run", "f.toml", "--accept-new-sources"]).expect(0, &[]);
+    assert_eq!(scene.read("out-2.csv"), "a\n7\n8\n9\n");
+}
