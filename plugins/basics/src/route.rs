@@ -47,14 +47,22 @@ impl TransformConfig for RouteConfig {
 
     fn lint(&self) -> Vec<Error> {
         let mut problems = Vec::new();
+        if self.column.is_empty() {
+            problems.push(Error::fatal("a column needs a name").path("column").hint("leave the key away: it is `route` then"));
+        }
         if self.routes.is_empty() {
             problems.push(Error::fatal("no route is named").path("routes").hint("`routes = [{ name = \"hot\", when = \"value > 90\" }]`"));
         }
         for (index, route) in self.routes.iter().enumerate() {
+            let path = format!("routes[{index}].name");
+            if route.name.is_empty() {
+                problems.push(Error::fatal("a route needs a name").path(path).hint("it is what stands in the column"));
+                continue;
+            }
             let is_known = self.routes[..index].iter().any(|before| before.name == route.name);
             if is_known {
                 let hint = "join the conditions with `or`";
-                problems.push(Error::fatal(format!("route `{}` is there already", route.name)).path(format!("routes.{index}.name")).hint(hint));
+                problems.push(Error::fatal(format!("route `{}` is there already", route.name)).path(path).hint(hint));
             }
         }
         problems
@@ -147,7 +155,10 @@ mod tests {
         assert!(taken.to_string().contains("a column `value` already"), "{taken}");
         assert_eq!(taken.reaction, Reaction::Rejected);
         assert_eq!(config(json!({ "routes": [] })).lint()[0].path.as_deref(), Some("routes"));
+        let paths = |of: Value| config(of).lint().into_iter().map(|error| error.path.unwrap_or_default()).collect::<Vec<_>>();
         let twice = json!({ "routes": [{ "name": "a", "when": "true" }, { "name": "a", "when": "false" }] });
-        assert_eq!(config(twice).lint()[0].path.as_deref(), Some("routes.1.name"));
+        assert_eq!(paths(twice), ["routes[1].name"]);
+        let nameless = json!({ "routes": [{ "name": "", "when": "true" }, { "name": "", "when": "false" }], "column": "" });
+        assert_eq!(paths(nameless), ["column", "routes[0].name", "routes[1].name"]);
     }
 }
