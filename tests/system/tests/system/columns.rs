@@ -80,6 +80,15 @@ fn a_column_that_the_target_lacks_is_named_and_written_once_it_is_there() {
     until(&run, "the rows are there", || rows().as_array().is_some_and(|rows| rows.len() == 2));
     assert_eq!(rows(), json!([[1, "normal"], [95, "alarm"]]));
     assert!(run.stop(SOON).unwrap().success());
+    // Of several tables of a message only the rows of those that lack it are kept back.
+    a.sql("create table plant.k (ts timestamp, a int)");
+    let letters = format!("{route}\non-error = \"dead-letter\"\ndead-letter = {{ type = \"files\", path = \"dead.ndjson\" }}");
+    a.sql("insert into plant.n values (1780000000002, 7) plant.k values (1780000000002, 8) plant.n values (1780000000003, 9)");
+    let run = start(&scene, &a, &b, "routed", &letters);
+    until(&run, "the rows are there", || rows().as_array().is_some_and(|rows| rows.len() == 4));
+    assert!(run.stop(SOON).unwrap().success());
+    let dead = scene.read("dead.ndjson");
+    assert!(dead.lines().count() == 1 && dead.contains("\"a\":8") && dead.contains("rows of `routed`.`k` have a column `way`"), "{dead}");
 }
 
 /// A lane brings the drop of a column while others still bring rows with it.
