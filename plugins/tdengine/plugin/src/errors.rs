@@ -35,7 +35,7 @@ pub fn reaction_to(code: u32) -> CodeReaction {
         0x012b | 0x0396 | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x4008 | 0x4010 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
         // Table, super table, its column or its tag is missing; the client library knows an older schema (0x061B, seen on 3.3.0.1 right
         // behind an ALTER); schema older than the rows; INSERT, SELECT, vnode.
-        0x2603 | 0x0618 | 0x260e | 0x2662 | 0x0362 | 0x061b | 0x061d | 0x0129 => CodeReaction::ApplyMetaFirst,
+        0x2602 | 0x2603 | 0x0618 | 0x260e | 0x2662 | 0x0362 | 0x061b | 0x061d | 0x0129 => CodeReaction::ApplyMetaFirst,
         // Invalid parameter or message, value too long or out of range, name too long, literal wrong.
         0x0118 | 0x0115 | 0x2653 | 0x060b | 0x0200 | 0x0216 | 0x2617 | 0x2642 | 0x264b => CodeReaction::Reject,
         // The last is of a column of a normal table, seen on 3.3.0.1.
@@ -124,6 +124,7 @@ mod tests {
             (0x03d3, Reaction::Retry),
             (0x0396, Reaction::Retry),
             (0x4010, Reaction::Retry),
+            (0x2602, Reaction::Retry),
             (0x2603, Reaction::Retry),
             (0x0618, Reaction::Retry),
             (0x0118, Reaction::Rejected),

@@ -89,6 +89,14 @@ fn a_column_that_the_target_lacks_is_named_and_written_once_it_is_there() {
     assert!(run.stop(SOON).unwrap().success());
     let dead = scene.read("dead.ndjson");
     assert!(dead.lines().count() == 1 && dead.contains("\"a\":8") && dead.contains("rows of `routed`.`k` have a column `way`"), "{dead}");
+    // Dropped here while the pipeline runs.
+    let mut run = start(&scene, &a, &b, "routed", route);
+    a.sql("insert into plant.n values (1780000000004, 10)");
+    until(&run, "one more", || rows().as_array().is_some_and(|rows| rows.len() == 5));
+    b.sql("alter table routed.n drop column way");
+    a.sql("insert into plant.n values (1780000000005, 11)");
+    assert_eq!(run.wait(SOON).unwrap().code(), Some(3), "{}", run.output());
+    assert!(run.output().contains("rows of `routed`.`n` have a column `way`, which is not there"), "{}", run.output());
 }
 
 /// A lane brings the drop of a column while others still bring rows with it.
