@@ -54,6 +54,7 @@ pub fn is_transient(code: u32) -> bool {
 fn hint(code: u32) -> Option<&'static str> {
     Some(match code {
         0x0357 | 0x0351 => "check user and password of the address",
+        0x038c => "a database whose log is not kept cannot be read: ALTER DATABASE … WAL_RETENTION_PERIOD 86400 at the source",
         0x0388 | 0x0383 => "create the database, or allow the sink to (create-database = true)",
         0x012b => "make room on the disk of that server; it is tried again until `retry-attempts-max`",
         0x2653 => "a column is narrower here than at the source: widen it (a topic here that selects it forbids that), then run again",
@@ -136,5 +137,12 @@ mod tests {
             assert_eq!(error.reaction, expect, "0x{code:04X}");
             assert_eq!(error.code, format!("tdengine.0x{code:04X}"));
         }
+    }
+
+    #[test]
+    fn a_log_that_is_not_kept_has_its_hint() {
+        let error: Error = ClientError::server("create topic", 0x8000_038c, "WAL retention period is zero").into();
+        assert_eq!(error.reaction, Reaction::Fatal);
+        assert!(error.hint.is_some_and(|hint| hint.contains("WAL_RETENTION_PERIOD")));
     }
 }

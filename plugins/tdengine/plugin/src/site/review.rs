@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pipeline_sdk::site::{Check, Verdict};
+use tdengine_wire::escape::identifier;
 
 use super::plan::{DEFINITIONS_MAX, DatabaseFacts, Facts};
 
@@ -170,14 +171,22 @@ fn retention(name: &str, source: &DatabaseFacts, sink: Option<&DatabaseFacts>) -
         return retention.judge(Verdict::Error, "a database without a log cannot be read: ALTER DATABASE … WAL_LEVEL 1");
     }
     for (facts, place) in [(Some(source), "source"), (sink, "sink")] {
-        if let Some(facts) = facts.filter(|facts| (0..RETENTION_WARN_S).contains(&facts.wal_retention_s)) {
-            let seconds = facts.wal_retention_s;
-            let note = format!("a replica that is away for more than {seconds} s misses what the {place} wrote (a hole): ALTER DATABASE … WAL_RETENTION_PERIOD");
-            retention = retention.judge(Verdict::Warning, note);
-            break;
-        }
+        let Some(seconds) = facts.map(|facts| facts.wal_retention_s).filter(|seconds| (0..RETENTION_WARN_S).contains(seconds)) else { continue };
+        let (verdict, note) = match (seconds, place) {
+            (0, "source") => (Verdict::Error, format!("a database whose log is not kept cannot be read: {}", keep_log(name, place))),
+            (0, _) => (Verdict::Warning, format!("the other direction could not read it, as its log is not kept: {}", keep_log(name, place))),
+            _ => (
+                Verdict::Warning,
+                format!("a replica that is away for more than {seconds} s misses what the {place} wrote (a hole): ALTER DATABASE … WAL_RETENTION_PERIOD"),
+            ),
+        };
+        return retention.judge(verdict, note);
     }
     retention
+}
+
+fn keep_log(database: &str, place: &str) -> String {
+    format!("ALTER DATABASE {} WAL_RETENTION_PERIOD {RETENTION_WARN_S} at the {place}", identifier(database))
 }
 
 fn schema(name: &str, source: &DatabaseFacts, sink: &DatabaseFacts) -> Check {
@@ -283,6 +292,8 @@ mod tests {
         check(&[("precision", Verdict::Error)], &|source, _| power(source).precision = "us".into());
         check(&[("keep", Verdict::Warning)], &|_, sink| power(sink).keep_min = Some(1_440));
         check(&[("retention", Verdict::Error)], &|source, _| power(source).wal_level = 0);
+        check(&[("retention", Verdict::Error)], &|source, _| power(source).wal_retention_s = 0);
+        check(&[("retention", Verdict::Warning)], &|_, sink| power(sink).wal_retention_s = 0);
         check(&[("retention", Verdict::Warning)], &|source, _| power(source).wal_retention_s = 3_600);
         check(&[], &|source, _| power(source).wal_retention_s = -1);
         check(&[("schema", Verdict::Warning)], &|_, sink| power(sink).definitions.clear());
