@@ -24,7 +24,7 @@ struct Edge<'g> {
     pipeline: usize,
     from: Endpoint<'g>,
     to: Endpoint<'g>,
-    tasks: &'g [String],
+    tasks: Tasks<'g>,
     is_replica: bool,
     renames: bool,
 }
@@ -61,14 +61,34 @@ fn without(config: &Json, key: Option<&str>) -> Map<String, Json> {
     object.filter(|(name, _)| Some(name.as_str()) != key).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Whether two pipelines may read the same namespace.
-fn overlap(one: &[String], other: &[String]) -> Option<String> {
-    // A source that is not divided, or whose default the file leaves as it is, may read everything.
-    let is_all = |names: &[String]| names.is_empty() || names.iter().any(|name| name == ALL);
-    match (is_all(one), is_all(other)) {
-        (true, _) => Some(other.first().cloned().unwrap_or_default()),
-        (_, true) => Some(one.first().cloned().unwrap_or_default()),
-        _ => one.iter().find(|name| other.contains(name)).cloned(),
+/// The namespaces that a pipeline reads.
+struct Tasks<'g> {
+    names: &'g [String],
+    /// What `*` leaves out.
+    excluded: Vec<String>,
+}
+
+impl<'g> Tasks<'g> {
+    fn of(graph: &'g PipelineGraph) -> Self {
+        Self { names: &graph.task_values, excluded: graph.excluded() }
+    }
+
+    /// A source that is not divided, or whose default the file leaves as it is, may read everything.
+    fn is_all(&self) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| name == ALL)
+    }
+
+    fn has(&self, name: &String) -> bool {
+        self.names.contains(name) || self.is_all() && !self.excluded.contains(name)
+    }
+
+    /// What both may read, if there is anything.
+    fn overlap(&self, other: &Self) -> Option<String> {
+        match (self.is_all(), other.is_all()) {
+            (true, true) => Some(other.names.first().cloned().unwrap_or_default()),
+            (true, false) => other.names.iter().find(|name| self.has(name)).cloned(),
+            (false, _) => self.names.iter().find(|name| other.has(name)).cloned(),
+        }
     }
 }
 
@@ -92,7 +112,7 @@ fn edge<'g>(pipeline: usize, graph: &'g PipelineGraph, sink: &'g Step) -> Edge<'
         pipeline,
         from: Endpoint::of(&graph.source.node),
         to: Endpoint::of(&sink.node),
-        tasks: &graph.task_values,
+        tasks: Tasks::of(graph),
         is_replica: graph.is_replica(),
         renames: sink.node.config.get(RENAME_KEY).is_some(),
     }
@@ -115,7 +135,7 @@ fn duplicates(edges: &[Edge<'_>], graphs: &[&PipelineGraph]) -> Vec<(usize, Prob
         let same = edges[..index].iter().find_map(|earlier| {
             let same_ends = earlier.from.is_same(&edge.from) && earlier.to.is_same(&edge.to);
             let renamed_apart = earlier.renames != edge.renames;
-            (same_ends && !renamed_apart).then(|| overlap(earlier.tasks, edge.tasks)).flatten().map(|task| (earlier, task))
+            (same_ends && !renamed_apart).then(|| earlier.tasks.overlap(&edge.tasks)).flatten().map(|task| (earlier, task))
         });
         let Some((earlier, task)) = same else { continue };
         let what = match task.as_str() {
@@ -171,7 +191,7 @@ fn way_back(edges: &[Edge<'_>], start: usize) -> Option<Vec<usize>> {
             return Some(path);
         }
         for (next, edge) in edges.iter().enumerate() {
-            let follows = last.to.is_same(&edge.from) && overlap(last.tasks, edge.tasks).is_some();
+            let follows = last.to.is_same(&edge.from) && last.tasks.overlap(&edge.tasks).is_some();
             if follows && seen.insert(next) {
                 let mut longer = path.clone();
                 longer.push(next);
@@ -189,9 +209,9 @@ fn meshes(edges: &[Edge<'_>], graphs: &[&PipelineGraph]) -> Vec<(usize, Problem)
     for second in &replicas {
         for first in replicas.iter().filter(|first| first.to.is_same(&second.from) && !first.from.is_same(&second.to)) {
             let direct = replicas.iter().any(|edge| {
-                edge.from.is_same(&first.from) && edge.to.is_same(&second.to) && overlap(edge.tasks, second.tasks).is_some()
+                edge.from.is_same(&first.from) && edge.to.is_same(&second.to) && edge.tasks.overlap(&second.tasks).is_some()
             });
-            if direct || overlap(first.tasks, second.tasks).is_none() {
+            if direct || first.tasks.overlap(&second.tasks).is_none() {
                 continue;
             }
             let (before, after) = (&graphs[first.pipeline].name, &graphs[second.pipeline].name);
@@ -241,7 +261,7 @@ impl Group<'_> {
         self.sites.keys().any(|address| other.sites.contains_key(address))
             && self.pipelines.iter().any(|one| {
                 other.pipelines.iter().any(|two| {
-                    one.replica == two.replica && overlap(&one.task_values, &two.task_values).is_some()
+                    one.replica == two.replica && Tasks::of(one).overlap(&Tasks::of(two)).is_some()
                 })
             })
     }
@@ -281,4 +301,30 @@ pub fn facet(node: &Node, catalog: &dyn Catalog) -> Option<SiteGraph> {
     let taken = node.config.as_object()?.iter().filter(|(key, _)| takes(key));
     let config: Map<String, Json> = taken.map(|(key, value)| (key.clone(), value.clone())).collect();
     Some(SiteGraph { name: node.name.clone(), type_name: replica.site.clone(), plugin: plugin.into(), config: config.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_excludes_is_not_its() {
+        let names = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let check = |(one, without_one): (&str, &str), (other, without_other): (&str, &str), expect: Option<&str>| {
+            let (one, other) = (names(one), names(other));
+            let one = Tasks { names: &one, excluded: names(without_one) };
+            let other = Tasks { names: &other, excluded: names(without_other) };
+            assert_eq!(one.overlap(&other).as_deref(), expect);
+            assert_eq!(other.overlap(&one).is_some(), expect.is_some());
+        };
+        check(("a b", ""), ("b c", ""), Some("b"));
+        check(("a", ""), ("b", ""), None);
+        check(("*", ""), ("a", ""), Some("a"));
+        check(("*", "a"), ("a", ""), None);
+        check(("*", "a"), ("a b", ""), Some("b"));
+        check(("", "a"), ("a", ""), None);
+        check(("*", "a"), ("*", "b"), Some("*"));
+        // What is named stays, whatever `*` leaves out.
+        check(("* a", "a"), ("a", ""), Some("a"));
+    }
 }

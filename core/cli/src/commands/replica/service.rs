@@ -141,7 +141,9 @@ impl Others {
 
 fn refused(error: ClientError) -> CommandError {
     let hint = error.hint().unwrap_or_else(|| "`pipeline replica status` shows what there is, the service's log says more".into());
-    CommandError::failed(error.to_string()).hint(hint)
+    let text = error.to_string();
+    // The report on a file says itself that it is an error.
+    CommandError::failed(text.strip_prefix("error: ").unwrap_or(&text)).hint(hint)
 }
 
 impl Service {
