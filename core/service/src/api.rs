@@ -195,6 +195,9 @@ pub struct Lane {
     /// How long the log keeps what is read next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack_seconds: Option<f64>,
+    /// How long the log keeps an entry, at least; absent where that is not bounded by time, or not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_seconds: Option<i64>,
 }
 
 /// Body of every answer that is no success.

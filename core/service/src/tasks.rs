@@ -299,8 +299,8 @@ fn task(file: &str, ends: &BTreeMap<String, Ends>, status: PipelineStatus) -> Ta
 }
 
 fn lane(status: LaneStatus) -> Lane {
-    let LaneStatus { lane, oldest, current, latest, lag_offsets, slack_seconds, .. } = status;
-    Lane { lane, oldest, current, latest, lag_offsets, slack_seconds }
+    let LaneStatus { lane, oldest, current, latest, lag_offsets, slack_seconds, retention_seconds, .. } = status;
+    Lane { lane, oldest, current, latest, lag_offsets, slack_seconds, retention_seconds }
 }
 
 fn shown(state: &TaskState) -> (TaskStatus, Option<String>) {

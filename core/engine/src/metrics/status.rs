@@ -130,6 +130,8 @@ pub struct LaneStatus {
     pub lag_offsets: Option<i64>,
     /// How long the log keeps what is read next, as far as is known; negative where it may be gone already.
     pub slack_seconds: Option<f64>,
+    /// How long the log keeps an entry, at least.
+    pub retention_seconds: Option<i64>,
 }
 
 #[derive(Clone, Debug, Serialize)]

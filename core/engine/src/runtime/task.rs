@@ -435,6 +435,7 @@ fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
     let status = |lane: &Lane| {
         let progress = live.progress.iter().find(|it| it.lane == *lane);
         let stored = live.checkpoint.lanes.get(lane);
+        let retention_seconds = progress.and_then(|it| it.retention_seconds);
         LaneStatus {
             lane: lane.to_string(),
             position: stored.map(ToString::to_string),
@@ -442,7 +443,8 @@ fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
             current: number(progress.and_then(|it| it.current.as_ref())).or(number(stored)),
             latest: number(progress.and_then(|it| it.latest.as_ref())),
             lag_offsets: progress.and_then(LaneProgress::lag),
-            slack_seconds: slack(live, lane, progress.and_then(|it| it.retention_seconds), now),
+            slack_seconds: slack(live, lane, retention_seconds, now),
+            retention_seconds,
         }
     };
     known.into_iter().map(status).collect()

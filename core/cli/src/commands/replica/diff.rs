@@ -9,8 +9,9 @@ use super::service::{Asked, Chosen};
 use crate::error::CommandResult;
 use crate::output::Output;
 
-/// With less time left the log may be cut soon before it is read.
-const SLACK_WARN_S: f64 = 3_600.0;
+/// Of the time for which the log is kept: with less left a person should look, with less than the other one at once.
+const SLACK_LOW: f64 = 1.0 / 3.0;
+const SLACK_SHORT: f64 = 0.1;
 
 /// Show how far replicas are: what is still to be read of each log, and how long it is kept
 ///
@@ -45,6 +46,9 @@ struct DiffRow {
     oldest: Option<i64>,
     /// Seconds.
     slack: Option<f64>,
+    /// How long the log is kept, in seconds.
+    #[serde(skip)]
+    retention: Option<i64>,
 }
 
 /// A number where the lane's name is one.
@@ -69,6 +73,7 @@ impl DiffRow {
             diff: lane.lag_offsets,
             oldest: lane.oldest,
             slack: lane.slack_seconds,
+            retention: lane.retention_seconds,
         }
     }
 
@@ -79,6 +84,17 @@ impl DiffRow {
         self.diff = self.diff.max(other.diff);
         self.oldest = self.oldest.max(other.oldest);
         self.slack = least(self.slack, other.slack);
+        self.retention = least(self.retention, other.retention);
+    }
+}
+
+/// Of what is left of the time for which a log is kept; `None` where there is enough, or where that time is not known.
+fn slack_color(slack: Option<f64>, retention: Option<i64>) -> Option<Color> {
+    let left = slack? / retention? as f64;
+    match left {
+        left if left < SLACK_SHORT => Some(Color::Red),
+        left if left < SLACK_LOW => Some(Color::Yellow),
+        _ => None,
     }
 }
 
@@ -122,7 +138,6 @@ impl Row for DiffRow {
             LaneId::Name(name) => name.clone(),
         };
         let slack = number(self.slack.map(|seconds| format!("{seconds:.0}")));
-        let is_short = self.slack.is_some_and(|seconds| seconds < SLACK_WARN_S);
         vec![
             text(&self.replica),
             text(&self.database),
@@ -133,7 +148,10 @@ impl Row for DiffRow {
             number(self.latest),
             number(self.diff),
             number(self.oldest),
-            if is_short { slack.fg(Color::Red) } else { slack },
+            match slack_color(self.slack, self.retention) {
+                Some(color) => slack.fg(color),
+                None => slack,
+            },
         ]
     }
 }
@@ -147,5 +165,20 @@ impl Args {
         tasks.retain(|task| self.chosen.databases.is_empty() || self.chosen.databases.contains(&task.value));
         print(&rows(&tasks), self.asked.json, output);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slack_is_judged_by_how_long_the_log_is_kept() {
+        let check = |slack: f64, retention, expect| assert_eq!(slack_color(Some(slack), retention), expect, "{slack} of {retention:?}");
+        check(3_599.0, Some(3_600), None);
+        check(1_000.0, Some(3_600), Some(Color::Yellow));
+        check(300.0, Some(3_600), Some(Color::Red));
+        check(-5.0, Some(3_600), Some(Color::Red));
+        check(5.0, None, None);
     }
 }
