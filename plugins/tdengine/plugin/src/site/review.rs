@@ -166,7 +166,7 @@ fn retention(name: &str, source: &DatabaseFacts, sink: Option<&DatabaseFacts>) -
         (_, seconds) if seconds < 0 => "for ever".into(),
         (_, seconds) => format!("{seconds} s"),
     };
-    let mut retention = check("retention", name, text(source), sink.map_or_else(|| "-".into(), text));
+    let retention = check("retention", name, text(source), sink.map_or_else(|| "-".into(), text));
     if source.wal_level == 0 {
         return retention.judge(Verdict::Error, "a database without a log cannot be read: ALTER DATABASE … WAL_LEVEL 1");
     }
