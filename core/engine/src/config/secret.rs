@@ -70,7 +70,11 @@ pub(super) fn interpolate(
 fn resolve(inner: &str, environment: &Environment<'_>, folder: &Path) -> Result<String, (String, String)> {
     if let Some(path) = inner.strip_prefix("file:") {
         return read_secret(&folder.join(path)).map_err(|message| {
-            (format!("cannot read `{path}`: {message}"), "the path is relative to the folder of this file".into())
+            let hint = match Path::new(path).is_absolute() {
+                true => "check the path, and whether this user may read the file",
+                false => "the path is relative to the folder of this file",
+            };
+            (format!("cannot read `{path}`: {message}"), hint.into())
         });
     }
     let (name, default) = match inner.split_once(":-") {
