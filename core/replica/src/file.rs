@@ -39,6 +39,10 @@ pub struct New<'a> {
     pub ends: [&'a str; 2],
     /// The same as they may be printed.
     pub shown: [&'a str; 2],
+    /// The command that makes it, for people.
+    pub made_by: &'a str,
+    /// The command that makes the other direction.
+    pub other_direction: &'a str,
     /// `["*"]` for all.
     pub values: &'a [String],
     /// Left out of all.
@@ -82,23 +86,16 @@ impl New<'_> {
     fn head(&self) -> String {
         let [from, to] = self.shown.map(printable);
         let arrow = if self.both { "↔" } else { "→" };
-        let mut command = format!("pipeline replica start -f {from} -t {to}");
-        if self.values != [ALL] {
-            command.push_str(&format!(" {}", self.values.iter().map(|it| printable(it)).collect::<Vec<_>>().join(" ")));
-        }
-        if self.both {
-            command.push_str(" --both");
-        }
         let id = self.id;
         let mut lines = vec![
             format!("Replica {id}: {from} {arrow} {to}"),
             String::new(),
-            format!("Made {} by `{command}`.", self.made),
+            format!("Made {} by `{}`.", self.made, printable(self.made_by)),
             "This file is the replica: edit it, the service sees that. The same is done by".into(),
             format!("`pipeline replica start -i {id} NAME…`, `stop {id}`, `restart {id}`, `update {id}` and `remove {id}`."),
         ];
         if !self.both {
-            lines.push(format!("The other direction: `pipeline replica start -f {to} -t {from}`."));
+            lines.push(format!("The other direction: `{}`.", printable(self.other_direction)));
         }
         lines.iter().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect()
     }
@@ -409,7 +406,8 @@ mod tests {
         let (kinds, values, exclude) = (kinds(), names(values), names(exclude));
         let ends = ["ws://:${A}@a", "ws://b"];
         let shown = ["ws://a:1", "ws://b:1"];
-        New { id: "abc234", kinds: &kinds[0], ends, shown, values: &values, exclude: &exclude, interval_s, both, made: "today" }
+        let (made_by, other_direction) = ("start a b power", "start b a power");
+        New { id: "abc234", kinds: &kinds[0], ends, shown, made_by, other_direction, values: &values, exclude: &exclude, interval_s, both, made: "today" }
             .text()
     }
 
@@ -418,10 +416,10 @@ mod tests {
         let expect = "\
 # Replica abc234: ws://a:1 → ws://b:1
 #
-# Made today by `pipeline replica start -f ws://a:1 -t ws://b:1 power \"odd\"`.
+# Made today by `start a b power`.
 # This file is the replica: edit it, the service sees that. The same is done by
 # `pipeline replica start -i abc234 NAME…`, `stop abc234`, `restart abc234`, `update abc234` and `remove abc234`.
-# The other direction: `pipeline replica start -f ws://b:1 -t ws://a:1`.
+# The other direction: `start b a power`.
 
 [pipeline.abc234.source]
 type = \"tape-log\"
@@ -441,7 +439,7 @@ dsn = \"ws://b\"
         let expect = "[replica.abc234]\ntype = \"tape\"\nsites = { a = \"ws://:${A}@a\", b = \"ws://b\" }\n\
                       names = [\"*\"]\nexclude = [\"old\"]\nlook-every = \"30s\"\n";
         assert_eq!(body, expect);
-        assert!(both.contains("ws://a:1 ↔ ws://b:1") && both.contains(" --both`"), "{both}");
+        assert!(both.contains("ws://a:1 ↔ ws://b:1") && !both.contains("other direction"), "{both}");
     }
 
     #[test]

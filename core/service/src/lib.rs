@@ -25,5 +25,6 @@ pub use hand_over::HandOverNotes;
 pub use member::Member;
 pub use orders::Orders;
 pub use sharing::Sharing;
+pub use folder::id_problem;
 pub use server::{Endpoints, Server, TcpEndpoint, UnixEndpoint};
 pub use supervisor::{OWN_FOLDER, Options, Supervisor};

@@ -17,7 +17,7 @@ use crate::output::Output;
 pub const SITE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Passwords, and the type where plugins know several.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Sites")]
 pub struct SiteArgs {
     /// The variable, of the service, that holds the source's password
@@ -41,6 +41,8 @@ pub struct SiteArgs {
 pub struct Named {
     pub kinds: Kinds,
     pub addresses: [String; 2],
+    /// As they were given, secrets covered.
+    pub given: [String; 2],
     pub plugins: Plugins,
     redactor: Arc<Redactor>,
     sites: [SiteGraph; 2],
@@ -61,6 +63,7 @@ impl SiteArgs {
     ) -> Result<Named, CommandError> {
         let plugins = host.plugins(&[], None, output);
         let kinds = self.kinds(&plugins)?;
+        let given = [source, sink];
         let source = address("source", source, &self.source_password_env, &self.source_password_file)?;
         let sink = address("sink", sink, &self.sink_password_env, &self.sink_password_file)?;
         let values = ["*".to_owned()];
@@ -69,6 +72,8 @@ impl SiteArgs {
             kinds: &kinds,
             ends: [&source, &sink],
             shown: ["", ""],
+            made_by: "",
+            other_direction: "",
             values: &values,
             exclude: &[],
             interval_s: None,
@@ -84,7 +89,33 @@ impl SiteArgs {
             CommandError::failed(format!("the plugin of `{}` replicas cannot look at its sites", kinds.replica.type_name))
                 .hint("`pipeline plugin list` shows what was found")
         })?;
-        Ok(Named { kinds, addresses: [source, sink], redactor: Arc::new(file.redactor.clone()), sites: sites.map(|(_, site)| site), plugins })
+        let given = given.map(|text| file.redactor.redact(text));
+        let (redactor, sites) = (Arc::new(file.redactor.clone()), sites.map(|(_, site)| site));
+        Ok(Named { kinds, addresses: [source, sink], given, redactor, sites, plugins })
+    }
+
+    /// As they are given on a command line. Paths are absolute: the folder may be another one then.
+    pub fn options(&self) -> Vec<String> {
+        let path = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        let options = [
+            ("--source-password-env", self.source_password_env.clone()),
+            ("--source-password-file", self.source_password_file.as_ref().map(path)),
+            ("--sink-password-env", self.sink_password_env.clone()),
+            ("--sink-password-file", self.sink_password_file.as_ref().map(path)),
+            ("--type", self.type_name.clone()),
+        ];
+        options.into_iter().flat_map(|(name, value)| value.map(|value| [name.to_owned(), value])).flatten().collect()
+    }
+
+    /// With source and sink exchanged.
+    pub fn exchanged(&self) -> Self {
+        Self {
+            source_password_env: self.sink_password_env.clone(),
+            source_password_file: self.sink_password_file.clone(),
+            sink_password_env: self.source_password_env.clone(),
+            sink_password_file: self.source_password_file.clone(),
+            type_name: self.type_name.clone(),
+        }
     }
 
     fn kinds(&self, plugins: &Plugins) -> Result<Kinds, CommandError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use pipeline_engine::runtime::ALL_VALUES;
 use pipeline_replica::{New, SiteLook, make_id, suggestion};
+use pipeline_service::id_problem;
 use serde::Serialize;
 
 use super::ends::{Named, SiteArgs, environment};
@@ -31,10 +32,10 @@ const INTERVAL_DEFAULT_S: u64 = 30;
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The site to read: HOST, HOST:6030 (native), HOST:6041 or ws://, wss:// (WebSocket), or a whole DSN
+    /// The site to read: HOST, HOST:6041, ws:// or wss:// (WebSocket), HOST:6030 or taos:// (native), or a whole DSN
     #[arg(short = 'f', long = "from", value_name = "SOURCE", requires = "to", required_unless_present = "id")]
     from: Option<String>,
-    /// The site to write
+    /// The site to write, likewise
     #[arg(short = 't', long = "to", value_name = "SINK", requires = "from")]
     to: Option<String>,
     /// Databases
@@ -65,11 +66,12 @@ const EXAMPLES: &str = "\
 Examples:
   pipeline replica start -f a.example -t b.example
   pipeline replica start -f a.example:6030 -t wss://b.example:6041 power water
-  pipeline replica start -f a.example --source-password-env SITE_A -t b.example --sink-password-file /run/secrets/b --both
+  pipeline replica start -f taos://a.example:6130 -t b.example --both \\
+      --source-password-env SITE_A --sink-password-file /run/secrets/b
   pipeline replica start -f '${SITE_A}' -t '${SITE_B}' --dry-run
   pipeline replica start -i k3f9xa gas
 
-Passwords: name a variable or a file with the options below, or write ${NAME} or ${file:PATH} into a DSN; the service reads them,
+Passwords: name a variable or a file with the options above, or write ${NAME} or ${file:PATH} into a DSN; the service reads them, \
 and so does this command. A password that stands in a DSN itself is stored with it.";
 
 /// What was made.
@@ -96,6 +98,10 @@ struct Added {
 
 impl Args {
     pub async fn run(self, host: &HostArgs, output: &Output) -> CommandResult {
+        once_each("database", &self.databases)?;
+        if let Some(problem) = self.id.as_deref().filter(|id| id.is_empty() || self.from.is_some()).and_then(id_problem) {
+            return Err(CommandError::bad_usage(problem).hint("`pipeline replica status` shows the IDs there are; without -i a new one is made up"));
+        }
         match (&self.from, &self.to, &self.id) {
             (Some(from), Some(to), _) if self.dry_run => self.dry_run(from, to, host, output).await,
             (Some(from), Some(to), _) => self.make(from, to, host, output).await,
@@ -148,11 +154,14 @@ impl Args {
             values.extend(existing.into_iter().cloned());
         }
         let [source, sink] = &named.addresses;
+        let [from, to] = [&named.given[0], &named.given[1]].map(String::as_str);
         New {
             id,
             kinds: &named.kinds,
             ends: [source, sink],
             shown,
+            made_by: &self.command([from, to]),
+            other_direction: &self.other_direction([to, from], &values),
             values: &values,
             exclude: &exclude,
             interval_s,
@@ -162,8 +171,33 @@ impl Args {
         .text()
     }
 
+    /// What made it, with the ends as they were given.
+    fn command(&self, ends: [&str; 2]) -> String {
+        let mut words = self.words(ends, self.sites.options(), &self.databases, self.no_new_databases);
+        words.extend(self.id.iter().flat_map(|id| ["-i".to_owned(), id.clone()]));
+        words.extend(self.both.then(|| "--both".to_owned()));
+        command_line(words)
+    }
+
+    /// The same of the other direction. What existed at one site need not at the other: it is named.
+    fn other_direction(&self, ends: [&str; 2], values: &[String]) -> String {
+        let is_found = self.databases.is_empty() && self.interval_s().is_none() && !values.is_empty();
+        let databases = if is_found { values } else { &self.databases };
+        command_line(self.words(ends, self.sites.exchanged().options(), databases, self.no_new_databases && !is_found))
+    }
+
+    fn words(&self, [from, to]: [&str; 2], options: Vec<String>, databases: &[String], no_new_databases: bool) -> Vec<String> {
+        let mut words = ["pipeline", "replica", "start", "-f", from, "-t", to].map(str::to_owned).to_vec();
+        words.extend(options);
+        words.extend(databases.iter().cloned());
+        if let Some(seconds) = self.new_database_checking_interval {
+            words.extend(["--new-database-checking-interval".to_owned(), seconds.to_string()]);
+        }
+        words.extend(no_new_databases.then(|| "--no-new-databases".to_owned()));
+        words
+    }
+
     async fn make(&self, from: &str, to: &str, host: &HostArgs, output: &Output) -> CommandResult {
-        once_each("database", &self.databases)?;
         let named = self.sites.named(from, to, &environment, host, output)?;
         let service = self.asked.service.connect().await?;
         let files = service.files().await?;
@@ -309,7 +343,51 @@ impl Added {
     }
 }
 
+/// As it is typed into a shell.
+fn command_line(words: Vec<String>) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "@%+=:,./_-".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// An address as it may be printed: where a variable holds all of it, its name.
 fn shown(given: &str, address: String) -> String {
     if given.starts_with("${") { given.to_owned() } else { address }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_file_names_the_whole_command_of_both_directions() {
+        let check = |given: &str, made: &str, other: &str| {
+            let Command { args } = Command::try_parse_from(format!("start -f ${{A}} -t b:6041 {given}").split_whitespace()).unwrap();
+            let found = ["gas".to_owned(), "oil well".to_owned()];
+            let values = if args.databases.is_empty() { &found[..] } else { &args.databases };
+            assert_eq!(args.command(["${A}", "b:6041"]), format!("pipeline replica start -f '${{A}}' -t b:6041 {made}").trim_end());
+            assert_eq!(args.other_direction(["b:6041", "${A}"], values), format!("pipeline replica start -f b:6041 -t '${{A}}' {other}").trim_end());
+        };
+        check("", "", "");
+        check("power water", "power water", "power water");
+        check("power --new-database-checking-interval 5", "power --new-database-checking-interval 5", "power --new-database-checking-interval 5");
+        check("--no-new-databases", "--no-new-databases", "gas 'oil well'");
+        check("power -i plant", "power -i plant", "power");
+        check(
+            "power --source-password-env A --sink-password-file /run/b",
+            "--source-password-env A --sink-password-file /run/b power",
+            "--source-password-file /run/b --sink-password-env A power",
+        );
+    }
 }
