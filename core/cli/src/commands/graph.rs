@@ -11,6 +11,7 @@ use crate::output::Output;
 
 /// Show what a file comes to: replicas written out, decoders where they stand, capabilities as negotiated
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A pipeline file
     file: PathBuf,
@@ -21,6 +22,12 @@ pub struct Args {
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline graph events.toml
+  pipeline graph events.toml --format dot | dot -Tsvg > events.svg
+  pipeline graph replica.toml --format toml";
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {

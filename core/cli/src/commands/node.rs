@@ -15,6 +15,7 @@ use crate::output::Output;
 ///
 /// For trying, developing and testing; it is no TDengine. Ends with Ctrl-C; data stays in its folder.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6041")]
@@ -26,6 +27,11 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline node --data node
+  pipeline node --data node --listen 0.0.0.0:6041 --admin 127.0.0.1:6060";
 
 impl Args {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {

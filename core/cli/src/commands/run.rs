@@ -31,6 +31,7 @@ const COMPARE_LIMIT: Duration = Duration::from_secs(300);
 /// On a terminal a table shows what happens; elsewhere structured log lines do. Ctrl-C (or SIGTERM) stops gracefully: what
 /// was read is written and positions are stored. A second one ends at once; nothing is lost, what was not stored is read again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
@@ -59,6 +60,13 @@ pub struct Args {
     #[arg(long, short, conflicts_with = "json")]
     quiet: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline run events.toml
+  pipeline run a.toml b.toml --state /var/lib/pipeline --accept-new-sources
+  pipeline run replica.toml --for 30s --json
+  pipeline run to-stdout.toml --quiet | head";
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)

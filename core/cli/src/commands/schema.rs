@@ -10,7 +10,12 @@ use crate::output::Output;
 ///
 /// Editors that know TOML complete and check files with it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline schema > pipeline.schema.json";
 
 impl Args {
     pub fn run(self, host: &HostArgs, output: &Output) -> CommandResult {

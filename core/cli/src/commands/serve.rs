@@ -76,9 +76,11 @@ const TOKEN_HINT: &str = "make one that only you can read: `(umask 077; openssl 
 
 const EXAMPLES: &str = "Examples:
   pipeline serve --dir /etc/pipeline
-  pipeline serve --dir pipelines --socket /run/pipeline/pipeline.sock --socket-group operators
-  PIPELINE_SHARE='ws://pipeline:SECRET@berlin:6041' pipeline serve --dir pipelines
-  pipeline serve --dir pipelines --listen 0.0.0.0:8080 --token-file /run/secrets/pipeline-token \\
+  pipeline serve --dir pipelines --socket /run/pipeline/pipeline.sock \\
+      --socket-group operators
+  PIPELINE_SHARE='ws://root:SECRET@berlin:6041' pipeline serve --dir pipelines
+  pipeline serve --dir pipelines --listen 0.0.0.0:8080 \\
+      --token-file /run/secrets/pipeline-token \\
       --tls-cert /etc/pipeline/tls.crt --tls-key /etc/pipeline/tls.key";
 
 impl Args {

@@ -60,7 +60,8 @@ const EXAMPLES: &str = "\
 Examples:
   pipeline tap events.toml events.select
   pipeline tap events.toml events.errors --limit 20
-  pipeline tap events.toml events.dead-letter --json --for 1m | jq .rows[]._error
+  pipeline tap events.toml events.dead-letter --json --for 1m \\
+      | jq '.rows[]._error'
   pipeline tap replica.toml a-to-b.tdengine-tmq --sample 100";
 
 impl Args {

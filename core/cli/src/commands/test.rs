@@ -44,19 +44,23 @@ A case in a file:
   [[test]]
   name     = \"errors go one way, the rest the other\"
   pipeline = \"events\"
-  input    = [{ id = 1, level = \"error\" }, { id = 2, level = \"info\" }, { id = 1, level = \"error\" }]
-  expect   = { errors = [{ id = 1, level = \"error\" }], others = [{ id = 2, level = \"info\" }] }
+  input    = [{ id = 1, level = \"error\" }, { id = 2, level = \"info\" }]
+  [test.expect]
+  errors = [{ id = 1, level = \"error\" }]
+  others = [{ id = 2, level = \"info\" }]
 
   [[test]]
   name     = \"what is no number is rejected\"
   pipeline = \"events\"
-  from     = \"select\"                      # transforms before it are left out
+  from     = \"select\"  # transforms before it are left out
   types    = { at = \"timestamp[ms]\", code = \"text\" }
   input    = [{ id = 3, at = \"2026-01-01T00:00:00.000\", code = \"none\" }]
   expect   = { errors = [], others = [] }
-  rejected = [{ id = 3, at = 2026-01-01T00:00:00.000, code = \"none\", _error = \"cannot become Int64\" }]
+  rejected = [
+      { id = 3, at = 2026-01-01T00:00:00.000, code = \"none\", _error = \"Int64\" },
+  ]
 
-A column that a row lacks is NULL, in the input and in what is expected. Dates and times are written as TOML has them, or as text
+A column that a row lacks is NULL, in the input and in what is expected. Dates and times are written as TOML has them, or as text \
 with a type in `types`; `stops = \"TEXT\"` expects the pipeline to stop with an error.
 
 Exit codes: 0 all cases are ok, 1 one failed, 2 a file is wrong or there is no case.";

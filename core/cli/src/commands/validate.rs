@@ -15,6 +15,7 @@ use crate::output::{Output, table, table_text};
 /// Every problem is shown with file, line, column and path. A file's structure is checked first, then its components against
 /// their plugins, then how its pipelines fit together, with those of the other files given.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
@@ -23,6 +24,12 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline validate events.toml
+  pipeline validate pipelines/*.toml
+  pipeline validate events.toml --json | jq '.[].problems'";
 
 #[derive(Serialize)]
 struct Checked<'a> {

@@ -19,6 +19,7 @@ pub const CHILD: &str = "check-child";
 /// pipeline file that uses it, from a table `[KIND.TYPE]` in a file, or from the examples and defaults of its schema. Exit code 1
 /// where a check failed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The library
     #[arg(value_name = "LIB", required_unless_present = "checks")]
@@ -48,6 +49,13 @@ pub struct Args {
     #[arg(long)]
     checks: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline plugin check target/debug/libpipeline_plugin_upper.so
+  pipeline plugin check libpipeline_plugin_first.so --config first.toml
+  pipeline plugin check libpipeline_plugin_first.so --only order
+  pipeline plugin check --checks";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Isolation {

@@ -14,6 +14,7 @@ use crate::output::{Output, fit, table, table_text};
 /// Looks through every folder of the search path: what loads, with version and components; what does not, with the reason and what to
 /// do; what an earlier folder hides. Give the files that pin libraries to check their hashes. Exit code 1 where something is wrong.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Pipeline files whose `[plugin.NAME]` pins are checked as well
     pub files: Vec<PathBuf>,
@@ -21,6 +22,11 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline plugin doctor
+  pipeline plugin doctor pipelines/*.toml --json";
 
 #[derive(Serialize)]
 struct Folder {

@@ -29,14 +29,21 @@ pub enum Plugin {
 
 /// List the plugins that were found, and what could not be loaded
 #[derive(Debug, clap::Args)]
+#[command(after_help = LIST_EXAMPLES)]
 pub struct ListArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  pipeline plugin list
+  pipeline plugin list --plugin-path target/debug --json";
+
 /// Describe a plugin or the components of a type: keys, defaults, capabilities
 #[derive(Debug, clap::Args)]
+#[command(after_help = DESCRIBE_EXAMPLES)]
 pub struct DescribeArgs {
     /// Name of a plugin, or type of a component
     name: String,
@@ -47,6 +54,12 @@ pub struct DescribeArgs {
     #[arg(long, default_value = "text")]
     format: Format,
 }
+
+const DESCRIBE_EXAMPLES: &str = "\
+Examples:
+  pipeline plugin describe tdengine-tmq
+  pipeline plugin describe files --json
+  pipeline plugin describe files --format markdown > files.md";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Format {

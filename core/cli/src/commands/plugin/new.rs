@@ -13,6 +13,7 @@ use crate::output::Output;
 /// and true: a source counts, a transform turns texts into capitals (in C it passes on the first rows), a sink writes lines, a service
 /// greets who connects.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Name of the plugin and of its component: small letters, digits, hyphens
     name: String,
@@ -29,6 +30,12 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     sdk: Option<PathBuf>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeline plugin new upper --kind transform
+  pipeline plugin new my-source --kind source --into plugins
+  pipeline plugin new first --kind transform --lang c";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum KindName {

@@ -14,15 +14,15 @@ use crate::progress;
 /// Look at two sites and tell whether a replica would run; writes nothing
 ///
 /// Versions, clocks, permissions and topics of the sites, then of each database precision, KEEP, how long its log is kept, and
-/// definitions that differ. A verdict is `ok`, `create` (is missing and will be made), `warning` or `error`; with one of the last,
-/// the exit code is 1. Whether a site can tell a replica's writes apart is tried when a replica starts, as that takes a write.
+/// definitions that differ. A verdict is `ok`, `create` (is missing and will be made), `warning` (works, and should be known) or
+/// `error` (would not run: the exit code is 1). Whether a site can tell a replica's writes apart is tried when a replica starts, as that takes a write.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The site to read: HOST, HOST:6030 (native), HOST:6041 or ws://, wss:// (WebSocket), or a whole DSN
+    /// The site to read: HOST, HOST:6041, ws:// or wss:// (WebSocket), HOST:6030 or taos:// (native), or a whole DSN
     #[arg(short = 'f', long = "from", value_name = "SOURCE")]
     from: String,
-    /// The site to write
+    /// The site to write, likewise
     #[arg(short = 't', long = "to", value_name = "SINK")]
     to: String,
     /// Databases; all but the system's own where none is named
@@ -38,7 +38,8 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   pipeline replica plan -f a.example -t b.example
-  pipeline replica plan -f wss://ops@a.example:6041 --source-password-env A -t b.example:6030 power
+  pipeline replica plan -f wss://ops@a.example:6041 --source-password-env A \\
+      -t b.example:6030 power
   pipeline replica plan -f '${SITE_A}' -t '${SITE_B}' --json";
 
 impl Args {

@@ -19,7 +19,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Show the tasks of replicas: one a database and direction
 ///
 /// A status is `starting`, `running`, `interrupted` (something failed and is tried again), `stopped` (by a person, or for a reason
-/// that needs one), or `hole` (the log was cut before it was read). The note says why and since when.
+/// that needs one), `hole` (the log was cut before it was read), or `elsewhere` (another service has it, of several that share the
+/// tasks). The note says why and since when.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
