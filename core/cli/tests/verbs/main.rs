@@ -53,6 +53,15 @@ fn wrong_usage_is_2() {
     check(&["run"], 2, &[], &["<FILE>"]);
     check(&["run", "--for", "soon", "unknown.toml"], 2, &[], &["`soon` is no duration"]);
     check(&["run", "--state", "s", "unset.toml", "absent.toml"], 2, &[], &["NOT_SET_ANYWHERE", "absent.toml"]);
+    check(&["replica", "start", "-i", ""], 2, &[], &["`` cannot be an id"]);
+    check(&["replica", "start", "-f", "a", "-t", "b", "--dry-run", "power", "power"], 2, &[], &["`power` is given twice"]);
+}
+
+#[test]
+fn usage_names_no_option_that_the_environment_gave() {
+    let output = Command::new(env!("CARGO_BIN_EXE_pipeline")).args(["replica", "update"]).env("PIPELINE_SOCKET", "/s").output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("Usage: pipeline replica update [OPTIONS] --new") && !err.contains("--socket"), "{err}");
 }
 
 #[test]
