@@ -49,6 +49,8 @@ pub struct New<'a> {
     pub exclude: &'a [String],
     /// How often to look for new values; 0 is never. `None` where only named ones are replicated.
     pub interval_s: Option<u64>,
+    /// Only what is written from now on.
+    pub from_now: bool,
     pub both: bool,
     /// When, as a text.
     pub made: &'a str,
@@ -65,6 +67,9 @@ impl New<'_> {
         }
         if let (Some(name), Some(seconds)) = (&replica.discover_interval_key, self.interval_s) {
             keys.push(format!("{} = {}", key(name), text_of(&format!("{seconds}s"))));
+        }
+        if let (Some((name, value)), true) = (&replica.from_now, self.from_now) {
+            keys.push(format!("{} = {}", key(name), text_of(value)));
         }
         let (keys, address, id) = (keys.join("\n"), key(&replica.address_key), key(self.id));
         let body = if self.both {
@@ -394,6 +399,7 @@ mod tests {
             address_key: "dsn".into(),
             exclude_key: Some("exclude".into()),
             discover_interval_key: Some("look-every".into()),
+            from_now: Some(("begin".into(), "now".into())),
         };
         vec![Kinds { replica, task_key: "names".into() }]
     }
@@ -407,7 +413,7 @@ mod tests {
         let ends = ["ws://:${A}@a", "ws://b"];
         let shown = ["ws://a:1", "ws://b:1"];
         let (made_by, other_direction) = ("start a b power", "start b a power");
-        New { id: "abc234", kinds: &kinds[0], ends, shown, made_by, other_direction, values: &values, exclude: &exclude, interval_s, both, made: "today" }
+        New { id: "abc234", kinds: &kinds[0], ends, shown, made_by, other_direction, values: &values, exclude: &exclude, interval_s, from_now: false, both, made: "today" }
             .text()
     }
 

@@ -183,4 +183,7 @@ pub struct ReplicaDescription {
     /// The source's key for how often new values of its task key are looked for, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover_interval_key: Option<String>,
+    /// The source's key, and its value, for reading only what is written from now on, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_now: Option<(String, String)>,
 }

@@ -160,7 +160,7 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
     let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
     let mut display = Display::new(args, begin, output);
     let reason = watch(&mut display, &runs, run_for, &mut signals).await;
-    let comparisons = match reason {
+    let settled = match reason {
         Reason::TimeIsOver => tokio::select! {
             result = settle(&runs, &plugins) => Some(result?),
             // The first signal: nothing is compared, but what was read is written.
@@ -178,7 +178,7 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
         server.stop().await;
     }
     let Some(ends) = ends else { return abort(&runs) };
-    finish(args, &runs, ends, comparisons, begin, output)
+    finish(args, &runs, ends, settled, begin, output)
 }
 
 /// The admin API: of every file in its state folder, where `pipeline tap` finds it, and of all where the user says.
@@ -282,25 +282,32 @@ async fn watch(
     }
 }
 
+/// What the end of the time came to, of one file.
+struct Settled {
+    is_drained: bool,
+    comparisons: Vec<Comparison>,
+}
+
 /// Stops what makes data, waits until every lane is drained, and compares the sites of every replica.
-async fn settle(runs: &[Run], plugins: &Plugins) -> Result<Vec<Vec<Comparison>>, CommandError> {
+async fn settle(runs: &[Run], plugins: &Plugins) -> Result<Vec<Settled>, CommandError> {
     for (_, running) in runs {
         running.stop_generators().await;
     }
-    let mut compared = Vec::new();
+    let mut settled = Vec::new();
     for (graph, running) in runs {
-        if !running.drain(graph.engine.drain_timeout).await {
+        let is_drained = running.drain(graph.engine.drain_timeout).await;
+        if !is_drained {
             let limit = graph.engine.drain_timeout;
             tracing::warn!(file = graph.file, limit_ms = limit.as_millis() as u64, "lanes were not drained in time");
         }
         let redactor = Arc::new(graph.redactor.clone());
-        let mut of_file = Vec::new();
+        let mut comparisons = Vec::new();
         for replica in &graph.replicas {
-            of_file.push(compare(replica, plugins, &redactor, COMPARE_LIMIT).await?);
+            comparisons.push(compare(replica, plugins, &redactor, COMPARE_LIMIT).await?);
         }
-        compared.push(of_file);
+        settled.push(Settled { is_drained, comparisons });
     }
-    Ok(compared)
+    Ok(settled)
 }
 
 /// Stops gracefully. `None` where a further signal came meanwhile.
@@ -329,13 +336,15 @@ fn finish(
     args: &Args,
     runs: &[Run],
     ends: Vec<RunEnd>,
-    comparisons: Option<Vec<Vec<Comparison>>>,
+    settled: Option<Vec<Settled>>,
     begin: Instant,
     output: &Output,
 ) -> CommandResult {
-    let mut comparisons = comparisons.map(Vec::into_iter);
-    let summary = |((graph, running), end): (&Run, RunEnd)| {
-        let comparisons = comparisons.as_mut().and_then(Iterator::next).filter(|it| !it.is_empty());
+    let mut settled = settled.map(Vec::into_iter);
+    let summary = |((graph, running), mut end): (&Run, RunEnd)| {
+        let settled = settled.as_mut().and_then(Iterator::next);
+        end.is_drained &= settled.as_ref().is_none_or(|it| it.is_drained);
+        let comparisons = settled.map(|it| it.comparisons).filter(|it| !it.is_empty());
         Summary {
             file: graph.file.clone(),
             seconds: begin.elapsed().as_secs_f64(),

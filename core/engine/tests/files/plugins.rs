@@ -19,6 +19,7 @@ pub fn catalog() -> Linked {
         address_key: "address".into(),
         exclude_key: None,
         discover_interval_key: None,
+        from_now: None,
     };
     Linked::new([
         Plugin::new("tape", "1.0.0", "Tapes").source::<Tape>().sink::<Table>().site::<TapeSite>().replica(replica),

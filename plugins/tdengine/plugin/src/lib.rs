@@ -47,6 +47,7 @@ pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
             address_key: "dsn".into(),
             exclude_key: Some("exclude".into()),
             discover_interval_key: Some("new-database-interval".into()),
+            from_now: Some(("from".into(), "latest".into())),
         })
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipeline_tests::{Outcome, Process, Scene, Site, binary};
+use pipeline_tests::{Outcome, Process, Scene, Site, binary, start_node};
 use serde_json::Value;
 
 /// Until something that takes a moment is so, on a loaded machine.
@@ -84,7 +84,11 @@ impl Stage {
 
     #[track_caller]
     fn wait_for(&self, id: &str, expect: &[&str]) {
-        wait(&format!("{id} to be {expect:?}"), || self.statuses(id) == expect);
+            let deadline = Instant::now() + PATIENCE;
+        while self.statuses(id) != expect {
+            assert!(Instant::now() < deadline, "waited in vain for {id} to be {expect:?}: {}", self.ok(&["status", id]).stdout);
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn topics(&self, site: &Site) -> usize {
@@ -240,6 +244,7 @@ fn both_directions_in_one_file() {
     // What is stopped as a whole looks for nothing and, after a restart of the service, is what it was.
     stage.ok(&["stop", id]);
     stage.a.sql("create database gas wal_retention_period 3600");
+    stage.a.sql("create table gas.one (ts timestamp, v int)");
     stage.service.take().unwrap().kill().unwrap();
     stage.serve();
     stage.wait_for(id, &["power: stopped", "power: stopped"]);
@@ -254,12 +259,30 @@ fn both_directions_in_one_file() {
     // And so does one to which all are added, or whose interval is set.
     stage.ok(&["stop", id]);
     stage.a.sql("create database oil wal_retention_period 3600");
+    stage.a.sql("create table oil.one (ts timestamp, v int)");
     stage.ok(&["restart", id, "gas", "power"]);
     let added = stage.json(&["start", "-i", id]);
     assert_eq!(added["added"][0], "water", "what was excluded: {added}");
     let all = ["gas", "oil", "power", "water"].map(|name| format!("{name}: running"));
     let all: Vec<&str> = all.iter().flat_map(|name| [name.as_str(); 2]).collect();
     stage.wait_for(id, &all);
+}
+
+#[test]
+fn an_idle_replica_is_not_ready_while_its_sink_is_gone() {
+    let mut stage = Stage::new();
+    stage.ok(&[&["start"], &stage.ends()[..], &["power", "-i", "plant"]].concat());
+    stage.wait_for("plant", &["power: running"]);
+    wait("the table at b", || count(&stage.b, "power.one") == Some(0));
+    wait("readiness", || stage.run(&["ready"]).exit == Some(0));
+    stage.nodes.remove(1).kill().unwrap();
+    stage.wait_for("plant", &["power: interrupted"]);
+    stage.run(&["ready"]).expect(1, &[]);
+    let (_, node) = start_node(&stage.scene.path("b"), Some(&stage.b.address)).unwrap();
+    stage.nodes.push(node);
+    // Nothing is written all the while.
+    stage.wait_for("plant", &["power: running"]);
+    wait("readiness", || stage.run(&["ready"]).exit == Some(0));
 }
 
 /// A port at which another protocol is spoken: as a taosd does, it ends the connection at the first bytes (seen on 3.3.0.1).
@@ -329,4 +352,8 @@ fn a_dry_run_needs_no_service_and_prints_no_password() {
     assert!(text.contains("taos://a.example:6030 → wss://b.example:6041") && text.contains("databases = [\"*\"]"), "{text}");
     let text = dry(&["-f", "root:hush@a.example", "-t", "b.example", "power", "--both"]);
     assert!(!text.contains("hush") && text.contains("[replica.abc]") && text.contains("databases = [\"power\"]"), "{text}");
+    let text = dry(&["-f", "a.example", "-t", "b.example", "power", "--both", "--from-now"]);
+    assert!(text.contains("\nfrom = \"latest\"\n") && text.contains("power --from-now -i abc --both`"), "{text}");
+    let all = scene.pipeline(&["replica", "start", "--dry-run", "-f", "a.example", "-t", "b.example", "--from-now"]);
+    all.expect(2, &["would begin without its first rows", "name the databases"]);
 }

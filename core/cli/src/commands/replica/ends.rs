@@ -77,6 +77,7 @@ impl SiteArgs {
             values: &values,
             exclude: &[],
             interval_s: None,
+            from_now: false,
             both: false,
             made: "",
         };

@@ -16,7 +16,8 @@ use crate::progress;
 /// Remove stopped tasks of a replica, or of all, with their topics and groups on the servers
 ///
 /// A replica of which nothing is left goes as a whole: its file, its state, and what it made at the source (consumer groups, and
-/// topics that nobody else reads). Databases and rows stay as they are, at both sites. A removed replica does not come back.
+/// topics that nobody else reads). Databases and rows stay as they are, at both sites. A removed replica does not come back. One that is
+/// made again reads all that the log still holds, and would write it over what is there: `start --from-now` does not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

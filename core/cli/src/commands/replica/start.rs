@@ -53,6 +53,9 @@ pub struct Args {
     /// Only the databases that exist now
     #[arg(long, conflicts_with = "new_database_checking_interval")]
     no_new_databases: bool,
+    /// Only what is written from now on, for sites that are equal and named databases; all that the source's log holds otherwise
+    #[arg(long, requires = "from")]
+    from_now: bool,
     /// Print the file, and make nothing; needs no service
     #[arg(long, requires = "from")]
     dry_run: bool,
@@ -69,6 +72,7 @@ Examples:
   pipeline replica start -f taos://a.example:6130 -t b.example --both \\
       --source-password-env SITE_A --sink-password-file /run/secrets/b
   pipeline replica start -f '${SITE_A}' -t '${SITE_B}' --dry-run
+  pipeline replica start -f a.example -t b.example --both --from-now power
   pipeline replica start -i k3f9xa gas
 
 Passwords: name a variable or a file with the options above, or write ${NAME} or ${file:PATH} into a DSN; the service reads them, \
@@ -101,6 +105,10 @@ impl Args {
         once_each("database", &self.databases)?;
         if let Some(problem) = self.id.as_deref().filter(|id| id.is_empty() || self.from.is_some()).and_then(id_problem) {
             return Err(CommandError::bad_usage(problem).hint("`pipeline replica status` shows the IDs there are; without -i a new one is made up"));
+        }
+        if self.from_now && self.interval_s().is_some() {
+            let error = CommandError::bad_usage("with --from-now a database that is found later would begin without its first rows");
+            return Err(error.hint("name the databases, or add --no-new-databases"));
         }
         match (&self.from, &self.to, &self.id) {
             (Some(from), Some(to), _) if self.dry_run => self.dry_run(from, to, host, output).await,
@@ -165,6 +173,7 @@ impl Args {
             values: &values,
             exclude: &exclude,
             interval_s,
+            from_now: self.from_now,
             both: self.both,
             made: &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
@@ -194,6 +203,7 @@ impl Args {
             words.extend(["--new-database-checking-interval".to_owned(), seconds.to_string()]);
         }
         words.extend(no_new_databases.then(|| "--no-new-databases".to_owned()));
+        words.extend(self.from_now.then(|| "--from-now".to_owned()));
         words
     }
 

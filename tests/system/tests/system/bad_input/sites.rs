@@ -105,6 +105,17 @@ fn server_gone_and_back() {
 }
 
 #[test]
+fn what_was_not_written_in_time_is_said() {
+    let scene = Scene::new();
+    scene.write("rows.csv", "id,text\n1,one\n2,two\n");
+    let sink = "{ type = \"tdengine\", dsn = \"ws://root:taosdata@127.0.0.1:1\", database = \"d\", template = { stable = \"s\", table = \"t_{text}\", tags = [\"text\"] } }";
+    scene.write("late.toml", format!("[engine]\ndrain-timeout = \"1s\"\n[pipeline.p]\nsource = {{ type = \"files\", path = \"rows.csv\" }}\nsink = {sink}\n"));
+    let outcome = scene.pipeline(&["run", "--for", "1s", "--json", "late.toml"]);
+    outcome.expect(1, &["lanes were not drained in time", "stopped before everything was written"]);
+    assert!(outcome.stdout.contains("\"is-drained\": false"), "{}", outcome.stdout);
+}
+
+#[test]
 fn server_that_stays_away() {
     let two = Two::new();
     let nowhere = "ws://root:secretword@127.0.0.1:1";
