@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pipeline_engine::config::units::parse_duration;
 use pipeline_engine::graph::Graph;
 use pipeline_engine::host::Plugins;
-use pipeline_engine::runtime::{Engine, RunEnd, RunOptions, Running};
+use pipeline_engine::runtime::{Engine, RunEnd, RunOptions, Running, Threads};
 use pipeline_engine::state::Store;
 use pipeline_replica::{Comparison, compare};
 use pipeline_service::{Endpoints, Options, Server, Supervisor, UnixEndpoint};
@@ -119,15 +119,24 @@ pub fn services(graph: Graph, plugins: Arc<Plugins>, output: &Output) -> Command
     })
 }
 
+/// Threads of what runs no component's code: the API, signals, the monitor.
+const CONTROL_THREADS: usize = 2;
+/// How long what is in a call may take once everything else has ended.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+/// Of all runs of this process.
+static THREADS: LazyLock<Arc<Threads>> = LazyLock::new(Arc::default);
+
 pub(super) fn block_on(body: impl Future<Output = CommandResult>) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(CONTROL_THREADS)
         .thread_name("pipeline")
         .build()
         .map_err(|error| CommandError::failed(format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(body);
     // A component that hangs must not keep the process.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    THREADS.shutdown(SHUTDOWN_MAX);
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
     result
 }
 
@@ -413,6 +422,7 @@ pub(super) fn run_options() -> RunOptions {
     let mut options = RunOptions::new(seed(), Arc::new(wall_clock_ms));
     options.epoch = *EPOCH;
     options.launch = Some(component::launch());
+    options.threads = Some(THREADS.clone());
     options
 }
 

@@ -24,6 +24,7 @@ mod share;
 mod tap;
 mod task;
 mod tenure;
+mod threads;
 mod throttle;
 mod transform;
 mod watch;
@@ -35,6 +36,7 @@ pub use orders::{Reloaded, TaskName};
 pub use pipeline::ALL_VALUES;
 pub use run::{Clock, Engine, RunEnd, RunOptions, Running};
 pub use share::{HandOvers, Share, Terms};
+pub use threads::Threads;
 pub use tap::{Seen, SeenColumn, SeenKind, TAP_BYTES_MAX, TAP_MESSAGES_MAX, TAP_ROWS_DEFAULT, TAPS_MAX, Tap, TapQuery};
 
 use tokio::task::JoinHandle;

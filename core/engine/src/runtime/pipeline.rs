@@ -266,7 +266,7 @@ impl Pipeline {
     fn look(self: &Arc<Self>) {
         self.set_looking(TaskState::Starting);
         let pipeline = self.clone();
-        let part = tokio::spawn(async move {
+        let part = self.run.spawn(async move {
             if let Err(error) = pipeline.discover_on().await {
                 pipeline.fail(error);
             }
@@ -351,7 +351,7 @@ impl Pipeline {
         let task = Arc::new(Task::new(self.run.clone(), self.graph(), value.to_owned(), self.stop.child_token()));
         let (control, controlled) = mpsc::channel(CONTROLS_MAX);
         let part = task.watched("a transform or decoder", task.clone().supervise(controlled));
-        let running = tokio::spawn(part);
+        let running = self.run.spawn(part);
         let part = running.abort_handle();
         let overseer = tokio::spawn(oversee(task.clone(), running)).abort_handle();
         self.slots.lock().insert(value.to_owned(), Slot { task, control, ends: Ends { part, overseer } });

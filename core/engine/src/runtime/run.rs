@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use pipeline_sdk::Result;
 use serde::Serialize;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::share::{HandOvers, Share};
 use super::tap::Taps;
 use super::task::Letters;
 use super::task::Control;
+use super::threads::Threads;
 use crate::buffer::{Buffers, left_behind};
 use crate::config::{EngineSettings, IsolationLimits, Redactor};
 use crate::graph::Graph;
@@ -51,6 +52,8 @@ pub struct RunOptions {
     pub hand_overs: Option<Arc<dyn HandOvers>>,
     /// How processes of components are started; none are where absent.
     pub launch: Option<Launch>,
+    /// Of tasks and services; where absent, those of the caller. Runs of one process share them.
+    pub threads: Option<Arc<Threads>>,
 }
 
 impl RunOptions {
@@ -65,6 +68,7 @@ impl RunOptions {
             share: None,
             hand_overs: None,
             launch: None,
+            threads: None,
         }
     }
 }
@@ -91,6 +95,14 @@ impl Shared {
     /// A new seed: another one for each caller.
     pub fn seed(&self) -> u64 {
         self.options.seed.wrapping_add(self.seeds.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// Starts a task, or what else runs a component's code.
+    pub fn spawn<T: Send + 'static>(&self, part: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match &self.options.threads {
+            Some(threads) => threads.spawn(part),
+            None => tokio::spawn(part),
+        }
     }
 
     pub fn wall_clock_ms(&self) -> i64 {

@@ -41,7 +41,8 @@ impl Started {
         let (sender, stop) = Stop::channel();
         let state = Arc::new(Mutex::new(TaskState::Starting));
         let life = Life { run: run.clone(), node: node.clone(), state: state.clone(), cancel: cancel.clone() };
-        let done = super::spawn(node.description.blocking, life.live(service, ready, stop));
+        let life = life.live(service, ready, stop);
+        let done = if node.description.blocking { super::spawn(true, life) } else { run.spawn(life) };
         let is_generator = node.description.generator;
         Ok(Self { node: node.clone(), is_generator, state, stop: sender, cancel, done, ready: Some(told) })
     }

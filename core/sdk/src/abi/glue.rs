@@ -48,7 +48,10 @@ impl Runtime {
 fn library_runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
+        // The host's threads and these do their work in turns: half of the cores each.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         tokio::runtime::Builder::new_multi_thread()
+            .worker_threads((cores / 2).max(1))
             .thread_name("pipeline-plugin")
             .enable_all()
             .build()

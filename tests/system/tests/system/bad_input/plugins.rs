@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pipeline_tests::{Outcome, Scene, binary};
+use pipeline_tests::{Api, Outcome, Scene, binary};
 
 use super::{SOON, Two, replica, wait_for_rows};
 
@@ -148,4 +148,35 @@ fn plugin_that_hangs() {
 #[test]
 fn plugin_that_blocks_its_thread() {
     misbehaves("block", None, &["has blocked its thread for", "only a restart of the process ends it"]);
+}
+
+/// However many they are: what an operator asks is answered, and the process ends when told to.
+#[test]
+fn plugins_that_block_all_threads_leave_the_api_and_signals_alone() {
+    const PIPELINES: usize = 40;
+    let scene = Scene::new();
+    let folder = scene.path("plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    place(&built().join("libfaulty_plugin.so"), &folder.join("libpipeline_plugin_faulty.so"));
+    let one = |number: usize| {
+        format!(
+            "[pipeline.p{number}]\ncall-timeout = \"1s\"\nsource = {{ type = \"generate\", rate = 10, seed = {number} }}\n\
+             transform = {{ type = \"faulty\", does = \"block\" }}\nsink = {{ type = \"blackhole\" }}\n"
+        )
+    };
+    scene.write("all.toml", &(0..PIPELINES).map(one).collect::<String>());
+    let (plugins, socket) = (folder.display().to_string(), scene.path("p.sock"));
+    let arguments = ["run", "--plugin-path", &plugins, "--socket", &socket.display().to_string(), "all.toml"];
+    let mut run = scene.start(&arguments, "run.log");
+    run.wait_for("has blocked its thread for", SOON).unwrap();
+    // The others have blocked theirs by then, too.
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = std::time::Instant::now();
+    let tasks = Api::new(&socket).get("/api/v1/tasks");
+    assert!(begun.elapsed() < Duration::from_secs(2) && tasks.to_string().contains("has blocked its thread"), "{tasks:#}");
+    run.signal("TERM").unwrap();
+    // What is blocked does not drain.
+    std::thread::sleep(Duration::from_secs(1));
+    run.signal("TERM").unwrap();
+    assert_eq!(run.wait(SOON).unwrap().code(), Some(1), "{}", run.output());
 }
