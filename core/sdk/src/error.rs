@@ -83,6 +83,14 @@ impl Error {
         self
     }
 
+    /// Names the rows of a rejected message that it is about: its text is that of the first.
+    pub fn of_rows(mut self, rows: Vec<u64>) -> Self {
+        if rows.len() > 1 {
+            self.message += &format!(" (the first of {} rows)", rows.len());
+        }
+        Self { rows, ..self }
+    }
+
     /// Puts where it happened in front of the message.
     pub fn context(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);

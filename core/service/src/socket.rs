@@ -1,7 +1,7 @@
 //! Where service and commands meet: the path of the unix socket, and making it so that nobody else gets in.
 
 use std::io::{Error, ErrorKind, Result};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -31,7 +31,7 @@ pub fn default_path(environment: impl Fn(&str) -> Option<String>, uid: u32) -> P
 /// Somebody listens there ([`ErrorKind::AddrInUse`]), or it cannot be made.
 pub async fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
     if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty() && !it.exists()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        pipeline_engine::folder::make_private(folder)?;
     }
     if UnixStream::connect(path).await.is_ok() {
         return Err(Error::new(ErrorKind::AddrInUse, "another service listens there"));

@@ -142,12 +142,8 @@ impl Select {
     fn cast(&self, name: &str, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         let options = CastOptions { safe: self.config.on_cast_error == OnCastError::Null, ..CastOptions::default() };
         cast_with_options(array, to, &options).map_err(|error| {
-            let rows = misfits(array, to);
-            // One reason for all of them.
-            let of_which = if rows.len() > 1 { format!(" (the first of {} rows)", rows.len()) } else { String::new() };
-            let error = Error::rejected(format!("column `{name}` cannot become {to}: {error}{of_which}")).code("select.cast");
-            let error = Error { rows, ..error };
-            error.hint("`on-cast-error = \"null\"` puts NULL where a value does not fit")
+            let error = Error::rejected(format!("column `{name}` cannot become {to}: {error}")).code("select.cast");
+            error.of_rows(misfits(array, to)).hint("`on-cast-error = \"null\"` puts NULL where a value does not fit")
         })
     }
 }

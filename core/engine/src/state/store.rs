@@ -32,7 +32,7 @@ const IDENTITIES: TableDefinition<'_, &str, &str> = TableDefinition::new("identi
 const PLUGIN_STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("plugin-state");
 /// Number → dead letter.
 const DEAD_LETTERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead-letters");
-/// Task → what an operator wants (`stopped`).
+/// Task → what an operator wants (`stopped`, `started`).
 const DESIRED: TableDefinition<'_, &str, &str> = TableDefinition::new("desired");
 /// What an operator asked for last.
 const STOPPED: &str = "stopped";

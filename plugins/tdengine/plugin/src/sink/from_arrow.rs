@@ -158,10 +158,8 @@ fn converted(column: &ArrayRef, wanted: &ArrowType, first_row: usize) -> Result<
     cast_with_options(column, wanted, &exact).map_err(|error| {
         let lossy = cast_with_options(column, wanted, &CastOptions { safe: true, ..CastOptions::default() });
         let is_lost = |row: &usize| lossy.as_ref().is_ok_and(|lossy| lossy.is_null(*row) && !column.is_null(*row));
-        let rows: Vec<u64> = (0..column.len()).filter(is_lost).map(|row| (first_row + row) as u64).collect();
-        // One reason for all of them.
-        let of_which = if rows.len() > 1 { format!(" (the first of {} rows)", rows.len()) } else { String::new() };
-        Error { rows, ..Error::rejected(format!("{error}{of_which}")) }
+        let rows = (0..column.len()).filter(is_lost).map(|row| (first_row + row) as u64).collect();
+        Error::rejected(error.to_string()).of_rows(rows)
     })
 }
 
