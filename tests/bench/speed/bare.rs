@@ -117,7 +117,7 @@ async fn writer(job: &Job<'_>, written: Arc<AtomicU64>, failed: mpsc::Sender<any
     let (sender, mut messages) = mpsc::channel::<(Bytes, u64)>(WAITING_MAX);
     tokio::spawn(async move {
         while let Some((raw, rows)) = messages.recv().await {
-            if let Err(error) = connection.write_raw(&raw).await {
+            if let Err(error) = connection.write_raw(&[&raw]).await {
                 // The loop is over when nobody listens.
                 let _ = failed.send(error.into()).await;
                 return;

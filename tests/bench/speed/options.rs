@@ -21,8 +21,8 @@ pub struct Options {
     /// The pair through libtaos: two addresses like `taos://host:6030`
     #[arg(long, env = "PIPELINE_BENCH_NATIVE", value_delimiter = ',')]
     pub native: Option<Vec<String>>,
-    /// Rows that are replicated in each round
-    #[arg(long, default_value_t = 5_000_000)]
+    /// Rows that are replicated in each round: as many as take seconds
+    #[arg(long, default_value_t = 20_000_000)]
     pub rows: u64,
     /// Rounds of everything that is compared
     #[arg(long, default_value_t = 5)]

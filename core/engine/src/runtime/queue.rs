@@ -105,6 +105,20 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Resolves once as much is there as [`Queue::pop_many`] takes at once, or fits into the queue, and when it is closed.
+    pub async fn has(&self, limit: Weight) {
+        loop {
+            {
+                let state = self.state.lock();
+                let is_enough = state.held.messages >= limit.messages.min(self.limit.messages) || state.held.bytes >= limit.bytes.min(self.limit.bytes);
+                if state.is_closed || is_enough {
+                    return;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
     /// Wakes both sides: nothing goes in or comes out any more.
     pub fn close(&self) {
         let mut state = self.state.lock();
@@ -176,6 +190,24 @@ mod tests {
         check(9, 1, 1).await;
         check(9, 30, 2).await;
         check(9, 31, 3).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_can_wait_until_there_is_as_much_as_it_takes() {
+        let queue = Queue::new(&Buffer { messages: 3, bytes: 100, ..Buffer::default() });
+        let has = async |messages: u64, bytes: u64| {
+            tokio::time::timeout(Duration::from_secs(1), queue.has(Weight { messages, bytes })).await.is_ok()
+        };
+        queue.push(1, weight(10)).await.unwrap();
+        assert!(!has(2, 50).await);
+        queue.push(2, weight(20)).await.unwrap();
+        assert!(has(2, 50).await && has(9, 30).await && !has(9, 50).await);
+        // No more fits.
+        queue.push(3, weight(5)).await.unwrap();
+        assert!(has(9, 50).await);
+        assert_eq!(queue.pop_many(ALL).await.unwrap(), [1, 2, 3]);
+        queue.close();
+        assert!(has(9, 50).await);
     }
 
     #[tokio::test(start_paused = true)]

@@ -106,18 +106,22 @@ impl Worker {
         let is_blocking = self.step().node.description.blocking;
         let mut items = Vec::new();
         loop {
-            let queue = self.ends.queue.clone();
+            let (queue, limit) = (self.ends.queue.clone(), feed.limit());
             let fed = feed.next();
             tokio::pin!(fed);
             let mut early = None;
             if !items.is_empty() {
-                // A write under way is not dropped when the next items cannot be stored: both go on until it is done.
+                // A write under way is not dropped when the next items cannot be stored: both go on until it is done. What comes
+                // meanwhile is taken together, so that it is stored once and may be written at once: before the write is done where
+                // no more can be taken.
                 let mut write = Box::pin(self.write_items(&mut sink, std::mem::take(&mut items)));
+                let mut is_enough = false;
                 let written = loop {
                     tokio::select! {
                         biased;
                         written = &mut write => break written,
-                        next = &mut fed, if early.is_none() => early = Some(next),
+                        () = queue.has(limit), if !is_enough => is_enough = true,
+                        next = &mut fed, if is_enough && early.is_none() => early = Some(next),
                     }
                 };
                 if written.is_err() {
@@ -362,11 +366,15 @@ impl Worker {
 }
 
 impl Feed {
+    /// What is taken at once.
+    fn limit(&self) -> Weight {
+        let messages = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
+        Weight { messages, bytes: CHUNK_BYTES_MAX }
+    }
+
     /// The next items, ready to be written; `None` when the session is over.
     async fn next(&mut self) -> Result<Option<Vec<Item>>, Failure> {
-        let messages = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
-        let limit = Weight { messages, bytes: CHUNK_BYTES_MAX };
-        let Some(mut items) = self.queue.pop_many(limit).await else { return Ok(None) };
+        let Some(mut items) = self.queue.pop_many(self.limit()).await else { return Ok(None) };
         if let Some(replays) = &mut self.replays {
             let mut is_news = false;
             for item in &mut items {

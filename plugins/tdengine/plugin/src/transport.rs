@@ -82,7 +82,7 @@ impl Connection {
         either!(self, one => one.query_each(sql, each).await)
     }
 
-    pub async fn write_raw(&self, raw: &[u8]) -> client::Result<()> {
+    pub async fn write_raw(&self, raw: &[&[u8]]) -> client::Result<()> {
         either!(self, one => one.write_raw(raw).await)
     }
 

@@ -37,6 +37,11 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
+    /// Everything read so far.
+    pub fn taken(&self) -> &'a [u8] {
+        &self.bytes[..self.at]
+    }
+
     /// Everything not read yet, without reading it.
     pub fn rest(&self) -> &'a [u8] {
         &self.bytes[self.at..]

@@ -7,7 +7,7 @@ mod build;
 mod split;
 mod view;
 
-pub use build::{BlockParts, DataBuilder, encode_schema};
+pub use build::{BlockParts, DataBuilder, enclose, encode_schema};
 pub use split::{create_batch, create_requests, join, keep_tables, split};
 pub(crate) use build::put_schema;
 pub(crate) use view::decode_schema;

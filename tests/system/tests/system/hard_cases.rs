@@ -206,6 +206,34 @@ fn partial_updates_of_one_row_from_both_sides() {
     });
 }
 
+/// What waits is written together: several messages with the same rows in one, with times that grow and that do not, and columns that are NULL.
+#[test]
+fn rows_written_over_again_and_again_while_the_pipelines_are_down() {
+    /// A server hands out entries of its log together until they have 4,096 rows.
+    const ROWS: i64 = 4_200;
+    const ROUNDS: i64 = 12;
+    case("written_over", |pair| {
+        let db = pair.database.clone();
+        meters(&pair.a, &db);
+        pair.a.sql(&format!("create table {db}.d1 using {db}.meters tags ('x', 1)"));
+        settle(pair);
+        pair.stop().unwrap();
+        for round in 0..ROUNDS {
+            let values = |row: i64| {
+                let voltage = if (row + round) % 3 == 0 { "null".to_owned() } else { round.to_string() };
+                format!("({}, {round}, {voltage})", T0 + if round % 2 == 0 { row } else { ROWS - 1 - row })
+            };
+            let rows: String = (0..ROWS).map(values).collect();
+            pair.a.sql(&format!("insert into {db}.d1 values {rows}"));
+        }
+        pair.start().unwrap();
+        settle(pair);
+        for site in [&pair.a, &pair.b] {
+            assert_eq!(count(site, &format!("select count(*) from {db}.d1 where current = {}", ROUNDS - 1)), ROWS);
+        }
+    });
+}
+
 #[test]
 fn deletes_of_rows_that_the_other_site_wrote() {
     case("deletes", |pair| {

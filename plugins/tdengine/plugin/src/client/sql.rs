@@ -192,13 +192,13 @@ impl Connection {
     }
 
     /// Writes a message of a log as it came: `u32 length, u16 type, body` (PROTOCOL 3, action 3). Marked.
-    pub async fn write_raw(&self, raw: &[u8]) -> Result<()> {
+    pub async fn write_raw(&self, raw: &[&[u8]]) -> Result<()> {
         let id = self.socket.next_id();
-        let mut request = Vec::with_capacity(REQUEST_HEAD_BYTES + raw.len());
+        let mut request = Vec::with_capacity(REQUEST_HEAD_BYTES + raw.iter().map(|piece| piece.len()).sum::<usize>());
         for word in [id, 0, WRITE_RAW] {
             request.put(&word.to_le_bytes());
         }
-        request.put(raw);
+        raw.iter().for_each(|piece| request.put(piece));
         let reply = self.socket.call_bytes(id, request.into(), "write_raw").await?;
         read_json::<Empty>("write_raw", &reply).map(|_| ())
     }

@@ -12,6 +12,8 @@ pub struct DataMessage<'a> {
     /// Where the lane goes on after this message; absent where the server did not say.
     pub next_offset: Option<i64>,
     pub blocks: Vec<Block<'a>>,
+    /// The blocks with their tables and schemas as they came.
+    pub entries: &'a [u8],
     /// Encoded requests to create tables, of type 4 only.
     pub creates: Vec<&'a [u8]>,
 }
@@ -67,11 +69,12 @@ impl<'a> DataMessage<'a> {
                 table,
             });
         }
+        let bytes = entries.as_bytes();
         let creates = match entries.tail(raw_type)? {
             Tail::Creates(creates) => creates,
             Tail::Sleep(_) => Vec::new(),
         };
-        Ok(Self { next_offset, blocks, creates })
+        Ok(Self { next_offset, blocks, entries: bytes, creates })
     }
 
     pub fn rows(&self) -> u64 {

@@ -111,8 +111,8 @@ impl NativeConnection {
     }
 
     /// Writes a message of a log as it came: `u32 length, u16 type, body`. Marked.
-    pub async fn write_raw(&self, raw: &[u8]) -> Result<()> {
-        let mut raw = raw.to_vec();
+    pub async fn write_raw(&self, raw: &[&[u8]]) -> Result<()> {
+        let mut raw = raw.concat();
         self.call("write_raw", move |session| session.write_raw(&mut raw)).await
     }
 

@@ -46,6 +46,9 @@ pub struct TdengineConfig {
     /// Longest statement of an unmarked write, in bytes; a server takes 1 MiB by default.
     #[serde(default = "statement_bytes_max")]
     pub statement_bytes_max: usize,
+    /// Frames that wait go to the server in one message of so many bytes at most; 0 to write each alone.
+    #[serde(default = "coalesce_bytes_max")]
+    pub coalesce_bytes_max: usize,
     /// Until a reply of the server must come. Below half of a consumer's session, so that a worker that lost its lane
     /// cannot write after its successor.
     #[serde(default = "request_timeout")]
@@ -73,6 +76,13 @@ fn parked_interval() -> Span {
 }
 
 fn statement_bytes_max() -> usize {
+    1_000_000
+}
+
+/// A server puts what it is sent in one message into as many entries of its log as there are vgroups.
+const COALESCE_BYTES_LIMIT: usize = 16 << 20;
+
+fn coalesce_bytes_max() -> usize {
     1_000_000
 }
 
@@ -118,6 +128,9 @@ impl SinkConfig for TdengineConfig {
         }
         if !(1_000..=1_048_576).contains(&self.statement_bytes_max) {
             wrong.push(Error::fatal("must be from 1000 to 1048576").path("statement-bytes-max"));
+        }
+        if self.coalesce_bytes_max > COALESCE_BYTES_LIMIT {
+            wrong.push(Error::fatal(format!("must be from 0 to {COALESCE_BYTES_LIMIT}")).path("coalesce-bytes-max"));
         }
         wrong.extend(self.template.iter().flat_map(Template::lint));
         if let Err(error) = crate::transport::check(&self.dsn) {

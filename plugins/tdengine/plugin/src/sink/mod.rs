@@ -8,6 +8,7 @@
 //! not fit (FACTS F26, F27, F31).
 
 mod changes;
+mod coalesce;
 mod config;
 mod decide;
 mod from_arrow;
@@ -29,7 +30,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pipeline_sdk::describe::MARKS_WRITES;
-use pipeline_sdk::{Connected, Context, Error, Message, Payload, Reaction, Result, Sink, async_trait};
+use pipeline_sdk::{Connected, Context, Error, Frame, Message, Payload, Reaction, Result, Sink, async_trait};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::transport::Connection;
@@ -90,10 +91,8 @@ impl TdengineSink {
         true
     }
 
-    async fn write_message(&mut self, message: &Message) -> Result<()> {
-        if matches!(&message.payload, Payload::Frame(frame) if frame.rows == 0) {
-            return Ok(());
-        }
+    /// The target of a message, and the connection with its database selected.
+    async fn target_of(&mut self, message: &Message) -> Result<(&mut Target, &Connection)> {
         let (namespace, marks) = (namespace_of(message), self.marks());
         let link = self.link.as_mut().ok_or_else(|| Error::disconnected("the sink is not connected"))?;
         if !self.targets.contains_key(namespace) {
@@ -105,10 +104,31 @@ impl TdengineSink {
         target.news.mark_unchanged();
         link.used = Instant::now();
         link.select(target, message).await?;
-        let connection = &link.connection;
+        Ok((target, &link.connection))
+    }
+
+    /// Whether frames, of which `message` is the first, were written as one.
+    async fn write_together(&mut self, message: &Message, frames: &[&Frame]) -> Result<bool> {
+        let written = async {
+            let (target, connection) = self.target_of(message).await?;
+            coalesce::write(target, connection, frames).await
+        };
+        let written = written.await;
+        if matches!(&written, Err(error) if error.reaction == Reaction::Disconnected) {
+            self.link = None;
+        }
+        written
+    }
+
+    async fn write_message(&mut self, message: &Message) -> Result<()> {
+        if matches!(&message.payload, Payload::Frame(frame) if frame.rows == 0) {
+            return Ok(());
+        }
+        let template = self.config.template.clone();
+        let (target, connection) = self.target_of(message).await?;
         match &message.payload {
             Payload::Frame(frame) => rows::write_frame(target, connection, &message.header, frame).await,
-            Payload::Rows(rows) if rows.runs.iter().all(|run| run.table.is_empty()) => match self.config.template.clone() {
+            Payload::Rows(rows) if rows.runs.iter().all(|run| run.table.is_empty()) => match template {
                 Some(template) => template.write(target, connection, &message.header, rows).await,
                 None => Err(Error::rejected("rows of no table, and no `template` says which they belong to")
                     .code("tdengine.no-table")
@@ -167,6 +187,31 @@ impl Sink for TdengineSink {
             }
             return written;
         }
+    }
+
+    async fn write_many(&mut self, messages: &[Message]) -> (usize, Result<()>) {
+        let (mut done, mut alone_until) = (0, 0);
+        while let Some(message) = messages.get(done) {
+            let frames = match self.marks() && done >= alone_until {
+                true => coalesce::frames_of(&messages[done..], self.config.coalesce_bytes_max),
+                false => Vec::new(),
+            };
+            if frames.len() > 1 {
+                match self.write_together(message, &frames).await {
+                    Ok(true) => {
+                        done += frames.len();
+                        continue;
+                    }
+                    Ok(false) => alone_until = done + frames.len(),
+                    Err(error) => return (done, Err(error)),
+                }
+            }
+            if let Err(error) = self.write(message).await {
+                return (done, Err(error));
+            }
+            done += 1;
+        }
+        (done, Ok(()))
     }
 
     /// A write that was answered is in the server's log: there is nothing to wait for. Parked changes are tried again.

@@ -23,14 +23,14 @@ use crate::log::data::{Block, DataBuilder, DataMessage};
 use crate::log::open_envelope;
 
 /// A block with what is written of it.
-struct Planned<'a> {
-    block: &'a Block<'a>,
+pub struct Planned<'a> {
+    pub block: &'a Block<'a>,
     /// Of the message's rows the first that is in the block.
-    first_row: usize,
+    pub first_row: usize,
     /// Names at the target, `None` for a column that is left out; absent where the bytes go as they are.
-    names: Option<Vec<Option<String>>>,
+    pub names: Option<Vec<Option<String>>>,
     /// Rows to write, absent for all.
-    rows: Option<Vec<Range<usize>>>,
+    pub rows: Option<Vec<Range<usize>>>,
 }
 
 /// Writes a frame of the source.
@@ -150,7 +150,7 @@ async fn send(
 /// The raw messages that the blocks go in: in none of them does a table stand with two sets of columns. A server's client library
 /// merges a table's blocks, and ends its process (an adapter, or this one) where a column is absent from one, NULL in another, has a
 /// value in a third, and the times do not only grow.
-fn messages_of(planned: &[Planned<'_>]) -> Vec<Range<usize>> {
+pub fn messages_of(planned: &[Planned<'_>]) -> Vec<Range<usize>> {
     let (mut messages, mut start, mut schemas) = (Vec::new(), 0, HashMap::new());
     if !planned.windows(2).all(|pair| pair[0].block.schema == pair[1].block.schema) {
         for (index, one) in planned.iter().enumerate() {

@@ -164,8 +164,13 @@ impl Target {
         metadata::reset_query_cache(connection).await
     }
 
-    /// Writes a raw change; one that another transaction is in the way of is tried again.
+    /// Writes a raw message; one that another transaction is in the way of is tried again.
     pub async fn write_raw(&self, connection: &Connection, raw: &[u8]) -> Result<(), ClientError> {
+        self.write_pieces(connection, &[raw]).await
+    }
+
+    /// As [`Target::write_raw`], of a message in pieces.
+    pub async fn write_pieces(&self, connection: &Connection, raw: &[&[u8]]) -> Result<(), ClientError> {
         for _ in 1..CONFLICT_TRIES {
             match connection.write_raw(raw).await {
                 Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::Retry => {

@@ -62,6 +62,25 @@ fn cut_split_and_join() {
     assert_eq!(keep_tables(&message(&[]).finish(), |_| true).unwrap(), None);
 }
 
+#[test]
+fn entries_of_several_messages_become_one() {
+    let messages = [message(&["a", "b"]).finish(), message(&["a"]).finish()];
+    let read = |body: &'static [u8]| {
+        let mut blocks = DataView::parse(body).unwrap().blocks();
+        assert!((&mut blocks).all(|entry| entry.is_ok()));
+        blocks.as_bytes()
+    };
+    let entries = messages.map(|body| read(body.leak()));
+    let (head, tail) = enclose(3, entries[0].len() + entries[1].len());
+    let raw = [&head, entries[0], entries[1], &tail].concat();
+    let (raw_type, body) = unpack(&raw).unwrap();
+    let mut whole = message(&["a", "b", "a"]).finish();
+    // But for where it stood in the log.
+    let head_bytes = DataView::parse(&whole).unwrap().head().len();
+    whole[..head_bytes].copy_from_slice(&body[..head_bytes]);
+    assert_eq!((raw_type, hex(body), raw.len()), (DATA, hex(&whole), PACK_BYTES + body.len()));
+}
+
 proptest::proptest! {
     #[test]
     fn damaged_messages_never_panic((changes, cut) in crate::tests::any_damage()) {

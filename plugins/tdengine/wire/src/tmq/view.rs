@@ -194,6 +194,11 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
+    /// The entries that were read, as they came.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.reader.taken()
+    }
+
     /// As [`DataView::tail`], for who has read all blocks already.
     ///
     /// # Errors

@@ -1,0 +1,97 @@
+//! The sink of a replica between two embedded nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline_sdk::context::Place;
+use pipeline_sdk::describe::MARKS_WRITES;
+use pipeline_sdk::{Context, Detached, Message, Payload, Polled, Sink, SinkConfig};
+use pipeline_tdengine::sink::TdengineConfig;
+use serde_json::json;
+
+mod scene;
+
+use scene::{Scene, address};
+
+const T0: i64 = 1_780_000_000_000;
+/// A server hands out entries of its log together until they have as many rows: so each of these is a message.
+const ROWS: i64 = 4_200;
+const COALESCED: &str = "messages_coalesced";
+
+/// A statement that writes `value` to the same rows of a table each time; times that do not grow for an odd one.
+fn rows_of(table: &str, value: i64) -> String {
+    let rows = (0..ROWS).map(|row| if value % 2 == 0 { row } else { ROWS - 1 - row });
+    let text: String = rows.map(|row| format!("({}, {value}, null)", T0 + row)).collect();
+    format!("insert into power.{table} values {text}")
+}
+
+/// Both nodes with a super table and a table; the messages of rows, as many as told, that are read at the first when `statements` ran there.
+async fn scenes(statements: &[String], expect: usize) -> (Scene, Scene, Vec<Message>) {
+    let database = "create database power vgroups 1 wal_retention_period 3600";
+    let made = ["create stable power.meters (ts timestamp, v int, s varchar(8)) tags (t int)", "create table power.d1 using power.meters tags (1)"];
+    let (from, to) = (Scene::start(&[database]).await, Scene::start(&[database]).await);
+    let mut source = from.source("one", "power").await;
+    for statement in made {
+        from.sql.exec(statement).await.unwrap();
+        to.sql.exec(statement).await.unwrap();
+    }
+    for statement in statements {
+        from.sql.exec(statement).await.unwrap();
+    }
+    let mut messages = Vec::new();
+    while messages.len() < expect {
+        if let Polled::Messages(came) = source.next(Duration::from_millis(200)).await.unwrap() {
+            messages.extend(came.into_iter().filter(|it| matches!(&it.payload, Payload::Frame(frame) if frame.rows > 0)));
+        }
+    }
+    (from, to, messages)
+}
+
+/// A connected sink of one lane, and what it counts.
+async fn sink(to: &Scene, settings: serde_json::Value) -> (Box<dyn Sink>, Arc<Detached>) {
+    let mut config = json!({ "dsn": address(&to.node) });
+    config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let config: TdengineConfig = serde_json::from_value(config).unwrap();
+    let place = Place { pipeline: "one".into(), negotiated: [MARKS_WRITES.to_owned()].into(), ..Place::default() };
+    let host = Arc::new(Detached::default());
+    let mut sink = config.build(Context::new(place, host.clone())).unwrap();
+    sink.connect().await.unwrap();
+    (sink, host)
+}
+
+async fn texts(scene: &Scene, sql: &str) -> Vec<Vec<Option<String>>> {
+    scene.sql.query(sql).await.unwrap().texts().unwrap()
+}
+
+/// Values of `d1`, and how many rows have each.
+const VALUES: &str = "select v, count(*) from power.d1 group by v";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_value_of_rows_that_are_written_together_stands() {
+    let statements: Vec<String> = (0..6).map(|value| rows_of("d1", value)).collect();
+    let (from, to, messages) = scenes(&statements, 6).await;
+    for (settings, expect) in [(json!({}), 6), (json!({ "coalesce-bytes-max": 0 }), 0), (json!({ "coalesce-bytes-max": 350_000 }), 5)] {
+        to.sql.exec("delete from power.d1").await.unwrap();
+        let (mut sink, host) = sink(&to, settings.clone()).await;
+        let (done, result) = sink.write_many(&messages).await;
+        result.unwrap();
+        let coalesced = host.counters().get(COALESCED).copied().unwrap_or_default();
+        assert_eq!((done, coalesced), (6, expect), "{settings}, {:?}", messages.iter().map(Message::byte_count).collect::<Vec<_>>());
+        assert_eq!(texts(&to, VALUES).await, texts(&from, VALUES).await, "{settings}");
+        assert_eq!(texts(&to, VALUES).await, [[Some("5".into()), Some(ROWS.to_string())]], "{settings}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_one_does_not_fit_each_goes_its_own_way() {
+    let make = "create table power.d2 using power.meters tags (2)".to_owned();
+    let (_from, to, messages) = scenes(&[make, rows_of("d1", 1), rows_of("d2", 2), rows_of("d1", 3)], 3).await;
+    // Between two sites, rows of a table that is not there are left out: it was dropped.
+    let (mut sink, host) = sink(&to, json!({})).await;
+    let (done, result) = sink.write_many(&messages).await;
+    result.unwrap();
+    assert_eq!(done, 3);
+    let counters = host.counters();
+    assert_eq!((counters.get(COALESCED), counters["rows_left_out"]), (None, ROWS as u64));
+    assert_eq!(texts(&to, VALUES).await, [[Some("3".into()), Some(ROWS.to_string())]]);
+}
