@@ -11,6 +11,7 @@ mod random;
 mod scene;
 mod site;
 mod stop;
+mod wait;
 mod watch;
 mod writer;
 
@@ -22,5 +23,6 @@ pub use random::Random;
 pub use scene::{Outcome, Scene};
 pub use site::Site;
 pub use stop::StopAtEnd;
+pub use wait::wait_for;
 pub use watch::{insert_bytes, insert_line, messages_at};
 pub use writer::{Client, Writer};

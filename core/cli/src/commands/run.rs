@@ -135,8 +135,9 @@ pub(super) fn block_on(body: impl Future<Output = CommandResult>) -> CommandResu
         .map_err(|error| CommandError::failed(format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(body);
     // A component that hangs must not keep the process.
+    let deadline = Instant::now() + SHUTDOWN_MAX;
     THREADS.shutdown(SHUTDOWN_MAX);
-    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    runtime.shutdown_timeout(deadline.saturating_duration_since(Instant::now()));
     result
 }
 

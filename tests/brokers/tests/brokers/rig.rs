@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline_tests::{Process, Scene, is_full_tier};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -34,12 +34,8 @@ pub fn run(command: &mut Command) -> String {
 }
 
 #[track_caller]
-pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool, shown: impl Fn() -> String) {
-    let deadline = Instant::now() + LIMIT;
-    while !is_true() {
-        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}\n{}", shown());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+pub fn wait_for(what: &str, is_so: impl FnMut() -> bool, shown: impl FnOnce() -> String) {
+    pipeline_tests::wait_for(what, LIMIT, is_so, shown);
 }
 
 /// Waits until somebody listens.

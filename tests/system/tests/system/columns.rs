@@ -1,6 +1,6 @@
 //! Rows of a TDengine that went through a transform: their columns go to the target's of the same name, and nowhere else.
 
-use pipeline_tests::{Process, Scene, Site};
+use pipeline_tests::{Process, Scene, Site, wait_for};
 use serde_json::{Value, json};
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);
@@ -19,11 +19,7 @@ fn start(scene: &Scene, from: &Site, to: &Site, database: &str, transform: &str)
 }
 
 fn until(run: &Process, what: &str, is_so: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + SOON;
-    while !is_so() {
-        assert!(std::time::Instant::now() < deadline, "never: {what}\n{}", run.output());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_for(what, SOON, is_so, || run.output());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pipeline_tests::{Process, Scene, Site, binary, pipelines};
+use pipeline_tests::{Process, Scene, Site, binary, pipelines, wait_for};
 
 const T0: i64 = 1_780_000_000_000;
 const SOON: Duration = Duration::from_secs(60);
@@ -33,12 +33,8 @@ fn count(site: &Site) -> i64 {
     }
 }
 
-fn wait_for(site: &Site, rows: i64, run: &Process) {
-    let deadline = Instant::now() + SOON;
-    while count(site) < rows {
-        assert!(Instant::now() < deadline, "{} of {rows} rows:\n{}", count(site), run.output());
-        std::thread::sleep(Duration::from_millis(30));
-    }
+fn wait_for_rows(site: &Site, rows: i64, run: &Process) {
+    wait_for(&format!("{rows} rows"), SOON, || count(site) >= rows, || format!("{} of them are there\n{}", count(site), run.output()));
 }
 
 #[test]
@@ -73,7 +69,7 @@ fn a_signal_drains_and_ends_with_0() {
             insert(&a, rows, 50);
             rows += 50;
         }
-        wait_for(&b, rows - 500, &run);
+        wait_for_rows(&b, rows - 500, &run);
         run.signal(signal).unwrap();
         let status = run.wait(SOON).unwrap();
         assert_eq!(status.code(), Some(0), "{}", run.output());
@@ -96,7 +92,7 @@ fn a_second_signal_ends_at_once() {
     scene.write("replica.toml", scene.read("replica.toml").replace("\"tdengine\",", "\"tdengine\", request-timeout = \"60s\","));
     let mut run = scene.start(&["run", "replica.toml"], "run.log");
     insert(&a, 0, 10);
-    wait_for(&b, 10, &run);
+    wait_for_rows(&b, 10, &run);
     // From now on a write is answered after most of a minute: draining would take as long as it may.
     ureq::post(format!("http://{admin}/faults")).send(r#"{"fault":"delay-reply","milliseconds":50000,"action":"write_raw"}"#).unwrap();
     insert(&a, 10, 10);
@@ -171,7 +167,7 @@ fn nothing_lags_once_nobody_writes() {
     insert(&a, 0, 10);
     let arguments = ["run", "--log-format", "json", "--status-interval", "200ms", "replica.toml"];
     let run = scene.start(&arguments, "run.log");
-    wait_for(&b, 10, &run);
+    wait_for_rows(&b, 10, &run);
     // Longer than the second consumer's polls: it has looked once, and must look again.
     std::thread::sleep(Duration::from_secs(5));
     insert(&a, 10, 10);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pipeline_tests::{Pair, Site, messages_at};
+use pipeline_tests::{Pair, Site, messages_at, wait_for};
 
 /// How long two sites may take to become equal after a case.
 const SETTLE: Duration = Duration::from_secs(45);
@@ -431,15 +431,8 @@ fn replay_after_a_crash_does_not_overwrite_a_newer_value() {
 
 /// Waits until both sites answer `value`.
 fn settle_value(pair: &mut Pair, sql: &str, value: f64) {
-    let deadline = std::time::Instant::now() + SETTLE;
-    loop {
-        let found = [&pair.a, &pair.b].map(|site| site.sql(sql)[0][0].as_f64());
-        if found == [Some(value); 2] {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "{sql}: {found:?} instead of {value}\n{}", pair.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let found = || [&pair.a, &pair.b].map(|site| site.sql(sql)[0][0].as_f64());
+    wait_for(&format!("{value} of {sql}"), SETTLE, || found() == [Some(value); 2], || format!("{:?}\n{}", found(), pair.log()));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pipeline_tests::{Outcome, Pair, Scene, Site, binary, free_port};
+use pipeline_tests::{Outcome, Pair, Scene, Site, binary, free_port, wait_for};
 use serde_json::Value;
 
 /// How long anything may take that must happen.
@@ -64,11 +64,7 @@ fn handles_termination(id: u32) -> bool {
 }
 
 fn until(what: &str, is_so: impl Fn() -> bool, log: impl Fn() -> String) {
-    let deadline = Instant::now() + SOON;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come:\n{}", log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for(what, SOON, is_so, log);
 }
 
 fn kill(id: u32, signal: &str) {

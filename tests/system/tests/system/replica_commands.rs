@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pipeline_tests::{Outcome, Process, Scene, Site, binary, start_node};
+use pipeline_tests::{Outcome, Process, Scene, Site, binary, start_node, wait_for};
 use serde_json::Value;
 
 /// Until something that takes a moment is so, on a loaded machine.
@@ -84,11 +84,7 @@ impl Stage {
 
     #[track_caller]
     fn wait_for(&self, id: &str, expect: &[&str]) {
-            let deadline = Instant::now() + PATIENCE;
-        while self.statuses(id) != expect {
-            assert!(Instant::now() < deadline, "waited in vain for {id} to be {expect:?}: {}", self.ok(&["status", id]).stdout);
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        wait_for(&format!("{id} is {expect:?}"), PATIENCE, || self.statuses(id) == expect, || self.ok(&["status", id]).stdout);
     }
 
     fn topics(&self, site: &Site) -> usize {
@@ -98,11 +94,7 @@ impl Stage {
 
 #[track_caller]
 fn wait(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait_for(what, PATIENCE, is_so, String::new);
 }
 
 fn count(site: &Site, table: &str) -> Option<u64> {

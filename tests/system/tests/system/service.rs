@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pipeline_tests::{Api, Process, Scene, Site, ask_over_tcp, free_port, messages_at};
+use pipeline_tests::{Api, Process, Scene, Site, ask_over_tcp, free_port, messages_at, wait_for};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -75,14 +75,12 @@ impl Served {
     /// Waits until the other site has as many rows.
     #[track_caller]
     fn arrived(&self, database: &str, count: i64) {
-        let deadline = Instant::now() + LIMIT;
-        let mut found = None;
-        while found != Some(count) {
-            assert!(Instant::now() < deadline, "{database}: {found:?} of {count} rows\n{}", self.scene.read("serve.log"));
-            std::thread::sleep(Duration::from_millis(50));
+        let found = || {
             let rows = self.b.try_sql(&format!("select count(*) from {database}.t")).unwrap();
-            found = rows.ok().and_then(|rows| rows[0][0].as_i64());
-        }
+            rows.ok().and_then(|rows| rows[0][0].as_i64())
+        };
+        let shown = || format!("{:?} of them\n{}", found(), self.scene.read("serve.log"));
+        wait_for(&format!("{count} rows in {database}"), LIMIT, || found() == Some(count), shown);
     }
 
     /// Status of each task: `FILE/PIPELINE/VALUE STATUS`.
@@ -95,11 +93,7 @@ impl Served {
 
     #[track_caller]
     fn until_tasks(&self, expected: &[&str]) {
-        let deadline = Instant::now() + LIMIT;
-        while self.tasks() != expected {
-            assert!(Instant::now() < deadline, "{:?}\n{}", self.tasks(), self.scene.read("serve.log"));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_for(&format!("{expected:?}"), LIMIT, || self.tasks() == expected, || format!("{:?}\n{}", self.tasks(), self.scene.read("serve.log")));
     }
 
     fn file_is(&self, id: &str, status: &str) -> Value {
@@ -343,11 +337,8 @@ fn a_file_that_changes_again_and_again_under_writes_loses_nothing_and_loops_noth
         writers.map(|writer| writer.join().unwrap()).iter().sum()
     });
     served.arrived("one", written);
-    let deadline = Instant::now() + LIMIT;
-    while served.a.sql("select count(*) from one.t")[0][0].as_i64() != Some(written) {
-        assert!(Instant::now() < deadline, "{}", served.scene.read("serve.log"));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let is_there = || served.a.sql("select count(*) from one.t")[0][0].as_i64() == Some(written);
+    wait_for("all rows at the first site", LIMIT, is_there, || served.scene.read("serve.log"));
     for site in [&served.a, &served.b] {
         let looped = messages_at(site, "one", Duration::from_secs(2)).unwrap();
         assert!(looped.is_empty(), "{looped:?}");

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pipeline_tests::{Api, Process, Random, Scene, Site, StopAtEnd, drop_topics, free_port, is_full_tier, messages_at, pipelines};
+use pipeline_tests::{Api, Process, Random, Scene, Site, StopAtEnd, drop_topics, free_port, is_full_tier, messages_at, pipelines, wait_for};
 use serde_json::{Value, json};
 
 const SERVICES: usize = 3;
@@ -435,11 +435,8 @@ fn commands_reach_the_service_that_has_a_task(services: &Services) {
     said.expect(1, &["a fail-over now could lose data"]);
     assert!(said.stdout.contains(&format!("has it: ask it (`--address {}", services.addresses[has])), "{}", said.stdout);
     let token = services.scene.path("token").display().to_string();
-    let deadline = Instant::now() + MOVE_LIMIT;
-    while command("ready", &["--token-file", &token]).exit != Some(0) {
-        assert!(Instant::now() < deadline, "{}", command("ready", &["--token-file", &token]).stdout);
-        std::thread::sleep(Duration::from_millis(300));
-    }
+    let ready = || command("ready", &["--token-file", &token]);
+    wait_for("readiness", MOVE_LIMIT, || ready().exit == Some(0), || ready().stdout);
     let status = command("status", &["--token-file", &token]);
     assert!(status.stdout.contains("running") && status.stdout.contains("in service "), "{}", status.stdout);
     // Wherever it runs by then.

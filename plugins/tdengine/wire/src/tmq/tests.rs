@@ -67,7 +67,7 @@ fn entries_of_several_messages_become_one() {
     let messages = [message(&["a", "b"]).finish(), message(&["a"]).finish()];
     let read = |body: &'static [u8]| {
         let mut blocks = DataView::parse(body).unwrap().blocks();
-        assert!((&mut blocks).all(|entry| entry.is_ok()));
+        assert!(blocks.all(|entry| entry.is_ok()));
         blocks.as_bytes()
     };
     let entries = messages.map(|body| read(body.leak()));

@@ -10,9 +10,9 @@ mod plugins;
 mod sites;
 mod state;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pipeline_tests::{Process, Scene, Site};
+use pipeline_tests::{Process, Scene, Site, wait_for};
 
 const T0: i64 = 1_780_000_000_000;
 /// How long anything may take that must happen.
@@ -79,14 +79,9 @@ impl Two {
 
 /// Waits until a table holds exactly so many rows.
 fn wait_for_rows(site: &Site, table: &str, rows: i64, log: impl Fn() -> String) {
-    let deadline = Instant::now() + SOON;
-    loop {
+    let found = || {
         let found = site.try_sql(&format!("select count(*) from {table}")).unwrap_or_else(|error| panic!("{error:#}"));
-        let found = found.map(|rows| rows.first().and_then(|row| row[0].as_i64()).unwrap_or_default());
-        if found == Ok(rows) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{found:?} instead of {rows} rows in {table}:\n{}", log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        found.map(|rows| rows.first().and_then(|row| row[0].as_i64()).unwrap_or_default())
+    };
+    wait_for(&format!("{rows} rows in {table}"), SOON, || found() == Ok(rows), || format!("{:?} of them\n{}", found(), log()));
 }

@@ -164,7 +164,7 @@ fn plugins_that_block_all_threads_leave_the_api_and_signals_alone() {
              transform = {{ type = \"faulty\", does = \"block\" }}\nsink = {{ type = \"blackhole\" }}\n"
         )
     };
-    scene.write("all.toml", &(0..PIPELINES).map(one).collect::<String>());
+    scene.write("all.toml", (0..PIPELINES).map(one).collect::<String>());
     let (plugins, socket) = (folder.display().to_string(), scene.path("p.sock"));
     let arguments = ["run", "--plugin-path", &plugins, "--socket", &socket.display().to_string(), "all.toml"];
     let mut run = scene.start(&arguments, "run.log");

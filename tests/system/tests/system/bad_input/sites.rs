@@ -1,7 +1,7 @@
 //! Sites that cannot be used, go away and come back, or are not what they were.
 
 use super::{SOON, T0, Two, replica, wait_for_rows};
-use pipeline_tests::{Scene, Site, drop_topics, start_node};
+use pipeline_tests::{Scene, Site, drop_topics, start_node, wait_for};
 
 /// Runs the file to its end: exit code and messages as given, nothing written at the second site, and everything there once the
 /// file is right.
@@ -162,12 +162,8 @@ fn stored_offset_older_than_the_oldest_kept() {
 }
 
 fn wait_for_last(two: &Two, row: i64, log: impl Fn() -> String) {
-    let deadline = std::time::Instant::now() + SOON;
     let sql = format!("select v from power.t where ts = {}", T0 + row);
-    while two.b.try_sql(&sql).unwrap().is_ok_and(|rows| rows.is_empty()) {
-        assert!(std::time::Instant::now() < deadline, "{}", log());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_for(&format!("row {row}"), SOON, || two.b.try_sql(&sql).unwrap().is_ok_and(|rows| !rows.is_empty()), log);
 }
 
 /// A database made anew has another log: positions of the old one mean nothing in it.
