@@ -14,17 +14,25 @@ use crate::config::Buffer;
 pub(super) struct Weight {
     pub messages: u64,
     pub bytes: u64,
+    /// Of the messages those that a sink compares when it may have written them before.
+    pub compared: u64,
 }
 
 impl Weight {
     fn add(&mut self, other: Weight) {
         self.messages += other.messages;
         self.bytes += other.bytes;
+        self.compared += other.compared;
     }
 
     fn subtract(&mut self, other: Weight) {
         self.messages -= other.messages;
         self.bytes -= other.bytes;
+        self.compared -= other.compared;
+    }
+
+    fn reaches(self, limit: Weight) -> bool {
+        self.messages >= limit.messages || self.bytes >= limit.bytes || self.compared >= limit.compared
     }
 }
 
@@ -48,7 +56,7 @@ struct State<T> {
 
 impl<T> Queue<T> {
     pub fn new(buffer: &Buffer) -> Self {
-        let limit = Weight { messages: u64::from(buffer.messages.max(1)), bytes: buffer.bytes };
+        let limit = Weight { messages: u64::from(buffer.messages.max(1)), bytes: buffer.bytes, compared: u64::MAX };
         let state = State { items: VecDeque::new(), held: Weight::default(), is_closed: false };
         Self { limit, state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), ended: Notify::new() }
     }
@@ -76,8 +84,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The next items: as many as are there, until they reach the limit of messages or of bytes. `None` once the queue is closed: what it
-    /// held is gone.
+    /// The next items: as many as are there, until they reach one of the limits. `None` once the queue is closed: what it held is gone.
     pub async fn pop_many(&self, limit: Weight) -> Option<Vec<T>> {
         loop {
             {
@@ -92,7 +99,7 @@ impl<T> Queue<T> {
                         state.held.subtract(weight);
                         sum.add(weight);
                         taken.push(item);
-                        if sum.messages >= limit.messages || sum.bytes >= limit.bytes {
+                        if sum.reaches(limit) {
                             break;
                         }
                     }
@@ -110,8 +117,7 @@ impl<T> Queue<T> {
         loop {
             {
                 let state = self.state.lock();
-                let is_enough = state.held.messages >= limit.messages.min(self.limit.messages) || state.held.bytes >= limit.bytes.min(self.limit.bytes);
-                if state.is_closed || is_enough {
+                if state.is_closed || state.held.reaches(limit) || state.held.reaches(self.limit) {
                     return;
                 }
             }
@@ -169,34 +175,38 @@ mod tests {
 
     use super::*;
 
-    const ALL: Weight = Weight { messages: u64::MAX, bytes: u64::MAX };
+    const ALL: Weight = Weight { messages: u64::MAX, bytes: u64::MAX, compared: u64::MAX };
 
+    /// Of 10 and 30 bytes a message is compared.
     fn weight(bytes: u64) -> Weight {
-        Weight { messages: 1, bytes }
+        Weight { messages: 1, bytes, compared: bytes / 10 % 2 }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_taken_at_once_is_bounded() {
-        let check = async |messages: u64, bytes: u64, taken: usize| {
+        let check = async |messages: u64, bytes: u64, compared: u64, taken: usize| {
             let queue = Queue::new(&Buffer { messages: 9, bytes: 100, ..Buffer::default() });
             for (index, size) in [10, 20, 5, 30].into_iter().enumerate() {
                 queue.push(index, weight(size)).await.unwrap();
             }
             let expected: Vec<usize> = (0..taken).collect();
-            assert_eq!(queue.pop_many(Weight { messages, bytes }).await.unwrap(), expected, "{messages} messages, {bytes} bytes");
+            let limit = Weight { messages, bytes, compared };
+            assert_eq!(queue.pop_many(limit).await.unwrap(), expected, "{limit:?}");
         };
-        check(1, 100, 1).await;
-        check(3, 100, 3).await;
-        check(9, 1, 1).await;
-        check(9, 30, 2).await;
-        check(9, 31, 3).await;
+        check(1, 100, 9, 1).await;
+        check(3, 100, 9, 3).await;
+        check(9, 1, 9, 1).await;
+        check(9, 30, 9, 2).await;
+        check(9, 31, 9, 3).await;
+        check(9, 100, 1, 1).await;
+        check(9, 100, 2, 4).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_can_wait_until_there_is_as_much_as_it_takes() {
         let queue = Queue::new(&Buffer { messages: 3, bytes: 100, ..Buffer::default() });
         let has = async |messages: u64, bytes: u64| {
-            tokio::time::timeout(Duration::from_secs(1), queue.has(Weight { messages, bytes })).await.is_ok()
+            tokio::time::timeout(Duration::from_secs(1), queue.has(Weight { messages, bytes, ..ALL })).await.is_ok()
         };
         queue.push(1, weight(10)).await.unwrap();
         assert!(!has(2, 50).await);

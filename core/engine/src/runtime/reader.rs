@@ -62,8 +62,9 @@ impl Event {
             Self::Messages(messages) => Weight {
                 messages: messages.len() as u64,
                 bytes: messages.iter().map(Message::byte_count).sum(),
+                ..Weight::default()
             },
-            _ => Weight { messages: 1, bytes: 0 },
+            _ => Weight { messages: 1, ..Weight::default() },
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Lane, Message, Position, SOURCE_REPLACED, Source};
+use pipeline_sdk::{ChangeKind, Checkpoint, Lane, Message, Payload, Position, SOURCE_REPLACED, Source};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep_until};
@@ -26,7 +26,7 @@ use crate::metrics::TaskState;
 /// Barriers come no closer together, whatever `checkpoint-interval` says.
 const BARRIER_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// What is taken of the source's queue at once: what waits is bounded there.
-const ONE: Weight = Weight { messages: 1, bytes: u64::MAX };
+const ONE: Weight = Weight { messages: 1, bytes: u64::MAX, compared: u64::MAX };
 
 /// Why a session ended.
 pub(super) enum End {
@@ -348,7 +348,7 @@ impl<'t> Session<'t> {
         self.task.show(&self.task.pipeline.sinks[index].node.name, &message);
         self.lane(lane)?.sent[index] = true;
         let queue = self.worker(index, lane)?;
-        let weight = Weight { messages: 1, bytes: message.byte_count() };
+        let weight = Weight { messages: 1, bytes: message.byte_count(), compared: u64::from(!is_creation(&message)) };
         self.push(&queue, Item::Message(message), weight).await
     }
 
@@ -466,7 +466,7 @@ impl<'t> Session<'t> {
         for (key, lanes) in targets {
             let Some(queue) = self.workers.get(&key).map(|worker| worker.queue.clone()) else { continue };
             let item = Item::Barrier { lanes: lanes.into(), barrier };
-            self.push(&queue, item, Weight { messages: 1, bytes: 0 }).await?;
+            self.push(&queue, item, Weight { messages: 1, bytes: 0, compared: 1 }).await?;
         }
         Ok(())
     }
@@ -534,6 +534,10 @@ impl<'t> Session<'t> {
         tracing::debug!(task = %task.key, waited_ms = begun.elapsed().as_millis() as u64, "session closed");
         source
     }
+}
+
+fn is_creation(message: &Message) -> bool {
+    matches!(&message.payload, Payload::Change(change) if change.kind == ChangeKind::CreateTable)
 }
 
 fn gone() -> Failure {

@@ -27,8 +27,8 @@ use crate::state::Change;
 pub(super) const CHUNK_MESSAGES_MAX: u64 = 64;
 /// Bytes that are written in one go, and as many that wait behind them, beside what the queue holds; a larger message goes alone.
 const CHUNK_BYTES_MAX: u64 = 8 << 20;
-/// The same where the sink compares replays: twice as many may be flagged though they were never written, and a newer value in one
-/// of those is then reported instead of written.
+/// Of these those that a sink which compares replays compares: twice as many may be flagged though they were never written, and a newer
+/// value in one of those is then reported instead of written. A creation may be written twice.
 pub(super) const COMPARED_MESSAGES_MAX: u64 = 4;
 
 pub(super) enum Item {
@@ -368,8 +368,8 @@ impl Worker {
 impl Feed {
     /// What is taken at once.
     fn limit(&self) -> Weight {
-        let messages = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { CHUNK_MESSAGES_MAX };
-        Weight { messages, bytes: CHUNK_BYTES_MAX }
+        let compared = if self.replays.is_some() { COMPARED_MESSAGES_MAX } else { u64::MAX };
+        Weight { messages: CHUNK_MESSAGES_MAX, bytes: CHUNK_BYTES_MAX, compared }
     }
 
     /// The next items, ready to be written; `None` when the session is over.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use pipeline_sdk::context::Place;
 use pipeline_sdk::describe::MARKS_WRITES;
-use pipeline_sdk::{Context, Detached, Message, Payload, Polled, Sink, SinkConfig};
+use pipeline_sdk::{Context, Detached, Message, Payload, Polled, Sink, SinkConfig, Source};
 use pipeline_tdengine::sink::TdengineConfig;
 use serde_json::json;
 
 mod scene;
 
-use scene::{Scene, address};
+use scene::{Scene, address, config};
 
 const T0: i64 = 1_780_000_000_000;
 /// A server hands out entries of its log together until they have as many rows: so each of these is a message.
@@ -38,21 +38,30 @@ async fn scenes(statements: &[String], expect: usize) -> (Scene, Scene, Vec<Mess
     for statement in statements {
         from.sql.exec(statement).await.unwrap();
     }
+    let messages = read(&mut source, expect, |payload| matches!(payload, Payload::Frame(frame) if frame.rows > 0)).await;
+    (from, to, messages)
+}
+
+/// So many messages of those that are wanted.
+async fn read(source: &mut Box<dyn Source>, expect: usize, is_wanted: impl Fn(&Payload) -> bool) -> Vec<Message> {
     let mut messages = Vec::new();
     while messages.len() < expect {
         if let Polled::Messages(came) = source.next(Duration::from_millis(200)).await.unwrap() {
-            messages.extend(came.into_iter().filter(|it| matches!(&it.payload, Payload::Frame(frame) if frame.rows > 0)));
+            messages.extend(came.into_iter().filter(|message| is_wanted(&message.payload)));
         }
     }
-    (from, to, messages)
+    messages
 }
 
 /// A connected sink of one lane, and what it counts.
 async fn sink(to: &Scene, settings: serde_json::Value) -> (Box<dyn Sink>, Arc<Detached>) {
-    let mut config = json!({ "dsn": address(&to.node) });
-    config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    let config: TdengineConfig = serde_json::from_value(config).unwrap();
-    let place = Place { pipeline: "one".into(), negotiated: [MARKS_WRITES.to_owned()].into(), ..Place::default() };
+    let config: TdengineConfig = config(json!({ "dsn": address(&to.node) }), settings);
+    let place = Place {
+        pipeline: "one".into(),
+        negotiated: [MARKS_WRITES.to_owned()].into(),
+        source_identity: Some("1".into()),
+        ..Place::default()
+    };
     let host = Arc::new(Detached::default());
     let mut sink = config.build(Context::new(place, host.clone())).unwrap();
     sink.connect().await.unwrap();
@@ -94,4 +103,46 @@ async fn where_one_does_not_fit_each_goes_its_own_way() {
     let counters = host.counters();
     assert_eq!((counters.get(COALESCED), counters["rows_left_out"]), (None, ROWS as u64));
     assert_eq!(texts(&to, VALUES).await, [[Some("3".into()), Some(ROWS.to_string())]]);
+}
+
+/// Each table is an entry of the log; at the other site they are looked up and made at once, but for what must be made alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_wait_are_made_together() {
+    const CHILDREN: usize = 20;
+    let database = "create database power vgroups 1 wal_retention_period 3600";
+    let (from, to) = (Scene::start(&[database]).await, Scene::start(&[database]).await);
+    let mut source = from.source("one", "power").await;
+    from.sql.exec("create stable power.meters (ts timestamp, v int) tags (t int)").await.unwrap();
+    for child in 0..CHILDREN {
+        from.sql.exec(&format!("create table power.d{child} using power.meters tags ({child})")).await.unwrap();
+    }
+    for statement in [
+        "create table power.n (ts timestamp, v int)",
+        "drop table power.d0",
+        "create table power.d0 using power.meters tags (100)",
+        "create table power.here (ts timestamp, v int)",
+        "create table power.d100 using power.meters tags (7)",
+    ] {
+        from.sql.exec(statement).await.unwrap();
+    }
+    to.sql.exec("create table power.here (ts timestamp, v int, own int)").await.unwrap();
+    // The super table, the children, and one for each of the statements.
+    let messages = read(&mut source, 1 + CHILDREN + 5, |payload| matches!(payload, Payload::Change(_))).await;
+    let (mut sink, host) = sink(&to, json!({})).await;
+    let (done, result) = sink.write_many(&messages).await;
+    result.unwrap();
+    assert_eq!(done, messages.len());
+    // All but the super table and the drop.
+    assert_eq!(host.counters()[COALESCED], messages.len() as u64 - 2);
+    let tags = "select tbname, t from power.meters order by tbname";
+    let tables = "select table_name, `columns` from information_schema.ins_tables where db_name = 'power' and table_name <> 'here' order by table_name";
+    for sql in ["select distinct tbname, t from power.meters order by tbname", tables, tags] {
+        assert_eq!(texts(&to, sql).await, texts(&from, sql).await, "{sql}");
+    }
+    assert_eq!(texts(&to, "select count(*) from information_schema.ins_tables where db_name = 'power'").await, [[Some((CHILDREN + 3).to_string())]]);
+    // Once more, as after a crash: they are there.
+    let applied = host.counters()["changes_applied"];
+    let (done, result) = sink.write_many(&messages[..1 + CHILDREN]).await;
+    result.unwrap();
+    assert_eq!((done, host.counters()["changes_applied"]), (1 + CHILDREN, applied));
 }

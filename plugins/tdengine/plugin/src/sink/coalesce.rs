@@ -1,21 +1,63 @@
-//! Several frames in one write. A write costs a server, its adapter and the way to them as much as some hundred rows (FACTS F51): frames
-//! that wait go together where all of them fit as they are. Their blocks stand one behind the other, and of a row that is in several the
-//! last counts, as it does in a message that a server made of several entries of its log.
+//! Several messages in one write. A write costs a server, its adapter and the way to them as much as some hundred rows (FACTS F51), and over
+//! a long way much more. Frames that wait go together where all of them fit as they are: their blocks stand one behind the other, and of a row
+//! that is in several the last counts, as it does in a message that a server made of several entries of its log. Creations of tables
+//! that wait are looked up and made together.
 
-use pipeline_sdk::{Error, Frame, Message, Payload, Result};
+use std::collections::HashSet;
+
+use pipeline_sdk::{ChangeKind, Error, Frame, Header, Message, Payload, Reaction, Result};
 use tdengine_wire::tmq::enclose;
 
+use super::changes::{self, Creation};
 use super::decide::{Fit, fit_of};
-use super::rows::{Planned, messages_of};
+use super::rows::{Planned, messages_of, place_of};
 use super::target::Target;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
+use crate::log::change::Change as Entry;
 use crate::log::data::DataMessage;
 use crate::log::{RAW_DATA, open_envelope};
+use crate::source::CHANGE_FORMAT;
 use crate::transport::Connection;
 
-/// The frames at the start of `messages` that can go in one write of `bytes_max`. None that may have been written before: those are
-/// compared first.
-pub fn frames_of(messages: &[Message], bytes_max: usize) -> Vec<&Frame> {
+/// What goes in one write.
+pub enum Together<'a> {
+    Frames(Vec<&'a Frame>),
+    Creations(Vec<Creation<'a>>),
+}
+
+impl<'a> Together<'a> {
+    /// What stands at the start of `messages` and can go in one write of `bytes_max`.
+    pub fn of(messages: &'a [Message], bytes_max: usize) -> Self {
+        match messages.first().map(|message| &message.payload) {
+            Some(Payload::Change(_)) => Self::Creations(creations_of(messages, bytes_max)),
+            _ => Self::Frames(frames_of(messages, bytes_max)),
+        }
+    }
+
+    /// How many messages that is.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Frames(frames) => frames.len(),
+            Self::Creations(creations) => creations.len(),
+        }
+    }
+
+    /// Writes what is more than one, of which the first has this header. Whether that was done: where anything does not fit, or is
+    /// refused, each goes its own way.
+    pub async fn write(&self, target: &mut Target, connection: &Connection, header: &Header) -> Result<bool> {
+        let done = match self {
+            Self::Frames(frames) => write_frames(target, connection, header, frames).await?,
+            Self::Creations(creations) => create(target, connection, creations).await?,
+        };
+        if done {
+            target.context.count("messages_coalesced", self.len() as u64);
+        }
+        Ok(done)
+    }
+}
+
+/// None that may have been written before: those are compared first.
+fn frames_of(messages: &[Message], bytes_max: usize) -> Vec<&Frame> {
     let (mut frames, mut bytes) = (Vec::<&Frame>::new(), 0);
     for message in messages {
         let Payload::Frame(frame) = &message.payload else { break };
@@ -30,8 +72,46 @@ pub fn frames_of(messages: &[Message], bytes_max: usize) -> Vec<&Frame> {
     frames
 }
 
-/// Writes frames as one message. Whether they were: where anything does not fit, or is refused, each of them goes its own way.
-pub async fn write(target: &mut Target, connection: &Connection, frames: &[&Frame]) -> Result<bool> {
+/// Up to a name that comes a second time: it was dropped between.
+fn creations_of(messages: &[Message], bytes_max: usize) -> Vec<Creation<'_>> {
+    let (mut creations, mut names, mut bytes) = (Vec::<Creation<'_>>::new(), HashSet::new(), 0);
+    for message in messages {
+        let Payload::Change(change) = &message.payload else { break };
+        let Some(raw) = change.raw.as_ref().filter(|raw| change.kind == ChangeKind::CreateTable && &*raw.format == CHANGE_FORMAT) else { break };
+        bytes += raw.data.len();
+        let is_alike = creations.first().is_none_or(|first| first.change.namespace == change.namespace);
+        if bytes > bytes_max || !is_alike || !change.tables.iter().all(|name| names.insert(name)) {
+            break;
+        }
+        let parsed = open_envelope(&raw.data).and_then(|(raw_type, body)| Entry::parse(raw_type, body));
+        let Ok(Some(Entry::CreateTables(tables))) = parsed else { break };
+        creations.push(Creation { header: &message.header, change, raw: &raw.data, tables });
+    }
+    creations
+}
+
+async fn create(target: &mut Target, connection: &Connection, creations: &[Creation<'_>]) -> Result<bool> {
+    match changes::create(target, connection, creations).await {
+        Ok(()) => Ok(true),
+        // Those that were made are found to be there.
+        Err(error) if matches!(error.reaction, Reaction::Retry | Reaction::Rejected) => {
+            tracing::debug!(%error, creations = creations.len(), "refused together: each alone now");
+            Ok(false)
+        }
+        Err(error) => {
+            let first = creations.first().map_or_else(String::new, |first| changes::place_of(first.header, first.change));
+            Err(error.context(behind(first, creations.len())))
+        }
+    }
+}
+
+/// For a person: the place of the first of so many messages.
+fn behind(first: String, messages: usize) -> String {
+    format!("{first}, with {} messages behind it", messages - 1)
+}
+
+/// As one message.
+async fn write_frames(target: &mut Target, connection: &Connection, header: &Header, frames: &[&Frame]) -> Result<bool> {
     if target.waits_since.is_some() {
         return Ok(false);
     }
@@ -56,15 +136,15 @@ pub async fn write(target: &mut Target, connection: &Connection, frames: &[&Fram
     let entries = messages.iter().map(|message| message.entries);
     let pieces: Vec<&[u8]> = std::iter::once(&head[..]).chain(entries).chain([&tail[..]]).collect();
     match target.write_pieces(connection, &pieces).await {
-        Ok(()) => {
-            target.context.count("messages_coalesced", frames.len() as u64);
-            Ok(true)
-        }
+        Ok(()) => Ok(true),
         Err(error) if error.code().is_some_and(|code| matches!(reaction_to(code), CodeReaction::ApplyMetaFirst | CodeReaction::Reject)) => {
             tracing::debug!(%error, frames = frames.len(), "refused together: each alone now");
             Ok(false)
         }
-        Err(error) => Err(Error::from(error).context(format!("rows of `{}`", target.database))),
+        Err(error) => {
+            let first = place_of(target, header, &messages[0].blocks);
+            Err(Error::from(error).context(behind(first, frames.len())))
+        }
     }
 }
 
@@ -72,7 +152,7 @@ pub async fn write(target: &mut Target, connection: &Connection, frames: &[&Fram
 mod tests {
     use arrow::array::RecordBatch;
     use arrow::datatypes::Schema;
-    use pipeline_sdk::{Header, Lane, Position, Rows};
+    use pipeline_sdk::{Lane, Position, Rows};
 
     use super::*;
     use crate::log::{RAW_METADATA, envelope};

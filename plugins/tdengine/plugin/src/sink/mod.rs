@@ -27,14 +27,16 @@ pub use template::Template;
 pub(crate) use shared::Shared;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline_sdk::describe::MARKS_WRITES;
-use pipeline_sdk::{Connected, Context, Error, Frame, Message, Payload, Reaction, Result, Sink, async_trait};
+use pipeline_sdk::{Connected, Context, Error, Message, Payload, Reaction, Result, Sink, async_trait};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::transport::Connection;
 use crate::metadata;
+use coalesce::Together;
 use target::Target;
 
 /// How long a write waits for another lane to bring what it needs. Then it is the engine that tries again, later each time.
@@ -56,6 +58,7 @@ fn is_to_be_announced(error: &Error) -> bool {
 /// A sink of one lane.
 pub struct TdengineSink {
     config: TdengineConfig,
+    template: Option<Arc<Template>>,
     context: Context,
     link: Option<Link>,
     /// By database at the source.
@@ -72,8 +75,9 @@ struct Link {
 }
 
 impl TdengineSink {
-    pub(crate) fn new(config: TdengineConfig, context: Context) -> Self {
-        Self { config, context, link: None, targets: HashMap::new() }
+    pub(crate) fn new(mut config: TdengineConfig, context: Context) -> Self {
+        let template = config.template.take().map(Arc::new);
+        Self { config, template, context, link: None, targets: HashMap::new() }
     }
 
     /// Whether the pipeline is a replica: what is written must not come back.
@@ -107,24 +111,29 @@ impl TdengineSink {
         Ok((target, &link.connection))
     }
 
-    /// Whether frames, of which `message` is the first, were written as one.
-    async fn write_together(&mut self, message: &Message, frames: &[&Frame]) -> Result<bool> {
+    /// Whether what begins with `message` was written as one.
+    async fn write_together(&mut self, message: &Message, together: &Together<'_>) -> Result<bool> {
         let written = async {
             let (target, connection) = self.target_of(message).await?;
-            coalesce::write(target, connection, frames).await
+            together.write(target, connection, &message.header).await
         };
         let written = written.await;
-        if matches!(&written, Err(error) if error.reaction == Reaction::Disconnected) {
+        self.note_loss(&written);
+        written
+    }
+
+    /// A connection that is lost is of no more use.
+    fn note_loss<T>(&mut self, written: &Result<T>) {
+        if matches!(written, Err(error) if error.reaction == Reaction::Disconnected) {
             self.link = None;
         }
-        written
     }
 
     async fn write_message(&mut self, message: &Message) -> Result<()> {
         if matches!(&message.payload, Payload::Frame(frame) if frame.rows == 0) {
             return Ok(());
         }
-        let template = self.config.template.clone();
+        let template = self.template.clone();
         let (target, connection) = self.target_of(message).await?;
         match &message.payload {
             Payload::Frame(frame) => rows::write_frame(target, connection, &message.header, frame).await,
@@ -180,30 +189,28 @@ impl Sink for TdengineSink {
         let until = Instant::now() + NEWS_WAIT_MAX;
         loop {
             let written = self.write_message(message).await;
+            self.note_loss(&written);
             match &written {
-                Err(error) if error.reaction == Reaction::Disconnected => self.link = None,
-                Err(error) if is_to_be_announced(error) && self.has_news(message, until).await => continue,
-                _ => {}
+                Err(error) if is_to_be_announced(error) && self.has_news(message, until).await => {}
+                _ => return written,
             }
-            return written;
         }
     }
 
     async fn write_many(&mut self, messages: &[Message]) -> (usize, Result<()>) {
         let (mut done, mut alone_until) = (0, 0);
         while let Some(message) = messages.get(done) {
-            let frames = match self.marks() && done >= alone_until {
-                true => coalesce::frames_of(&messages[done..], self.config.coalesce_bytes_max),
-                false => Vec::new(),
-            };
-            if frames.len() > 1 {
-                match self.write_together(message, &frames).await {
-                    Ok(true) => {
-                        done += frames.len();
-                        continue;
+            if self.marks() && done >= alone_until {
+                let together = Together::of(&messages[done..], self.config.coalesce_bytes_max);
+                if together.len() > 1 {
+                    match self.write_together(message, &together).await {
+                        Ok(true) => {
+                            done += together.len();
+                            continue;
+                        }
+                        Ok(false) => alone_until = done + together.len(),
+                        Err(error) => return (done, Err(error)),
                     }
-                    Ok(false) => alone_until = done + frames.len(),
-                    Err(error) => return (done, Err(error)),
                 }
             }
             if let Err(error) = self.write(message).await {

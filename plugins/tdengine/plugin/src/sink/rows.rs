@@ -98,8 +98,7 @@ async fn write_blocks(
             matches!(reaction_to(code), CodeReaction::ApplyMetaFirst | CodeReaction::Reject)
         });
         if !stale || is_second_try {
-            let tables = tables_of(target, blocks);
-            return Err(Error::from(error).context(format!("rows of {tables}, lane {} at {}", header.lane, header.position)));
+            return Err(Error::from(error).context(place_of(target, header, blocks)));
         }
         // What is known of the target may be old: look again, once.
         is_second_try = true;
@@ -107,10 +106,11 @@ async fn write_blocks(
     }
 }
 
-/// For a person: the first table, and how many more.
-fn tables_of(target: &Target, blocks: &[Block<'_>]) -> String {
+/// For a person: the first table and how many more, and where in the log.
+pub fn place_of(target: &Target, header: &Header, blocks: &[Block<'_>]) -> String {
     let first = blocks.first().map_or_else(String::new, |block| target.qualified(block.table));
-    if blocks.len() > 1 { format!("{first} and {} tables more", blocks.len() - 1) } else { first }
+    let more = if blocks.len() > 1 { format!(" and {} tables more", blocks.len() - 1) } else { String::new() };
+    format!("rows of {first}{more}, lane {} at {}", header.lane, header.position)
 }
 
 async fn send(

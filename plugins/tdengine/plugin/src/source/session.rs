@@ -23,7 +23,8 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 const META_POLL: Duration = Duration::from_secs(2);
 /// Of both consumers while nothing is written at all and the engine waits for so long: it answers as soon.
 const STILL_POLL: Duration = Duration::from_secs(16);
-/// Entries of the second consumer that are taken before the first is asked again, and how long each reply is given.
+/// Entries of the second consumer that are taken before the first is asked again, as many as were fetched ahead where that has more, and how
+/// long each reply is given.
 const META_ENTRIES_AT_ONCE: usize = 64;
 const META_REPLY_WAIT: Duration = Duration::from_millis(1);
 /// Between two looks at where a lane without messages is.
@@ -166,7 +167,10 @@ impl Session {
 
     /// Takes what else the second consumer brought, and waits for nothing.
     async fn read_meta(&mut self, poll: Duration) -> Result<()> {
-        for _ in 0..META_ENTRIES_AT_ONCE {
+        for taken in 0..META_ENTRIES_AT_ONCE {
+            if taken >= self.prefetch && self.main.has_reply() {
+                return Ok(());
+            }
             if self.is_meta_wanted {
                 Box::pin(self.look_at_meta()).await?;
             }
@@ -177,7 +181,9 @@ impl Session {
             }
             let Some(message) = meta.poll(poll).await? else { continue };
             self.take_meta(message, poll).await?;
-            tokio::time::sleep(META_REPLY_WAIT).await;
+            if !self.meta.as_ref().is_some_and(Consumer::has_reply) {
+                tokio::time::sleep(META_REPLY_WAIT).await;
+            }
         }
         Ok(())
     }

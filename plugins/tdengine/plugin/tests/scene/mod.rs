@@ -9,7 +9,7 @@ use pipeline_tdengine::client::SocketLimits;
 use pipeline_tdengine::dsn::Dsn;
 use pipeline_tdengine::source::TmqConfig;
 use pipeline_tdengine::transport::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use tdengine_node::{Config, Node};
 
 pub struct Scene {
@@ -48,10 +48,8 @@ impl Scene {
     }
 
     /// One that is not connected, with these settings besides.
-    pub fn configured(&self, pipeline: &str, database: &str, settings: serde_json::Value) -> Box<dyn Source> {
-        let mut config = json!({ "dsn": address(&self.node), "databases": [database] });
-        config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let config: TmqConfig = serde_json::from_value(config).unwrap();
+    pub fn configured(&self, pipeline: &str, database: &str, settings: Value) -> Box<dyn Source> {
+        let config: TmqConfig = config(json!({ "dsn": address(&self.node), "databases": [database] }), settings);
         let place = Place {
             pipeline: pipeline.into(),
             task: database.into(),
@@ -60,6 +58,13 @@ impl Scene {
         };
         config.build(Context::new(place, Arc::new(Detached::default()))).unwrap()
     }
+}
+
+/// A component's settings: those that it needs, and these besides.
+pub fn config<T: serde::de::DeserializeOwned>(mut needed: Value, besides: Value) -> T {
+    let Value::Object(besides) = besides else { panic!("{besides} is no object") };
+    needed.as_object_mut().unwrap().extend(besides);
+    serde_json::from_value(needed).unwrap()
 }
 
 pub fn address(node: &Node) -> String {

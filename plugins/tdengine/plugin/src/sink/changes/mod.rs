@@ -8,7 +8,7 @@ mod delete;
 mod stable;
 mod table;
 
-pub use table::is_missing;
+pub use table::{Creation, create, is_missing};
 
 use pipeline_sdk::{Change, Error, Header, Result};
 
@@ -39,12 +39,12 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
     let Some(entry) = Entry::parse(raw_type, body).map_err(wire_error)? else { return Ok(()) };
     let mut applying = Applying { target, connection, header, change, raw: &raw.data };
     let applied = match entry {
+        Entry::CreateTables(tables) => create(applying.target, connection, &[Creation { header, change, raw: &raw.data, tables }]).await,
         Entry::AlterStable(stable) if &*raw.format == SEEN_FORMAT => stable::learn(&mut applying, &stable).await,
         Entry::DropStable { name, suid } if &*raw.format == SEEN_FORMAT => stable::learn_gone(applying.target, &name, suid),
         Entry::CreateStable(stable) => stable::create(&mut applying, stable).await,
         Entry::AlterStable(stable) => stable::alter(&mut applying, stable).await,
         Entry::DropStable { name, suid } => stable::drop(&mut applying, &name, suid).await,
-        Entry::CreateTables(tables) => table::create(&mut applying, &tables).await,
         Entry::AlterTable { name, action } => table::alter(&mut applying, &name, action).await,
         Entry::DropTables(_) => {
             for name in &change.tables {
@@ -54,12 +54,11 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
         }
         Entry::Delete(delete) => delete::delete(&mut applying, &delete).await,
     };
-    applied.map_err(|error| {
-        error.context(format!("{:?} of {} at {}", change.kind, subject(change), header.position))
-    })
+    applied.map_err(|error| error.context(place_of(header, change)))
 }
 
-fn subject(change: &Change) -> String {
+/// For a person: what is changed, and where in the log.
+pub fn place_of(header: &Header, change: &Change) -> String {
     let name = change.tables.first().or(change.group.as_ref()).map(|name| name.as_ref()).unwrap_or_default();
-    format!("`{}`.`{name}`", change.namespace)
+    format!("{:?} of `{}`.`{name}` at {}", change.kind, change.namespace, header.position)
 }

@@ -1,48 +1,60 @@
 //! Tables: children and normal ones. Raw where that is right, else SQL with a token.
 
-use pipeline_sdk::{Error, Result};
+use pipeline_sdk::{Change, Error, Header, Result};
 use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::tmq::create_requests;
 
 use super::super::origin::{OriginStable, TagNow};
+use super::super::target::Target;
 use super::super::{NOT_ANNOUNCED, parked, shared, statement, tag_values};
 use super::{Applying, stable};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
 use crate::log::change::{ALTER_OPTIONS, CreateTable, SetTag, TableOf, Tag, alter_clause, create_message};
 use crate::log::open_envelope;
+use crate::transport::Connection;
 use crate::metadata::{self, Definition};
 
-/// Tables of one entry. What exists is asked for once for all of them, and not remembered: a user may have dropped what is
-/// known here. Raw, in one message, what can be: normal tables, and children where the ids of the tags are known to be equal
-/// (FACTS F67); else by SQL, its token the comment.
-pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Result<()> {
-    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-    let target = &mut *applying.target;
+/// Tables that one entry of the log makes.
+pub struct Creation<'a> {
+    pub header: &'a Header,
+    pub change: &'a Change,
+    /// `u32 length, u16 type, body`.
+    pub raw: &'a [u8],
+    pub tables: Vec<CreateTable>,
+}
+
+/// Makes the tables of entries, in none of which a name of another stands. What exists is asked for once for all of them, and not
+/// remembered: a user may have dropped what is known here. Raw, in one message, what can be: normal tables, and children where the
+/// ids of the tags are known to be equal (FACTS F67); else by SQL, its token the comment.
+pub async fn create(target: &mut Target, connection: &Connection, creations: &[Creation<'_>]) -> Result<()> {
+    let names: Vec<&str> = creations.iter().flat_map(|it| &it.tables).map(|table| table.name.as_str()).collect();
     let shared = target.shared.clone();
     let _held = shared.definitions.read().await;
-    target.shared.refresh_tables(applying.connection, &target.database, &names).await?;
-    let (_, body) = open_envelope(applying.raw).map_err(wire_error)?;
-    let requests = create_requests(body).map_err(wire_error)?;
-    let mut raw = Vec::new();
-    let mut created = Vec::new();
-    for (table, request) in tables.iter().zip(requests) {
-        let way = match &table.of {
-            TableOf::Stable { stable, suid, tags } => way_of_child(applying, table, stable, *suid, tags).await?,
-            TableOf::Normal { .. } => way_of_normal(applying, table).await?,
-        };
-        match way {
-            Way::None => continue,
-            Way::Raw => raw.push(request),
-            Way::Sql(sql) => create_by_sql(applying, table, &sql).await?,
+    shared.refresh_tables(connection, &target.database, &names).await?;
+    let (mut raw, mut created) = (Vec::new(), Vec::new());
+    for creation in creations {
+        let (_, body) = open_envelope(creation.raw).map_err(wire_error)?;
+        let requests = create_requests(body).map_err(wire_error)?;
+        let Creation { header, change, raw: bytes, .. } = *creation;
+        let mut applying = Applying { target: &mut *target, connection, header, change, raw: bytes };
+        for (table, request) in creation.tables.iter().zip(requests) {
+            let way = match &table.of {
+                TableOf::Stable { stable, suid, tags } => way_of_child(&mut applying, table, stable, *suid, tags).await?,
+                TableOf::Normal { .. } => way_of_normal(&mut applying, table).await?,
+            };
+            match way {
+                Way::None => continue,
+                Way::Raw => raw.push(request),
+                Way::Sql(sql) => create_by_sql(&mut applying, table, &sql).await?,
+            }
+            created.push(table);
         }
-        created.push(table);
     }
     if !raw.is_empty() {
         let raw = create_message(raw.into_iter());
-        applying.target.write_raw(applying.connection, &raw).await?;
+        target.write_raw(connection, &raw).await?;
     }
-    let target = &mut *applying.target;
     target.waits_since = None;
     target.context.count("changes_applied", created.len() as u64);
     for table in created {
@@ -50,7 +62,7 @@ pub async fn create(applying: &mut Applying<'_>, tables: &[CreateTable]) -> Resu
             TableOf::Stable { stable, .. } => stable,
             TableOf::Normal { .. } => &table.name,
         };
-        target.shared.table_created(&table.name, group);
+        shared.table_created(&table.name, group);
     }
     Ok(())
 }
