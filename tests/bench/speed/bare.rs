@@ -80,8 +80,8 @@ pub async fn run(job: &Job<'_>) -> Result<Rate> {
         client: "bench".into(),
         exclude_marked: true,
         from_oldest: true,
-        session_timeout: None,
         prefetch: 4,
+        rows_min: None,
     };
     let mut consumer = Consumer::subscribe(&job.from.dsn, &subscription, SocketLimits::default()).await?;
     let written = Arc::new(AtomicU64::new(0));

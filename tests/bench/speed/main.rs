@@ -5,6 +5,7 @@
 
 mod bare;
 mod boundary;
+mod distance;
 mod load;
 mod native;
 mod node;
@@ -58,7 +59,7 @@ fn measure(options: &Options) -> Result<Report> {
     if options.wants(Figure::Tasks) {
         tasks::measure(options, folder.path(), &mut report)?;
     }
-    let needs_sites = [Figure::Frames, Figure::Rows, Figure::Latency, Figure::Start].into_iter().any(|it| options.wants(it));
+    let needs_sites = [Figure::Frames, Figure::Rows, Figure::Distance, Figure::Latency, Figure::Start].into_iter().any(|it| options.wants(it));
     let mut nodes = Vec::new();
     if needs_sites {
         let sites = match &options.sites {
@@ -72,6 +73,9 @@ fn measure(options: &Options) -> Result<Report> {
         };
         if options.wants(Figure::Frames) || options.wants(Figure::Rows) {
             throughput::measure(options, &sites, &plugins, &mut report)?;
+        }
+        if options.wants(Figure::Distance) {
+            distance::measure(options, &sites, &plugins, &mut report)?;
         }
         if options.wants(Figure::Latency) || options.wants(Figure::Start) {
             replica::measure(options, &sites, &mut report)?;

@@ -48,6 +48,8 @@ pub enum Figure {
     Frames,
     /// Rows decoded and encoded against frames
     Rows,
+    /// Frames between sites that are 50 ms from each other, a pipeline near one of them
+    Distance,
     /// From a write until it is visible at the other site
     Latency,
     /// From start to running, and memory while idle

@@ -13,29 +13,10 @@ use crate::bare::{Job, Rate, Window};
 const STATUS_INTERVAL: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Runs the job with further transforms behind `loop-mark`.
-pub fn run(job: &Job<'_>, transforms: &[&str], plugins: &Path) -> Result<Rate> {
+/// Runs the job with further settings of the source, like `, prefetch = 1`, and further transforms behind `loop-mark`.
+pub fn run(job: &Job<'_>, settings: &str, transforms: &[&str], plugins: &Path) -> Result<Rate> {
     let folder = tempfile::tempdir()?;
-    let chain: Vec<String> =
-        std::iter::once("loop-mark").chain(transforms.iter().copied()).map(|it| format!("{{ type = \"{it}\" }}")).collect();
-    let file = folder.path().join("bench.toml");
-    std::fs::write(
-        &file,
-        format!(
-            "[pipeline.bench]\n\
-             source = {{ type = \"tdengine-tmq\", dsn = \"{}\", databases = [\"{}\"], group = \"{}\" }}\n\
-             transform = [{}]\n\
-             sink = {{ type = \"tdengine\", dsn = \"{}\", map = {{ {} = \"{}\" }} }}\n",
-            job.from.text,
-            job.source,
-            job.group,
-            chain.join(", "),
-            job.to.text,
-            job.source,
-            job.target
-        ),
-    )?;
-    let mut log = Log::start(&file, plugins, STATUS_INTERVAL)?;
+    let mut log = start(job, settings, transforms, plugins, folder.path())?;
     let (mut window, begun) = (Window::new(job.rows), Instant::now());
     loop {
         for line in log.new_lines()? {
@@ -47,11 +28,47 @@ pub fn run(job: &Job<'_>, transforms: &[&str], plugins: &Path) -> Result<Rate> {
                 }
             }
         }
-        if begun.elapsed() > LONGEST || !log.process.is_running() {
-            bail!("the pipeline did not move {} rows:\n{}", job.rows, log.process.output());
-        }
+        log.check(begun, job)?;
         std::thread::sleep(STATUS_INTERVAL / 4);
     }
+}
+
+/// As [`run`] of tables that are made instead of rows: `count` tells how many there are.
+pub fn run_creations(job: &Job<'_>, plugins: &Path, mut count: impl FnMut() -> Result<u64>) -> Result<Rate> {
+    let folder = tempfile::tempdir()?;
+    let mut log = start(job, "", &[], plugins, folder.path())?;
+    let (mut window, begun) = (Window::new(job.rows), Instant::now());
+    loop {
+        if let Some(rate) = window.note(count()?, Instant::now(), log.process.id())? {
+            log.stop()?;
+            return Ok(rate);
+        }
+        log.check(begun, job)?;
+        std::thread::sleep(STATUS_INTERVAL / 4);
+    }
+}
+
+fn start(job: &Job<'_>, settings: &str, transforms: &[&str], plugins: &Path, folder: &Path) -> Result<Log> {
+    let chain: Vec<String> =
+        std::iter::once("loop-mark").chain(transforms.iter().copied()).map(|it| format!("{{ type = \"{it}\" }}")).collect();
+    let file = folder.join("bench.toml");
+    std::fs::write(
+        &file,
+        format!(
+            "[pipeline.bench]\n\
+             source = {{ type = \"tdengine-tmq\", dsn = \"{}\", databases = [\"{}\"], group = \"{}\"{settings} }}\n\
+             transform = [{}]\n\
+             sink = {{ type = \"tdengine\", dsn = \"{}\", map = {{ {} = \"{}\" }} }}\n",
+            job.from.text,
+            job.source,
+            job.group,
+            chain.join(", "),
+            job.to.text,
+            job.source,
+            job.target
+        ),
+    )?;
+    Log::start(&file, plugins, STATUS_INTERVAL)
 }
 
 /// A running `pipeline run` whose log is read as it grows.
@@ -89,6 +106,16 @@ impl Log {
         let at: jiff::Timestamp = line["timestamp"].as_str().unwrap_or_default().parse()?;
         let since = at.duration_since(self.began.1);
         Ok(self.began.0 + Duration::try_from(since).unwrap_or_default())
+    }
+
+    /// Fails once the job takes too long, or the process has ended.
+    fn check(&mut self, begun: Instant, job: &Job<'_>) -> Result<()> {
+        if begun.elapsed() > LONGEST || !self.process.is_running() {
+            let output = self.process.output();
+            let lines: Vec<&str> = output.lines().filter(|line| !line.contains("\"message\":\"status\"")).collect();
+            bail!("the pipeline did not move all {}:\n{}", job.rows, lines.join("\n"));
+        }
+        Ok(())
     }
 
     pub fn stop(self) -> Result<()> {

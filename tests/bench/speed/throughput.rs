@@ -92,8 +92,8 @@ fn rounds(options: &Options, from: &Address, to: &Address, ways: &[Way], plugins
             let rate = match way {
                 Way::Bare => runtime.block_on(bare::run(&job))?,
                 Way::BareNative => native::run(&job)?,
-                Way::Frames => piped::run(&job, &[], plugins)?,
-                Way::Rows => piped::run(&job, &["bench-rows"], plugins)?,
+                Way::Frames => piped::run(&job, "", &[], plugins)?,
+                Way::Rows => piped::run(&job, "", &["bench-rows"], plugins)?,
             };
             rates.push((way, rate));
             runtime.block_on(load::clean(to, &target))?;

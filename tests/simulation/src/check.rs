@@ -156,8 +156,8 @@ pub async fn no_loop(world: &World) -> Result<(), Violation> {
             client: "observer".into(),
             exclude_marked: false,
             from_oldest: false,
-            session_timeout: None,
             prefetch: 1,
+            rows_min: None,
         };
         let dsn = user_dsn(number);
         let mut consumer = Consumer::subscribe(&dsn, &subscription, SocketLimits::default()).await.map_err(failed)?;

@@ -20,6 +20,18 @@ pub async fn cluster_id(connection: &Connection) -> Result<String> {
     id.ok_or_else(|| Error::fatal(format!("{} does not say its cluster id", connection.place())))
 }
 
+/// The server's version, like `3.3.6.13`.
+pub async fn version(connection: &Connection) -> Result<String> {
+    let rows = connection.query("select server_version()").await?.texts()?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
+}
+
+/// The first three numbers of a version, to compare; 0 for what is none.
+pub fn version_numbers(version: &str) -> [u32; 3] {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or_default());
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
 /// Databases but the system's own and ours, by name.
 pub async fn databases(connection: &Connection) -> Result<Vec<String>> {
     let rows = connection.query("select name from information_schema.ins_databases").await?.texts()?;

@@ -74,8 +74,8 @@ async fn a_users_own_consumer_keeps_the_topic() {
         client: "test".into(),
         exclude_marked: false,
         from_oldest: true,
-        session_timeout: None,
         prefetch: 1,
+        rows_min: None,
     };
     let mut users = Consumer::subscribe(&dsn(&scene.node), &subscription, SocketLimits::default()).await.unwrap();
     users.poll(Duration::from_millis(10)).await.unwrap();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use pipeline_sdk::{Checkpoint, LaneProgress, Payload, Polled, Source};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod scene;
@@ -141,4 +142,41 @@ async fn a_lane_at_rest_tells_of_what_is_written_then() {
         assert!(behind.iter().all(|lane| places(lane).1 > ends[ends.len() - 1]), "turn {turn}: {behind:?}, before it {ends:?}");
         assert_eq!(read(&mut source, &mut at).await, [1]);
     }
+}
+
+/// Servers of 3.3.6 gather as many rows as they are asked for; older ones do not know the question.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_gathered_into_larger_messages() {
+    const STATEMENTS: i64 = 10;
+    const ROWS: i64 = 1_000;
+    for (version, settings, expect) in [
+        ("3.3.6.13", json!({}), &[5_000, 5_000][..]),
+        ("3.3.6.13", json!({ "min-poll-rows": 8_000 }), &[8_000, 2_000]),
+        ("3.3.0.1", json!({ "min-poll-rows": 8_000 }), &[5_000, 5_000]),
+    ] {
+        let made = ["create database power vgroups 1 wal_retention_period 3600", "create table power.t (ts timestamp, v int)"];
+        let scene = Scene::start_with(&made, |config| config.version = version.into()).await;
+        for statement in 0..STATEMENTS {
+            let rows: String = (0..ROWS).map(|row| format!("({}, 1)", 1_780_000_000_000 + statement * ROWS + row)).collect();
+            scene.sql.exec(&format!("insert into power.t values {rows}")).await.unwrap();
+        }
+        let mut source = scene.configured("p", "power", settings.clone());
+        source.connect(&Checkpoint::default()).await.unwrap();
+        assert_eq!(read(&mut source, &mut Checkpoint::default()).await, expect, "{version}, {settings}");
+    }
+}
+
+/// Seen on a real pair, from afar: the small database of the proofs keeps all that were ever made, and none was found in time behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn proofs_of_before_are_not_read_again() {
+    let made = ["create database power vgroups 1 wal_retention_period 3600", "create table power.t (ts timestamp, v int)"];
+    let scene = Scene::start_with(&made, |config| config.admin = Some("127.0.0.1:0".into())).await;
+    drop(scene.source("p", "power").await);
+    for proof in 0..400 {
+        scene.sql.exec(&format!("alter table pipeline_canary.one comment 'of before: {proof}'")).await.unwrap();
+    }
+    // All of them would take 20 s, and 15 s are given.
+    arm(scene.node.admin_addr().unwrap(), r#"{ "fault": "delay-reply", "action": "fetch_raw", "milliseconds": 50 }"#).await;
+    let mut source = scene.configured("p", "power", json!({}));
+    source.connect(&Checkpoint::default()).await.unwrap();
 }

@@ -26,6 +26,9 @@ use crate::log::{RAW_DATA, RAW_METADATA};
 /// Offset of `u32 length, u16 type, body` in a reply to `fetch_raw`: what action 3 takes back (PROTOCOL 6.5).
 const RAW_OFFSET: usize = 32;
 
+/// A key of the C client's configuration: servers of 3.3.6 and newer know it. Adapter 3.3.2.3 ignores it, libtaos before refuses it.
+pub const MIN_POLL_ROWS: &str = "min.poll.rows";
+
 /// What to subscribe to.
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -36,9 +39,10 @@ pub struct Subscription {
     pub exclude_marked: bool,
     /// Where a group without a committed offset begins: the oldest entry kept, or new ones only.
     pub from_oldest: bool,
-    pub session_timeout: Option<Duration>,
     /// Messages that are fetched before they are asked for, at most; at least 1. libtaos fetches one.
     pub prefetch: usize,
+    /// Rows that the server gathers into a message where its log has them; [`MIN_POLL_ROWS`] says which one can be told.
+    pub rows_min: Option<u32>,
 }
 
 /// A message of the log.
@@ -143,7 +147,7 @@ impl Consumer {
             with_table_name: text("true"),
             // Only the string "1" switches exclusion on (FACTS F4).
             msg_consume_excluded: subscription.exclude_marked.then(|| Scalar::from("1")),
-            session_timeout_ms: subscription.session_timeout.map(|time| Scalar::Text(time.as_millis().to_string())),
+            config: subscription.rows_min.map(|rows| [(MIN_POLL_ROWS.to_owned(), Scalar::Text(rows.to_string()))].into()),
             ..Subscribe::default()
         };
         socket.call(&request).await.map_err(|error| error.at(&format!("subscribe to {}", subscription.topic)))?;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::handle::Consumer;
 use super::{blocking, keeping_umask, library};
 use crate::client::{ClientError, Message, Result, SocketLimits, Subscription};
-use crate::client::tmq::{BLOCKING_TIME_MAX, check_name};
+use crate::client::tmq::{BLOCKING_TIME_MAX, MIN_POLL_ROWS, check_name};
 use crate::dsn::Dsn;
 
 /// How much longer than its blocking time a poll may take before the consumer counts as lost.
@@ -192,7 +192,7 @@ fn poll_in_pieces(consumer: &Mutex<Consumer>, wait: Duration, is_ending: &Atomic
 fn subscribe_blocking(dsn: &Dsn, wanted: &Subscription) -> Result<Consumer> {
     let functions = library::load(dsn.parameter("libraryPath"), dsn.parameter("configDir"))?;
     let port = dsn.port.to_string();
-    let session_ms = wanted.session_timeout.map(|time| time.as_millis().to_string());
+    let rows_min = wanted.rows_min.map(|rows| rows.to_string());
     let mut settings = vec![
         ("td.connect.ip", dsn.host.as_str()),
         ("td.connect.port", &port),
@@ -208,6 +208,6 @@ fn subscribe_blocking(dsn: &Dsn, wanted: &Subscription) -> Result<Consumer> {
     if wanted.exclude_marked {
         settings.push(("msg.consume.excluded", "1"));
     }
-    settings.extend(session_ms.as_deref().map(|time| ("session.timeout.ms", time)));
+    settings.extend(rows_min.as_deref().map(|rows| (MIN_POLL_ROWS, rows)));
     Consumer::subscribe(functions, &settings, &wanted.topic)
 }

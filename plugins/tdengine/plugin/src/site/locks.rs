@@ -67,8 +67,8 @@ impl Locks {
             client: "pipeline".into(),
             exclude_marked: false,
             from_oldest: false,
-            session_timeout: None,
             prefetch: tables.len().max(1),
+            rows_min: None,
         };
         let consumer = Consumer::subscribe(dsn, &subscription, SocketLimits { request_timeout: WAIT * 20, ..limits() }).await?;
         let own = format!("{MARK}{:016x}-", rand::random::<u64>());

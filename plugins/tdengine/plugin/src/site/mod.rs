@@ -121,8 +121,8 @@ impl Site for TdengineSite {
                 client: "pipeline".into(),
                 exclude_marked: false,
                 from_oldest: false,
-                session_timeout: None,
                 prefetch: 1,
+                rows_min: None,
             };
             let consumer = Consumer::subscribe(&self.config.dsn, &subscription, Self::limits()).await?;
             self.observers.insert(database.into(), consumer);

@@ -65,7 +65,7 @@ pub struct DatabaseFacts {
 /// # Errors
 /// A site that does not answer, or does not let the user look.
 pub async fn look(connection: &Connection, dsn: &Dsn, prefix: &str, databases: &[String]) -> Result<Facts> {
-    let version = first_text(connection, "select server_version()").await?.unwrap_or_default();
+    let version = metadata::version(connection).await?;
     let (clock_offset_ms, clock_error_ms) = clock(connection).await?;
     let (is_super, rights) = rights(connection, &dsn.user).await;
     let topics = column(connection, "select topic_name from information_schema.ins_topics").await?;

@@ -6,6 +6,7 @@ use pipeline_sdk::site::{Check, Verdict};
 use tdengine_wire::escape::identifier;
 
 use super::plan::{DEFINITIONS_MAX, DatabaseFacts, Facts};
+use crate::metadata::version_numbers;
 
 /// Versions from here on have what a replica needs.
 const VERSION_MIN: (u32, u32) = (3, 3);
@@ -58,8 +59,8 @@ fn cluster(source: &Facts, sink: &Facts) -> Check {
 
 fn version(source: &Facts, sink: &Facts) -> Check {
     let number = |facts: &Facts| {
-        let mut parts = facts.version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+        let [major, minor, _] = version_numbers(&facts.version);
+        (major, minor)
     };
     let mut version = check("version", "", &source.version, &sink.version);
     if number(source) < VERSION_MIN || number(sink) < VERSION_MIN {

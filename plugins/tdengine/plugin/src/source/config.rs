@@ -14,6 +14,8 @@ use crate::dsn::Dsn;
 use crate::names;
 use crate::span::Span;
 
+/// As many as a server gathers at most.
+const MIN_POLL_ROWS_LIMIT: u32 = 1_000_000;
 /// Format of the frames: `u32 length, u16 type, body` of a raw message of rows.
 pub const FRAME_FORMAT: &str = "tdengine-tmq-raw";
 /// Format of a change's raw form: the same, of a change.
@@ -60,6 +62,10 @@ pub struct TmqConfig {
     /// Messages that are fetched while earlier ones are being written, at most. Over libtaos it is one.
     #[serde(default = "prefetch")]
     pub prefetch: usize,
+    /// Rows that the server gathers into a message where its log has them, 4096 by itself: more, where the site is far away. Servers older
+    /// than 3.3.6 go by their own `tmqRowSize`.
+    #[serde(default)]
+    pub min_poll_rows: Option<u32>,
     /// Largest message taken from the server, in bytes.
     #[serde(default = "message_bytes_max")]
     pub message_bytes_max: usize,
@@ -184,6 +190,9 @@ impl SourceConfig for TmqConfig {
         if !self.exclude.is_empty() && !self.databases.iter().any(|name| name == "*") {
             let wrong_key = Error::fatal("only `*` leaves anything out").path("exclude");
             wrong.push(wrong_key.hint("write databases = [\"*\"], or take `exclude` away"));
+        }
+        if self.min_poll_rows.is_some_and(|rows| !(1..=MIN_POLL_ROWS_LIMIT).contains(&rows)) {
+            wrong.push(Error::fatal(format!("must be from 1 to {MIN_POLL_ROWS_LIMIT}")).path("min-poll-rows"));
         }
         let given = [("group", self.group.as_deref()), ("topic-prefix", Some(self.topic_prefix.as_str()))];
         for (path, name) in given.into_iter().filter_map(|(path, name)| Some((path, name?))) {

@@ -23,6 +23,8 @@ use crate::{metadata, names};
 const ASSIGNMENT_POLL: Duration = Duration::from_millis(100);
 /// A server takes 3 to 4 seconds to take a consumer out (FACTS F44).
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+/// The first version whose consumers may say how many rows they want (PROTOCOL 6.2).
+const MIN_POLL_ROWS_VERSION: [u32; 3] = [3, 3, 6];
 
 /// Connects to the site and places every lane.
 pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from: &Checkpoint) -> Result<Session> {
@@ -52,6 +54,7 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
     let proof = async {
         if replica { canary::prove(&config.dsn, &cluster, limits).await } else { Ok(()) }
     };
+    let rows_min = rows_min(config, &sql).await?;
     let group = config.group.clone().unwrap_or_else(|| names::group(&context.place.pipeline, database));
     let subscribing = async {
         let mut consumers = Vec::new();
@@ -62,8 +65,8 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
                 client: "pipeline".into(),
                 exclude_marked: replica && reader == Reader::Main,
                 from_oldest: config.from == StartFrom::Oldest,
-                session_timeout: None,
                 prefetch: config.prefetch,
+                rows_min,
             };
             let limits = if reader == Reader::Main { limits.of_rows() } else { limits };
             consumers.push((reader, Consumer::subscribe(&config.dsn, &subscription, limits).await?));
@@ -106,6 +109,17 @@ pub async fn connect(config: &TmqConfig, database: &str, context: &Context, from
     }
     let Some(main) = main else { return Err(Error::fatal("no consumer")) };
     Ok(Session::new(config, context, cluster, found, sql, main, meta, lanes, early, pending))
+}
+
+/// What the server is told of `min-poll-rows`: one that does not know it keeps its own number.
+async fn rows_min(config: &TmqConfig, sql: &Connection) -> Result<Option<u32>> {
+    let Some(rows) = config.min_poll_rows else { return Ok(None) };
+    let version = metadata::version(sql).await?;
+    if metadata::version_numbers(&version) >= MIN_POLL_ROWS_VERSION {
+        return Ok(Some(rows));
+    }
+    tracing::warn!(site = %config.dsn, version, "this server ignores min-poll-rows: set `tmqRowSize` of its dnodes instead");
+    Ok(None)
 }
 
 /// Takes consumers of no use out of their group: the next try would wait for their lanes, and its own go while it waits for those of this one.

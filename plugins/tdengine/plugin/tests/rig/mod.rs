@@ -228,8 +228,8 @@ impl Rig {
                 client: "test".into(),
                 exclude_marked: false,
                 from_oldest: true,
-                session_timeout: None,
                 prefetch: 1,
+                rows_min: None,
             };
             let mut consumer = Consumer::subscribe(&Dsn::parse(site).unwrap(), &subscription, limits()).await.unwrap();
             let mut idle = 0;
