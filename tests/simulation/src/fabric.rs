@@ -1,8 +1,8 @@
 //! A network in memory: every connection is two pipes with a latency, drawn from the seed.
 //!
 //! Connections are known by who dials (`a-to-b`, `user`) and which site is dialled (`a`). They can be cut, a route can be
-//! closed for a while (what is sent meanwhile arrives afterwards, new connections wait), a process or a site can die. Bytes of
-//! one direction arrive in order.
+//! closed for a while (what is sent meanwhile arrives afterwards, unless who dialled gives the connection up before; new connections wait),
+//! a process or a site can die. Bytes of one direction arrive in order.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -121,15 +121,16 @@ impl Fabric {
         let (there, back) = (Arc::<Mutex<Pipe>>::default(), Arc::<Mutex<Pipe>>::default());
         state.links.retain(|(_, pipe)| pipe.strong_count() > 0);
         state.links.extend([&there, &back].map(|pipe| (route.clone(), Arc::downgrade(pipe))));
-        let end = |incoming: &Arc<Mutex<Pipe>>, outgoing: &Arc<Mutex<Pipe>>| Stream {
+        let end = |incoming: &Arc<Mutex<Pipe>>, outgoing: &Arc<Mutex<Pipe>>, dials: bool| Stream {
             fabric: self.clone(),
             route: route.clone(),
+            dials,
             incoming: incoming.clone(),
             outgoing: outgoing.clone(),
             timer: None,
         };
-        listener.send(end(&there, &back)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(end(&back, &there))
+        listener.send(end(&there, &back, false)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(end(&back, &there, true))
     }
 
     fn closed_until(&self, route: &Route) -> Option<Instant> {
@@ -148,10 +149,10 @@ impl Fabric {
         }
     }
 
-    /// When what is sent now arrives.
-    fn arrival(&self, route: &Route) -> Instant {
-        let latency = self.latency(route);
-        self.closed_until(route).unwrap_or_else(Instant::now) + latency
+    /// When what is sent now arrives, and whether it is held back until then.
+    fn arrival(&self, route: &Route) -> (Instant, bool) {
+        let (latency, closed) = (self.latency(route), self.closed_until(route));
+        (closed.unwrap_or_else(Instant::now) + latency, closed.is_some())
     }
 
     /// Breaks connections; `None` stands for any.
@@ -182,10 +183,18 @@ impl Fabric {
     }
 }
 
+#[derive(Debug)]
+struct Packet {
+    due: Instant,
+    bytes: Bytes,
+    /// It was sent while the route was closed: until it is due it is still where it was sent.
+    is_held: bool,
+}
+
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Pipe {
-    packets: VecDeque<(Instant, Bytes)>,
+    packets: VecDeque<Packet>,
     /// Nothing comes behind the packets.
     is_finished: bool,
     is_broken: bool,
@@ -205,6 +214,8 @@ impl Pipe {
 pub struct Stream {
     fabric: Arc<Fabric>,
     route: Route,
+    /// Of a pipeline or a user: the plugin's connections take along what they did not send when they are dropped.
+    dials: bool,
     incoming: Arc<Mutex<Pipe>>,
     outgoing: Arc<Mutex<Pipe>>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -229,17 +240,17 @@ impl AsyncRead for Stream {
         let now = Instant::now();
         let is_finished = pipe.is_finished;
         match pipe.packets.front_mut() {
-            Some((due, packet)) if *due <= now => {
-                let count = packet.len().min(into.remaining());
-                into.put_slice(&packet[..count]);
-                packet.advance(count);
-                if packet.is_empty() {
+            Some(Packet { due, bytes, .. }) if *due <= now => {
+                let count = bytes.len().min(into.remaining());
+                into.put_slice(&bytes[..count]);
+                bytes.advance(count);
+                if bytes.is_empty() {
                     pipe.packets.pop_front();
                 }
                 this.timer = None;
                 Poll::Ready(Ok(()))
             }
-            Some((due, _)) => {
+            Some(Packet { due, .. }) => {
                 let due = *due;
                 drop(pipe);
                 let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -260,14 +271,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let arrival = self.fabric.arrival(&self.route);
+        let (arrival, is_held) = self.fabric.arrival(&self.route);
         let mut pipe = self.outgoing.lock().expect("nothing panics under this lock");
         if pipe.is_broken || pipe.is_finished {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         // Bytes stay in order.
-        let arrival = pipe.packets.back().map_or(arrival, |(last, _)| arrival.max(*last));
-        pipe.packets.push_back((arrival, Bytes::copy_from_slice(bytes)));
+        let due = pipe.packets.back().map_or(arrival, |last| arrival.max(last.due));
+        pipe.packets.push_back(Packet { due, bytes: Bytes::copy_from_slice(bytes), is_held });
         pipe.wake();
         Poll::Ready(Ok(bytes.len()))
     }
@@ -284,6 +295,13 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if self.dials {
+            let mut outgoing = self.outgoing.lock().expect("nothing panics under this lock");
+            let now = Instant::now();
+            if let Some(first) = outgoing.packets.iter().position(|packet| packet.is_held && packet.due > now) {
+                outgoing.packets.truncate(first);
+            }
+        }
         self.finish();
         self.incoming.lock().expect("nothing panics under this lock").is_finished = true;
     }

@@ -33,6 +33,9 @@ impl Network for Tcp {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
+        // A request that was given up while the way was closed must not arrive behind those of the next connection: dropped, a
+        // connection takes along what it did not send yet.
+        stream.set_zero_linger()?;
         Ok(Box::new(stream))
     }
 }

@@ -1,7 +1,8 @@
 //! One WebSocket connection: two tasks behind a handle, replies matched to requests by their id.
 //!
 //! Guarantees: at most [`SocketLimits::in_flight`] requests wait at once; a request that gets no reply in time closes the
-//! connection, because a late reply could be taken for another's; once closed, every call fails with the reason.
+//! connection, because a late reply could be taken for another's; once closed, every call fails with the reason. A connection that is
+//! given up sends nothing more: what a way that was closed kept would arrive behind what the next connection wrote.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -19,6 +20,7 @@ use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
 
 use super::error::{ClientError, Result};
 use crate::dsn::{Dsn, Transport};
@@ -32,6 +34,8 @@ const LARGE_BYTES: usize = 64 << 10;
 /// buffer; one that brings rows all the time has the large one.
 const READ_BUFFER_BYTES: usize = 4 << 10;
 const READ_BUFFER_BYTES_OF_ROWS: usize = 16 << 10;
+/// How long a server that is told goodbye may take to say so, too.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// First word of the newer binary replies (PROTOCOL 3.1).
 const NEW_STYLE: [u8; 8] = [0xff; 8];
 
@@ -71,6 +75,9 @@ impl SocketLimits {
     }
 }
 
+/// Where statements and raw writes go.
+pub const STATEMENTS_PATH: &str = "/ws";
+
 /// A reply as it came.
 #[derive(Clone, Debug)]
 pub enum RawReply {
@@ -88,12 +95,24 @@ pub struct Socket {
     slots: Semaphore,
     limits: SocketLimits,
     place: String,
+    /// A request under way may be a write: one that nobody waits for any more is given up with the connection.
+    may_write: bool,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.may_write && !self.shared.waiting.lock().replies.is_empty() {
+            self.shared.close("the connection was given up here");
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
     waiting: Mutex<Waiting>,
     next_id: AtomicU64,
+    /// Ends both tasks, and the connection with them.
+    given_up: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +160,7 @@ impl Shared {
         waiting.closed.get_or_insert(end);
         // Dropping the senders wakes whoever waits.
         waiting.replies.clear();
+        self.given_up.cancel();
     }
 }
 
@@ -169,12 +189,14 @@ impl Socket {
             .await
             .map_err(|_| ClientError::unreachable(&place, format!("no answer within {:?}", limits.connect_timeout)))?
             .map_err(|error| not_opened(&place, &error))?;
-        let shared = Arc::new(Shared { waiting: Mutex::default(), next_id: AtomicU64::new(FIRST_REQUEST_ID) });
+        let (next_id, given_up) = (AtomicU64::new(FIRST_REQUEST_ID), CancellationToken::new());
+        let shared = Arc::new(Shared { waiting: Mutex::default(), next_id, given_up: given_up.clone() });
         let (sink, stream) = stream.split();
         let (outgoing, requests) = mpsc::channel(limits.in_flight + 1);
-        tokio::spawn(write_requests(sink, requests, limits.ping_interval, shared.clone()));
-        tokio::spawn(read_replies(stream, shared.clone()));
-        Ok(Self { shared, outgoing, slots: Semaphore::new(limits.in_flight), limits, place })
+        tokio::spawn(until_given_up(given_up.clone(), write_requests(sink, requests, limits.ping_interval, shared.clone())));
+        tokio::spawn(until_given_up(given_up, read_replies(stream, shared.clone())));
+        let (slots, may_write) = (Semaphore::new(limits.in_flight), path == STATEMENTS_PATH);
+        Ok(Self { shared, outgoing, slots, limits, place, may_write })
     }
 
     /// `ws://host:port/path`.
@@ -292,6 +314,14 @@ pub fn read_json<T: serde::de::DeserializeOwned>(action: &'static str, reply: &R
     Ok(reply.body()?)
 }
 
+async fn until_given_up(given_up: CancellationToken, part: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = given_up.cancelled() => {}
+        () = part => {}
+    }
+}
+
 async fn write_requests(
     mut sink: SplitSink<Stream, Message>,
     mut requests: mpsc::Receiver<Message>,
@@ -318,8 +348,12 @@ async fn write_requests(
             return;
         }
     }
-    // The handle is gone. A polite end lets the server give up a consumer's lanes at once (FACTS F42).
-    let _ = sink.close().await;
+    // The handle is gone. A polite end lets the server give up a consumer's lanes at once (FACTS F42); the reader ends with its answer.
+    let goodbye = async {
+        let _ = sink.close().await;
+        std::future::pending::<()>().await;
+    };
+    let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
     shared.close("the connection was closed here");
 }
 
@@ -387,6 +421,8 @@ fn without_url(error: &tungstenite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tdengine_wire::envelope::Unsubscribe;
+
     use super::*;
 
     #[test]
@@ -400,5 +436,38 @@ mod tests {
         assert_eq!(id_of_binary(&old), Some(78));
         assert_eq!(id_of_binary(&[0; 15]), None);
         assert_eq!(id_of_text(r#"{"code":0,"req_id":18250284034228092929}"#), Some(18_250_284_034_228_092_929));
+    }
+
+    /// How the connection of a client to a server that answers nothing ends for that server.
+    async fn end_of(path: &str, client: impl AsyncFnOnce(Socket)) -> Option<std::result::Result<Message, tungstenite::Error>> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dsn = Dsn::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
+        let limits = SocketLimits { request_timeout: Duration::from_millis(100), ..SocketLimits::default() };
+        let (socket, accepted) = tokio::join!(Socket::open(&dsn, path, limits), async {
+            tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await
+        });
+        let mut server = accepted.unwrap();
+        client(socket.unwrap()).await;
+        assert!(server.next().await.unwrap().unwrap().is_text(), "the request");
+        tokio::time::timeout(Duration::from_secs(10), server.next()).await.expect("it ends")
+    }
+
+    #[tokio::test]
+    async fn who_gives_a_write_up_gives_the_connection_up() {
+        let too_late = async |socket: Socket| {
+            assert!(matches!(socket.call(&Unsubscribe {}).await, Err(ClientError::TimedOut { .. })));
+            // The handle is kept: the connection ends all the same.
+            std::mem::forget(socket);
+        };
+        let not_awaited = async |socket: Socket| {
+            let awaited = tokio::time::timeout(Duration::from_millis(10), socket.call_within(&Unsubscribe {}, Duration::from_secs(60)));
+            assert!(awaited.await.is_err());
+        };
+        for end in [end_of(STATEMENTS_PATH, too_late).await, end_of("/rest/tmq", too_late).await, end_of(STATEMENTS_PATH, not_awaited).await] {
+            assert!(matches!(&end, Some(Err(tungstenite::Error::Io(error))) if error.kind() == ErrorKind::ConnectionReset), "{end:?}");
+        }
+        // A consumer that leaves while a poll is under way says so.
+        let end = end_of("/rest/tmq", not_awaited).await;
+        assert!(matches!(end, Some(Ok(Message::Close(_)))), "{end:?}");
     }
 }

@@ -11,7 +11,7 @@ use tdengine_wire::value::Value;
 use tdengine_wire::{ColumnType, Precision};
 
 use super::error::{ClientError, Result};
-use super::socket::{RawReply, Socket, SocketLimits, read_json};
+use super::socket::{RawReply, STATEMENTS_PATH, Socket, SocketLimits, read_json};
 use crate::dsn::Dsn;
 
 /// Bytes before the raw message in a write of action 3 (PROTOCOL 3).
@@ -92,7 +92,7 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Unreachable`], or the server's code (0x0357 wrong password, 0x0388 no such database).
     pub async fn open(dsn: &Dsn, database: Option<&str>, limits: SocketLimits) -> Result<Self> {
-        let socket = Socket::open(dsn, "/ws", limits).await?;
+        let socket = Socket::open(dsn, STATEMENTS_PATH, limits).await?;
         let login = Connect {
             user: dsn.user.clone(),
             password: dsn.password().into(),
