@@ -9,7 +9,7 @@ use pipeline_sdk::{ChangeKind, Error, Frame, Header, Message, Payload, Reaction,
 use tdengine_wire::tmq::enclose;
 
 use super::changes::{self, Creation};
-use super::decide::{Fit, fit_of};
+use super::decide::is_same;
 use super::rows::{Planned, messages_of, place_of};
 use super::target::Target;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -123,7 +123,7 @@ async fn write_frames(target: &mut Target, connection: &Connection, header: &Hea
     let mut planned = Vec::with_capacity(messages.iter().map(|message| message.blocks.len()).sum());
     for block in messages.iter().flat_map(|message| &message.blocks) {
         let Some(table) = target.find(connection, block.table).await? else { return Ok(false) };
-        if *fit_of(target, &table, block)?.0 != Fit::Same {
+        if !is_same(target, &table, block)? {
             return Ok(false);
         }
         planned.push(Planned { block, first_row: 0, names: None, rows: None });

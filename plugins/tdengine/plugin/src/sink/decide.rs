@@ -42,7 +42,7 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
         target.fits.clear();
         target.fits_generation = generation;
     }
-    let key = (table.group.clone(), xxh3_64(block.schema));
+    let key = key_of(table, block);
     if let Some((definition, fit)) = target.fits.get(&key)
         && Arc::ptr_eq(definition, &table.definition)
     {
@@ -54,6 +54,20 @@ pub fn fit_of(target: &mut Target, table: &shared::Target, block: &Block<'_>) ->
     target.is_server_cache_old = true;
     target.fits.insert(key, (table.definition.clone(), fit.clone()));
     Ok((fit, true))
+}
+
+/// Whether a block can be written as it is. What it comes to otherwise is not remembered: that is found with the definition read again.
+pub fn is_same(target: &mut Target, table: &shared::Target, block: &Block<'_>) -> Result<bool> {
+    let (fit, is_new) = fit_of(target, table, block)?;
+    let is_same = *fit == Fit::Same;
+    if is_new && !is_same {
+        target.fits.remove(&key_of(table, block));
+    }
+    Ok(is_same)
+}
+
+fn key_of(table: &shared::Target, block: &Block<'_>) -> (Arc<str>, u64) {
+    (table.group.clone(), xxh3_64(block.schema))
 }
 
 /// Fits remembered before they are forgotten.

@@ -283,7 +283,7 @@ async fn plan<'a>(
     Ok(planned)
 }
 
-/// How a block fits. Before values are left out or wait, the definition here is read again: a user may have changed it, or
+/// How a block fits. Before values are left out, wait or are refused, the definition here is read again: a user may have changed it, or
 /// another lane. `None` when the table is gone by then.
 async fn fit_now(
     target: &mut Target,
@@ -292,8 +292,8 @@ async fn fit_now(
     block: &Block<'_>,
 ) -> Result<Option<(shared::Target, Arc<Fit>)>> {
     let (mut fit, is_new) = fit_of(target, &table, block)?;
-    let waits = matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_));
-    if *fit == Fit::Same || !(is_new || waits) {
+    let is_stuck = matches!(*fit, Fit::Wait(_) | Fit::WaitWider(_) | Fit::Conflict(_));
+    if *fit == Fit::Same || !(is_new || is_stuck) {
         return Ok(Some((table, fit)));
     }
     loop {
