@@ -6,6 +6,7 @@
 mod api;
 mod kit;
 mod pair;
+mod port;
 mod process;
 mod random;
 mod scene;
@@ -17,7 +18,8 @@ mod writer;
 
 pub use api::{Api, ask_over_tcp};
 pub use kit::{Findings, check_plugin, is_full_tier};
-pub use pair::{Pair, drop_topics, free_port, pipelines, start_node, start_node_with, wait_for_node};
+pub use pair::{Pair, drop_topics, pipelines, start_node, start_node_with, wait_for_node};
+pub use port::free_port;
 pub use process::{Process, binary};
 pub use random::Random;
 pub use scene::{Outcome, Scene};

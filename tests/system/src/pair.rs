@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::port::free_port;
 use crate::process::{Process, binary};
 use crate::site::Site;
 
@@ -269,11 +270,6 @@ pub fn drop_topics(site: &Site, database: &str) {
         }
         std::thread::sleep(Duration::from_millis(300));
     }
-}
-
-/// A free port. Another process may take it before the node does; the node's start would then fail and say so.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Starts an embedded node and waits until it answers.
