@@ -15,33 +15,35 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// Runs the job with further settings of the source, like `, prefetch = 1`, and further transforms behind `loop-mark`.
 pub fn run(job: &Job<'_>, settings: &str, transforms: &[&str], plugins: &Path) -> Result<Rate> {
-    let folder = tempfile::tempdir()?;
-    let mut log = start(job, settings, transforms, plugins, folder.path())?;
-    let (mut window, begun) = (Window::new(job.rows), Instant::now());
-    loop {
-        for line in log.new_lines()? {
-            if line["message"] == "status" {
-                let id = log.process.id();
-                if let Some(rate) = window.note(line["rows"].as_u64().unwrap_or(0), log.at(&line)?, id)? {
-                    log.stop()?;
-                    return Ok(rate);
-                }
-            }
-        }
-        log.check(begun, job)?;
-        std::thread::sleep(STATUS_INTERVAL / 4);
-    }
+    run_counted(job, settings, transforms, plugins, |log| {
+        let lines = log.new_lines()?;
+        let told = lines.iter().filter(|line| line["message"] == "status");
+        told.map(|line| Ok((line["rows"].as_u64().unwrap_or(0), log.at(line)?))).collect()
+    })
 }
 
 /// As [`run`] of tables that are made instead of rows: `count` tells how many there are.
 pub fn run_creations(job: &Job<'_>, plugins: &Path, mut count: impl FnMut() -> Result<u64>) -> Result<Rate> {
+    run_counted(job, "", &[], plugins, |_| Ok(vec![(count()?, Instant::now())]))
+}
+
+/// `counts` brings how many went by at which moments since it was last asked.
+fn run_counted(
+    job: &Job<'_>,
+    settings: &str,
+    transforms: &[&str],
+    plugins: &Path,
+    mut counts: impl FnMut(&mut Log) -> Result<Vec<(u64, Instant)>>,
+) -> Result<Rate> {
     let folder = tempfile::tempdir()?;
-    let mut log = start(job, "", &[], plugins, folder.path())?;
+    let mut log = start(job, settings, transforms, plugins, folder.path())?;
     let (mut window, begun) = (Window::new(job.rows), Instant::now());
     loop {
-        if let Some(rate) = window.note(count()?, Instant::now(), log.process.id())? {
-            log.stop()?;
-            return Ok(rate);
+        for (count, at) in counts(&mut log)? {
+            if let Some(rate) = window.note(count, at, log.process.id())? {
+                log.stop()?;
+                return Ok(rate);
+            }
         }
         log.check(begun, job)?;
         std::thread::sleep(STATUS_INTERVAL / 4);

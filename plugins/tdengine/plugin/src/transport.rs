@@ -9,8 +9,9 @@ use pipeline_sdk::{Error, Result};
 use tdengine_wire::block::BlockView;
 use tdengine_wire::envelope::{AssignedVgroup, QueryReply, WriteField};
 
-use crate::client::{self, Message, ResultSet, SocketLimits, Subscription};
+use crate::client::{self, ClientError, Message, ResultSet, SocketLimits, Subscription};
 use crate::dsn::{Dsn, Transport};
+use crate::errors::is_transient;
 use crate::native::{NativeConnection, NativeConsumer};
 
 /// Checks that an address can be used; without connecting, and without loading libtaos.
@@ -139,6 +140,14 @@ impl Consumer {
     /// The vgroups that are this consumer's and whose logs are known.
     pub async fn assignment(&self) -> client::Result<Vec<AssignedVgroup>> {
         either!(self, one => one.assignment().await).map(known)
+    }
+
+    /// As [`Consumer::assignment`]; none while the server deals out the vgroups.
+    pub async fn assignment_so_far(&self) -> client::Result<Vec<AssignedVgroup>> {
+        match self.assignment().await {
+            Err(ClientError::Server { code, .. }) if is_transient(code) => Ok(Vec::new()),
+            assigned => assigned,
+        }
     }
 
     pub async fn position(&self, vgroups: &[i32]) -> client::Result<Vec<i64>> {

@@ -12,7 +12,7 @@ use pipeline_sdk::{Error, Result};
 use tdengine_wire::escape::literal;
 use tokio::time::Instant;
 
-use crate::client::{ClientError, SocketLimits, Subscription};
+use crate::client::{SocketLimits, Subscription};
 use crate::dsn::Dsn;
 use crate::metadata;
 use crate::names::LOCK_DATABASE;
@@ -80,11 +80,7 @@ impl Locks {
     pub async fn hold(&mut self) -> Result<Holding> {
         let begun = Instant::now();
         self.write(begun).await?;
-        let assigned: Vec<i32> = match self.consumer.assignment().await {
-            Ok(assigned) => assigned.into_iter().map(|lane| lane.vgroup_id).collect(),
-            Err(ClientError::Server { code, .. }) if crate::errors::is_transient(code) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let assigned: Vec<i32> = self.consumer.assignment_so_far().await?.into_iter().map(|lane| lane.vgroup_id).collect();
         let is_back = |proved: &BTreeMap<i32, Instant>| assigned.iter().all(|lane| proved.get(lane) >= Some(&begun));
         while begun.elapsed() < WAIT && (assigned.is_empty() || !is_back(&self.proved)) {
             let Some(message) = self.consumer.poll(POLL).await? else { continue };

@@ -18,7 +18,7 @@ use tdengine_wire::{ColumnType, DataType};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::client::{ClientError, SocketLimits, Subscription};
+use crate::client::{SocketLimits, Subscription};
 use crate::transport::{Connection, Consumer};
 use crate::dsn::Dsn;
 use crate::names::CANARY_DATABASE;
@@ -99,11 +99,7 @@ async fn prove_now(dsn: &Dsn, cluster: &str, limits: SocketLimits) -> Result<()>
 async fn go_to_end(consumer: &mut Consumer) -> Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let assigned = match consumer.assignment().await {
-            Ok(assigned) => assigned,
-            Err(ClientError::Server { code, .. }) if crate::errors::is_transient(code) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let assigned = consumer.assignment_so_far().await?;
         if !assigned.is_empty() {
             consumer.settle().await?;
             for vgroup in assigned {

@@ -166,11 +166,7 @@ async fn assigned(consumer: &mut Consumer, vgroups: &[i32], config: &TmqConfig) 
     let deadline = Instant::now() + config.assignment_timeout.0;
     let mut read = Vec::new();
     loop {
-        let assigned = match consumer.assignment().await {
-            Ok(assigned) => assigned,
-            Err(ClientError::Server { code, .. }) if crate::errors::is_transient(code) => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let assigned = consumer.assignment_so_far().await?;
         if vgroups.iter().all(|vgroup| assigned.iter().any(|lane| lane.vgroup_id == *vgroup)) {
             return Ok((assigned, read));
         }
