@@ -103,12 +103,13 @@ pub struct PipelineStatus {
     pub since_ms: i64,
     #[serde(flatten)]
     pub counts: Counts,
-    /// Positions that are still to be read, all lanes together; absent where the source does not know.
+    /// Positions that are still to be written at every sink, all lanes together; absent where the source does not know.
     pub lag_offsets: Option<i64>,
     /// How much of a source that ends was read, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done: Option<f64>,
-    /// For how long what is read next has been waiting.
+    /// For how long what is written next has been waiting, in the log or here. Of a source that does not know how far its log is, what
+    /// was read and is not written.
     pub lag_seconds: Option<f64>,
     /// How long ago the source was last asked how far it is: what is said of lag is as old.
     pub progress_seconds: Option<f64>,
@@ -123,12 +124,13 @@ pub struct LaneStatus {
     pub lane: String,
     /// Behind which everything is durable, and stored.
     pub position: Option<String>,
-    /// The oldest position that is kept, the next to be read and the next to be written, where positions are numbers.
+    /// The oldest position that is kept, the next that is to reach every sink, and the next that the source will be written, where
+    /// positions are numbers.
     pub oldest: Option<i64>,
     pub current: Option<i64>,
     pub latest: Option<i64>,
     pub lag_offsets: Option<i64>,
-    /// How long the log keeps what is read next, as far as is known; negative where it may be gone already.
+    /// How long the log keeps what is to reach the sinks next, as far as is known; negative where it may be gone already.
     pub slack_seconds: Option<f64>,
     /// How long the log keeps an entry, at least.
     pub retention_seconds: Option<i64>,
@@ -168,7 +170,7 @@ impl LagClock {
     /// Moments that are remembered; when there are more every other one is forgotten.
     const SAMPLES_MAX: usize = 128;
 
-    /// The log ended at `latest` at `now`; what is before `current` was read.
+    /// The log ended at `latest` at `now`; what is before `current` is done with.
     pub fn sample(&mut self, now: Instant, current: i64, latest: i64) {
         if self.samples.back().is_none_or(|(_, last)| *last < latest) {
             self.samples.push_back((now, latest));
@@ -185,9 +187,19 @@ impl LagClock {
         }
     }
 
-    /// For how long what is read next has been in the log, at least; zero when nothing waits.
-    pub fn behind(&self, now: Instant) -> Duration {
-        self.samples.front().map_or(Duration::ZERO, |(since, _)| now.duration_since(*since))
+    /// What comes behind `current` was seen at that moment.
+    pub fn began(&mut self, at: Instant, current: i64) {
+        match self.samples.front_mut() {
+            Some((since, end)) if *end <= current + 1 => *since = at.min(*since),
+            Some((since, _)) if *since <= at => {}
+            _ => self.samples.push_front((at, current + 1)),
+        }
+    }
+
+    /// For how long what comes behind `current` has been in the log, at least; zero when nothing waits.
+    pub fn behind(&self, now: Instant, current: i64) -> Duration {
+        let oldest = self.samples.iter().find(|(_, end)| *end > current);
+        oldest.map_or(Duration::ZERO, |(since, _)| now.duration_since(*since))
     }
 }
 
@@ -200,14 +212,17 @@ mod tests {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut clock = LagClock::default();
         clock.sample(start, 10, 10);
-        assert_eq!(clock.behind(start + second), Duration::ZERO);
+        assert_eq!(clock.behind(start + second, 10), Duration::ZERO);
         clock.sample(start + second, 10, 15);
         clock.sample(start + 2 * second, 12, 20);
-        assert_eq!(clock.behind(start + 3 * second), 2 * second);
+        assert_eq!(clock.behind(start + 3 * second, 12), 2 * second);
         clock.sample(start + 3 * second, 15, 20);
-        assert_eq!(clock.behind(start + 3 * second), second);
+        assert_eq!(clock.behind(start + 3 * second, 15), second);
+        assert_eq!(clock.behind(start + 3 * second, 20), Duration::ZERO, "what is done with since the last look");
         clock.sample(start + 4 * second, 20, 20);
-        assert_eq!(clock.behind(start + 9 * second), Duration::ZERO);
+        assert_eq!(clock.behind(start + 9 * second, 20), Duration::ZERO);
+        clock.began(start + 5 * second, 18);
+        assert_eq!(clock.behind(start + 9 * second, 18), 4 * second);
         for step in 0..1_000 {
             clock.sample(start + step * second, 0, 21 + i64::from(step));
         }

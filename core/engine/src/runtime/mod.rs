@@ -27,6 +27,7 @@ mod tenure;
 mod threads;
 mod throttle;
 mod transform;
+mod underway;
 mod watch;
 mod worker;
 #[cfg(test)]

@@ -51,13 +51,17 @@ pub(super) struct Queue<T> {
 struct State<T> {
     items: VecDeque<(T, Weight)>,
     held: Weight,
+    /// Items that were put in, and up to which of them they were taken out, and what was taken is done with.
+    pushed: u64,
+    popped: u64,
+    done: u64,
     is_closed: bool,
 }
 
 impl<T> Queue<T> {
     pub fn new(buffer: &Buffer) -> Self {
         let limit = Weight { messages: u64::from(buffer.messages.max(1)), bytes: buffer.bytes, compared: u64::MAX };
-        let state = State { items: VecDeque::new(), held: Weight::default(), is_closed: false };
+        let state = State { items: VecDeque::new(), held: Weight::default(), pushed: 0, popped: 0, done: 0, is_closed: false };
         Self { limit, state: Mutex::new(state), filled: Notify::new(), emptied: Notify::new(), ended: Notify::new() }
     }
 
@@ -75,6 +79,7 @@ impl<T> Queue<T> {
                 if has_room || state.items.is_empty() {
                     state.items.push_back((item, weight));
                     state.held.add(weight);
+                    state.pushed += 1;
                     drop(state);
                     self.filled.notify_one();
                     return Ok(());
@@ -86,6 +91,11 @@ impl<T> Queue<T> {
 
     /// The next items: as many as are there, until they reach one of the limits. `None` once the queue is closed: what it held is gone.
     pub async fn pop_many(&self, limit: Weight) -> Option<Vec<T>> {
+        Some(self.pop_numbered(limit).await?.0)
+    }
+
+    /// The same, with the number of the last of them, for [`Queue::note_done`].
+    pub async fn pop_numbered(&self, limit: Weight) -> Option<(Vec<T>, u64)> {
         loop {
             {
                 let mut state = self.state.lock();
@@ -103,13 +113,32 @@ impl<T> Queue<T> {
                             break;
                         }
                     }
+                    state.popped = state.pushed - state.items.len() as u64;
+                    let popped = state.popped;
                     drop(state);
                     self.emptied.notify_one();
-                    return Some(taken);
+                    return Some((taken, popped));
                 }
             }
             self.filled.notified().await;
         }
+    }
+
+    /// The number of the last item that was put in.
+    pub fn pushed(&self) -> u64 {
+        self.state.lock().pushed
+    }
+
+    /// Whoever takes items out is done with all of them up to this number.
+    pub fn note_done(&self, upto: u64) {
+        let mut state = self.state.lock();
+        state.done = state.done.max(upto);
+    }
+
+    /// Whether that was told of this number; or nothing is left of what came up to it, because it was not wanted any more.
+    pub fn is_done(&self, upto: u64) -> bool {
+        let state = self.state.lock();
+        state.done >= upto || (state.done >= state.popped && state.items.is_empty() && !state.is_closed)
     }
 
     /// Resolves once as much is there as [`Queue::pop_many`] takes at once, or fits into the queue, and when it is closed.

@@ -238,6 +238,7 @@ impl Reader {
                     target.quiet_since = Instant::now();
                 }
                 self.task.count_read(&messages);
+                self.task.note_read(&messages);
                 let paid = self.meter.as_mut().map(|meter| meter.read(&messages));
                 self.deliver(Event::Messages(messages)).await?;
                 if let Some(paid) = paid {
@@ -335,7 +336,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands an event on; while there is no room, commands are carried out.
+    /// Hands an event on; while there is no room, commands are carried out, and how far the source is, is still asked: it is when
+    /// nothing is taken that what waits matters.
     async fn deliver(&mut self, event: Event) -> Result<(), Failure> {
         let (events, weight) = (self.events.clone(), event.weight());
         let push = events.push(event, weight);
@@ -356,6 +358,13 @@ impl Reader {
                     }
                     command => Box::pin(self.carry_out(command)).await?,
                 },
+                () = tokio::time::sleep_until(self.progress_at + self.progress_interval) => {
+                    if let Err(failure) = Box::pin(self.progress()).await {
+                        // What was read before is handed on, as ever.
+                        let _ = push.await;
+                        return Err(failure);
+                    }
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ use super::share::Active;
 use super::task::{Control, Task};
 use super::tenure::{self, Tenure};
 use super::transform::Chain;
+use super::underway;
 use super::worker::{Item, Worker, WorkerEnds};
 use crate::metrics::TaskState;
 
@@ -267,9 +268,11 @@ impl<'t> Session<'t> {
         for event in events {
             match event {
                 Event::Messages(messages) => {
+                    let lanes = underway::lanes_of(&messages);
                     for message in messages {
                         self.message(message).await?;
                     }
+                    self.note_routed(lanes);
                 }
                 Event::Lanes { assigned, revoked } => {
                     revoked.iter().for_each(|lane| self.revoke(lane));
@@ -322,6 +325,15 @@ impl<'t> Session<'t> {
             Box::pin(self.begin_barrier(vec![lane])).await?;
         }
         Ok(())
+    }
+
+    /// Everything that was read of these lanes last, or held by a transform, is in the sinks' queues.
+    fn note_routed(&self, lanes: Vec<Lane>) {
+        let ends = |lane: &Lane| {
+            let queues = (0..self.task.pipeline.sinks.len()).filter_map(|index| Some(&self.workers.get(&self.key(index, lane))?.queue));
+            queues.map(|queue| (queue.clone(), queue.pushed())).collect()
+        };
+        self.task.note_routed(lanes.into_iter().map(|lane| (ends(&lane), lane)));
     }
 
     /// Hands messages to every sink; waits where a queue is full.
@@ -404,6 +416,7 @@ impl<'t> Session<'t> {
     /// Drops what is held of a lane; a call under way ends by itself.
     fn revoke(&mut self, lane: &Lane) {
         self.lanes.remove(lane);
+        self.task.note_revoked(lane);
         for index in 0..self.task.pipeline.sinks.len() {
             let key = self.key(index, lane);
             if key.1.is_none() {
@@ -447,7 +460,12 @@ impl<'t> Session<'t> {
             return Ok(());
         }
         let held = self.chain.barrier(self.task).await?;
-        self.route(held).await?;
+        if !held.is_empty() {
+            let lanes = underway::lanes_of(&held);
+            self.task.note_held(&lanes);
+            self.route(held).await?;
+            self.note_routed(lanes);
+        }
         self.barrier += 1;
         let barrier = self.barrier;
         let mut targets: BTreeMap<WorkerKey, Vec<(Lane, Position)>> = BTreeMap::new();
@@ -530,6 +548,7 @@ impl<'t> Session<'t> {
         let _ = keeper.await;
         task.close_letters().await;
         let source = reader.await.ok().flatten();
+        task.note_unwritten();
         drop((parts, active));
         tracing::debug!(task = %task.key, waited_ms = begun.elapsed().as_millis() as u64, "session closed");
         source

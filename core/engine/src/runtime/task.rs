@@ -16,6 +16,7 @@ use super::isolation::{Processes, RESTARTS};
 use super::queue::Queue;
 use super::run::Shared;
 use super::tenure::Tenure;
+use super::underway::{Ends, Underway};
 use super::watch::{Watch, Watched};
 use super::worker::Item;
 use crate::buffer::Held;
@@ -97,12 +98,35 @@ struct Live {
     /// When the source last told its progress.
     progress_at: Option<Instant>,
     clocks: BTreeMap<Lane, LagClock>,
+    underway: Underway,
     queues: Vec<Arc<Queue<Item>>>,
     /// Whether something was stored since the last failure.
     has_advanced: bool,
 }
 
 impl Live {
+    /// Up to where all of a lane is written at every sink, or needs not be.
+    fn written(&self, progress: &LaneProgress) -> Option<i64> {
+        let told = number(progress.current.as_ref())?;
+        let written = match self.underway.oldest(&progress.lane) {
+            Some(oldest) => oldest.before.unwrap_or(told),
+            None => self.underway.read_upto(&progress.lane).map_or(told, |read| read.max(told)),
+        };
+        Some(number(progress.latest.as_ref()).map_or(written, |latest| written.min(latest)))
+    }
+
+    /// What is still to be written of a lane, in positions.
+    fn lag(&self, progress: &LaneProgress) -> Option<i64> {
+        Some((number(progress.latest.as_ref())? - self.written(progress)?).max(0))
+    }
+
+    /// For how long that has been waiting: in the log, as far as it was seen, or here since it was read.
+    fn behind(&self, lane: &Lane, now: Instant) -> Option<Duration> {
+        let written = self.progress.iter().find(|it| it.lane == *lane).and_then(|it| self.written(it));
+        let in_log = self.clocks.get(lane).zip(written).map(|(clock, written)| clock.behind(now, written));
+        in_log.max(self.underway.oldest(lane).map(|oldest| now.duration_since(oldest.since)))
+    }
+
     /// As it is shown: with a trouble it only seems to run.
     fn state(&self) -> TaskState {
         match (&self.state, &self.trouble) {
@@ -210,6 +234,7 @@ impl Task {
             // How far it is, only the other process knows.
             (live.checkpoint, live.progress, live.progress_at, live.queues) = Default::default();
             live.clocks.clear();
+            live.underway = Underway::default();
         }
         live.state = state;
     }
@@ -277,7 +302,9 @@ impl Task {
     }
 
     pub fn note_connected(&self, checkpoint: &Checkpoint) {
-        self.live.lock().checkpoint.clone_from(checkpoint);
+        let mut live = self.live.lock();
+        live.checkpoint.clone_from(checkpoint);
+        live.underway.begin(checkpoint);
     }
 
     pub fn note_checkpoint(&self, checkpoint: &Checkpoint) {
@@ -289,15 +316,58 @@ impl Task {
     pub fn note_progress(&self, lanes: &[LaneProgress]) {
         let now = Instant::now();
         let mut live = self.live.lock();
+        live.underway.settle();
         for progress in lanes {
-            let number = |position: &Option<pipeline_sdk::Position>| position.as_ref()?.number;
-            if let (Some(current), Some(latest)) = (number(&progress.current), number(&progress.latest)) {
-                live.clocks.entry(progress.lane.clone()).or_default().sample(now, current, latest);
+            if let (Some(written), Some(latest)) = (live.written(progress), number(progress.latest.as_ref())) {
+                live.clocks.entry(progress.lane.clone()).or_default().sample(now, written, latest);
             }
         }
         live.clocks.retain(|lane, _| lanes.iter().any(|it| it.lane == *lane));
         live.progress = lanes.to_vec();
         live.progress_at = Some(now);
+    }
+
+    /// Before what was read is handed on.
+    pub fn note_read(&self, messages: &[Message]) {
+        let now = Instant::now();
+        let mut live = self.live.lock();
+        let Live { underway, progress, .. } = &mut *live;
+        let told = |lane: &Lane| number(progress.iter().find(|it| it.lane == *lane)?.current.as_ref());
+        underway.read(now, messages, told);
+    }
+
+    /// A transform lets go of what it held of these lanes: only what is stored is known to be written of them.
+    pub fn note_held(&self, lanes: &[Lane]) {
+        let now = Instant::now();
+        let mut live = self.live.lock();
+        let Live { underway, checkpoint, .. } = &mut *live;
+        lanes.iter().for_each(|lane| underway.hold(now, lane, number(checkpoint.lanes.get(lane))));
+    }
+
+    /// What was read of these lanes is in queues, up to these items.
+    pub(super) fn note_routed(&self, lanes: impl Iterator<Item = (Ends, Lane)>) {
+        let mut live = self.live.lock();
+        lanes.for_each(|(ends, lane)| live.underway.routed(&lane, ends));
+    }
+
+    pub fn note_revoked(&self, lane: &Lane) {
+        self.live.lock().underway.revoke(lane);
+    }
+
+    /// A session is over: what it has not written is still to be read, and has been waiting since it was read.
+    pub fn note_unwritten(&self) {
+        let mut live = self.live.lock();
+        live.underway.settle();
+        let written: Vec<_> = live.progress.iter().map(|it| live.written(it)).collect();
+        let Live { underway, progress, clocks, .. } = &mut *live;
+        let mut left = underway.end();
+        for (told, written) in progress.iter_mut().zip(written) {
+            let Some(written) = written else { continue };
+            told.current = Some(Position::from_number(written));
+            if let Some(oldest) = left.remove(&told.lane) {
+                clocks.entry(told.lane.clone()).or_default().began(oldest.since, written);
+            }
+        }
     }
 
     pub(super) fn note_queues(&self, queues: Vec<Arc<Queue<Item>>>) {
@@ -368,7 +438,8 @@ impl Task {
     pub fn status(&self) -> PipelineStatus {
         let buffered = self.pipeline.fills().filter_map(|folder| self.run.buffers.held(folder));
         let buffered = buffered.reduce(|one, other| Held { rows: one.rows + other.rows, bytes: one.bytes + other.bytes }).unwrap_or_default();
-        let live = self.live.lock();
+        let mut live = self.live.lock();
+        live.underway.settle();
         let (now, counters) = (Instant::now(), &self.counters);
         let mut queued = (0, 0);
         for queue in &live.queues {
@@ -376,8 +447,8 @@ impl Task {
             queued = (queued.0 + held.messages, queued.1 + held.bytes);
         }
         let of_plugins = |name| self.run.registry.sum_of_task(name, &self.key.pipeline, &self.value);
-        let lags: Vec<i64> = live.progress.iter().filter_map(LaneProgress::lag).collect();
-        let behind = live.clocks.values().map(|clock| clock.behind(now).as_secs_f64()).reduce(f64::max);
+        let lags: Vec<i64> = live.progress.iter().filter_map(|it| live.lag(it)).collect();
+        let waited = live.clocks.keys().chain(live.underway.lanes()).filter_map(|lane| live.behind(lane, now)).max();
         PipelineStatus {
             pipeline: self.key.pipeline.clone(),
             task: self.value.clone(),
@@ -408,7 +479,7 @@ impl Task {
             },
             lag_offsets: (!lags.is_empty()).then(|| lags.iter().sum()),
             done: done(&live.progress),
-            lag_seconds: behind,
+            lag_seconds: waited.map(|it| it.as_secs_f64()),
             progress_seconds: live.progress_at.map(|at| now.duration_since(at).as_secs_f64()),
             last_applied_ms: Some(self.applied_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0),
             lanes: lanes(&live, now),
@@ -420,18 +491,20 @@ impl Task {
 fn done(progress: &[LaneProgress]) -> Option<f64> {
     let mut sum = (0, 0);
     for lane in progress {
-        let number = |position: &Option<Position>| position.as_ref().and_then(|it| it.number);
-        let (oldest, latest) = (number(&lane.oldest).unwrap_or(0), number(&lane.latest).filter(|_| lane.ends)?);
-        let current = number(&lane.current).unwrap_or(oldest);
+        let (oldest, latest) = (number(lane.oldest.as_ref()).unwrap_or(0), number(lane.latest.as_ref()).filter(|_| lane.ends)?);
+        let current = number(lane.current.as_ref()).unwrap_or(oldest);
         sum = (sum.0 + (current - oldest).max(0), sum.1 + (latest - oldest).max(0));
     }
     (sum.1 > 0).then(|| (sum.0 as f64 / sum.1 as f64).min(1.0))
 }
 
+fn number(position: Option<&Position>) -> Option<i64> {
+    position.and_then(|it| it.number)
+}
+
 fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
     let known = live.progress.iter().map(|it| &it.lane).chain(live.checkpoint.lanes.keys());
     let known: std::collections::BTreeSet<&Lane> = known.collect();
-    let number = |position: Option<&Position>| position.and_then(|it| it.number);
     let status = |lane: &Lane| {
         let progress = live.progress.iter().find(|it| it.lane == *lane);
         let stored = live.checkpoint.lanes.get(lane);
@@ -440,9 +513,9 @@ fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
             lane: lane.to_string(),
             position: stored.map(ToString::to_string),
             oldest: number(progress.and_then(|it| it.oldest.as_ref())),
-            current: number(progress.and_then(|it| it.current.as_ref())).or(number(stored)),
+            current: progress.and_then(|it| live.written(it)).or(number(stored)),
             latest: number(progress.and_then(|it| it.latest.as_ref())),
-            lag_offsets: progress.and_then(LaneProgress::lag),
+            lag_offsets: progress.and_then(|it| live.lag(it)),
             slack_seconds: slack(live, lane, retention_seconds, now),
             retention_seconds,
         }
@@ -450,10 +523,10 @@ fn lanes(live: &Live, now: Instant) -> Vec<LaneStatus> {
     known.into_iter().map(status).collect()
 }
 
-/// After how long the log may drop what is read next, at the earliest: what came since the last look is taken to have come right
+/// After how long the log may drop what is written next, at the earliest: what came since the last look is taken to have come right
 /// after it.
 fn slack(live: &Live, lane: &Lane, retention_seconds: Option<i64>, now: Instant) -> Option<f64> {
     let unseen = now.duration_since(live.progress_at?);
-    let behind = live.clocks.get(lane).map_or(Duration::ZERO, |clock| clock.behind(now));
+    let behind = live.behind(lane, now).unwrap_or_default();
     Some(retention_seconds? as f64 - unseen.max(behind).as_secs_f64())
 }

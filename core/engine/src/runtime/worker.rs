@@ -69,6 +69,13 @@ struct Feed {
     replays: Option<Replays>,
 }
 
+/// Items with the number of the last of them in their queue.
+#[derive(Default)]
+struct Fed {
+    items: Vec<Item>,
+    upto: u64,
+}
+
 /// A sink that gets nothing is flushed this often, so that it can try again what it keeps for later.
 const IDLE_FLUSH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -104,17 +111,18 @@ impl Worker {
         let Some(mut sink) = Box::pin(self.connect()).await? else { return Ok(()) };
         let mut feed = self.feed()?;
         let is_blocking = self.step().node.description.blocking;
-        let mut items = Vec::new();
+        let mut fed_last = Fed::default();
         loop {
             let (queue, limit) = (self.ends.queue.clone(), feed.limit());
             let fed = feed.next();
             tokio::pin!(fed);
             let mut early = None;
-            if !items.is_empty() {
+            let upto = fed_last.upto;
+            if !fed_last.items.is_empty() {
                 // A write under way is not dropped when the next items cannot be stored: both go on until it is done. What comes
                 // meanwhile is taken together, so that it is stored once and may be written at once: before the write is done where
                 // no more can be taken.
-                let mut write = Box::pin(self.write_items(&mut sink, std::mem::take(&mut items)));
+                let mut write = Box::pin(self.write_items(&mut sink, std::mem::take(&mut fed_last)));
                 let mut is_enough = false;
                 let written = loop {
                     tokio::select! {
@@ -144,6 +152,7 @@ impl Worker {
                         (Err(_), Some(_)) => {
                             let held = self.batcher.as_mut().map_or_else(Vec::new, Batcher::take);
                             Box::pin(self.write(&mut sink, held)).await?;
+                            queue.note_done(upto);
                         }
                         // A sink may have something of its own to try again, or have lost its connection.
                         (Err(_), None) => Box::pin(self.flush(&mut sink)).await?,
@@ -151,7 +160,7 @@ impl Worker {
                 },
             };
             match next {
-                Some(next) => items = next,
+                Some(next) => fed_last = next,
                 None => return Ok(()),
             }
         }
@@ -172,15 +181,21 @@ impl Worker {
     }
 
     /// Writes messages in order and flushes at barriers.
-    async fn write_items(&mut self, sink: &mut Box<dyn Sink>, items: Vec<Item>) -> Result<(), Failure> {
+    async fn write_items(&mut self, sink: &mut Box<dyn Sink>, Fed { items, upto }: Fed) -> Result<(), Failure> {
         let mut messages = Vec::with_capacity(items.len());
-        for item in items {
+        // What a batcher holds is not written with the rest.
+        let mut ready = 0;
+        for (number, item) in (upto + 1 - items.len() as u64..).zip(items) {
             match item {
                 Item::Message(message) => match &mut self.batcher {
-                    None => messages.push(message),
+                    None => {
+                        messages.push(message);
+                        ready = number;
+                    }
                     Some(batcher) => {
                         if batcher.add(message) {
                             messages.extend(batcher.take());
+                            ready = number;
                         }
                     }
                 },
@@ -188,12 +203,15 @@ impl Worker {
                     messages.extend(self.batcher.as_mut().map_or_else(Vec::new, Batcher::take));
                     self.write(sink, std::mem::take(&mut messages)).await?;
                     self.flush(sink).await?;
+                    self.ends.queue.note_done(number);
                     // The session is over when the keeper is gone.
                     let _ = self.ends.notices.send(Notice::Flushed { lanes, barrier }).await;
                 }
             }
         }
-        self.write(sink, messages).await
+        self.write(sink, messages).await?;
+        self.ends.queue.note_done(ready);
+        Ok(())
     }
 
     /// A connected sink; `None` when the session ended meanwhile. Nothing was written yet, so a refused connection is tried again here.
@@ -373,8 +391,8 @@ impl Feed {
     }
 
     /// The next items, ready to be written; `None` when the session is over.
-    async fn next(&mut self) -> Result<Option<Vec<Item>>, Failure> {
-        let Some(mut items) = self.queue.pop_many(self.limit()).await else { return Ok(None) };
+    async fn next(&mut self) -> Result<Option<Fed>, Failure> {
+        let Some((mut items, upto)) = self.queue.pop_numbered(self.limit()).await else { return Ok(None) };
         if let Some(replays) = &mut self.replays {
             let mut is_news = false;
             for item in &mut items {
@@ -390,6 +408,6 @@ impl Feed {
                 stored.map_err(Failure::Fatal)?;
             }
         }
-        Ok(Some(items))
+        Ok(Some(Fed { items, upto }))
     }
 }

@@ -3,6 +3,7 @@
 mod buffer;
 mod faults;
 mod flow;
+mod lag;
 mod orders;
 mod sharing;
 mod whole;
