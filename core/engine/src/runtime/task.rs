@@ -275,11 +275,11 @@ impl Task {
         self.set_state(TaskState::Reconnecting(reason));
     }
 
-    /// Something goes wrong that the task lives with.
-    pub fn note_trouble(&self, error: &Error) {
+    /// Something goes wrong that the task lives with: what was called, for one lane or for all, is called again.
+    pub fn note_trouble(&self, error: &Error, lane: Option<&Lane>) {
         let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
-        tracing::warn!(task = %self.key, reason, "trying again");
+        tracing::warn!(task = %self.key, lane = lane.map(Lane::as_str), reason, "trying again");
         let mut live = self.live.lock();
         if live.trouble.replace(reason).is_none() {
             live.since_ms = self.run.wall_clock_ms();

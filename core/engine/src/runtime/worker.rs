@@ -237,7 +237,8 @@ impl Worker {
             if is_broken(&error) {
                 sink = self.make().await?;
             }
-            self.task.note_trouble(&error);
+            self.task.counters.retries.add(1);
+            self.task.note_trouble(&error, self.lane.as_ref());
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(delay) => {}
@@ -370,7 +371,7 @@ impl Worker {
 
     async fn wait_to_retry(&mut self, error: Error) -> Result<(), Failure> {
         self.task.counters.retries.add(1);
-        self.task.note_trouble(&error);
+        self.task.note_trouble(&error, self.lane.as_ref());
         let Some(delay) = self.retries.next() else {
             let attempts = self.retries.attempts();
             return Err(Failure::Fatal(error.context(format!("gave up after {attempts} attempts"))));

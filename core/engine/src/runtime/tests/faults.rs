@@ -78,6 +78,7 @@ async fn a_sink_that_cannot_be_reached_yet_is_waited_for() {
     let (world, status, _) = run("sink-late", "", unreachable).await;
     assert_eq!(world.numbers("1"), (1..=20).collect::<Vec<_>>());
     assert_eq!((world.connects, status.pipelines[0].state.clone()), (1, TaskState::Running));
+    assert_eq!((status.pipelines[0].counts.retries, status.pipelines[0].counts.errors), (3, 3));
 }
 
 #[tokio::test(start_paused = true)]

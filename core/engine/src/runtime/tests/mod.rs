@@ -4,6 +4,7 @@ mod buffer;
 mod faults;
 mod flow;
 mod lag;
+mod log;
 mod orders;
 mod sharing;
 mod whole;
