@@ -265,7 +265,11 @@ impl Task {
         let reason = self.run.redact(&error.to_string());
         self.counters.errors.add(1);
         self.counters.reconnects.add(1);
-        tracing::warn!(task = %self.key, reason, "connection lost; trying again");
+        // A first start may come before what it connects to is there: nothing is lost then.
+        match self.live.lock().state {
+            TaskState::Running | TaskState::Stopping => tracing::warn!(task = %self.key, reason, "connection lost; trying again"),
+            _ => tracing::warn!(task = %self.key, reason, "cannot start yet; trying again"),
+        }
         match error.code.as_str() {
             super::call::HANG => self.note_incident("hang", error),
             super::call::PANIC => self.note_incident("panic", error),

@@ -10,6 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use super::world::*;
+use crate::metrics::TaskState;
 use crate::state::Store;
 
 /// Keeps the engine's events of this thread, one a line.
@@ -53,6 +54,27 @@ impl Log {
     fn count(&self, parts: &[&str]) -> usize {
         self.0.lock().unwrap().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_lost_only_where_there_was_one() {
+    let log = Log::default();
+    let _kept = tracing::subscriber::set_default(log.clone());
+    let (world, store) = (new_world("log-lost"), Store::in_memory());
+    lock(&world).fill("1", 1);
+    lock(&world).on_connect = vec![Trouble::Fails(Error::disconnected("no such database")); 3];
+    let running = start(&one("log-lost", ""), &store).await;
+    until("all are written", || lock(&world).written.len() == 1).await;
+    assert_eq!(log.count(&["cannot start yet; trying again", "no such database"]), 3);
+    assert_eq!(log.count(&["connection lost"]), 0);
+    lock(&world).on_next = vec![Trouble::Fails(Error::disconnected("reset"))];
+    lock(&world).on_connect = vec![Trouble::Fails(Error::disconnected("refused")); 2];
+    until("it is lost", || matches!(state(&running), TaskState::Reconnecting(_))).await;
+    until("it runs again", || state(&running) == TaskState::Running).await;
+    assert_eq!(log.count(&["connection lost; trying again", "reset"]), 1);
+    assert_eq!((log.count(&["connection lost"]), log.count(&["cannot start yet; trying again", "refused"])), (1, 2));
+    assert_eq!(running.status().pipelines[0].counts.reconnects, 6);
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,7 @@ pub struct World {
     pub on_write: BTreeMap<i64, Vec<Trouble>>,
     pub on_flush: Vec<Trouble>,
     pub on_next: Vec<Trouble>,
+    pub on_connect: Vec<Trouble>,
     pub on_sink_connect: Vec<Trouble>,
     /// Writes wait as long as this.
     pub write_delay: Duration,

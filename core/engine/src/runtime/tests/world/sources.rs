@@ -128,6 +128,13 @@ fn payload(entry: &Entry, number: i64, as_frame: bool) -> Payload {
 #[async_trait]
 impl Source for Log {
     async fn connect(&mut self, from: &Checkpoint) -> Result<Connected> {
+        let trouble = {
+            let mut world = lock(&self.world);
+            (!world.on_connect.is_empty()).then(|| world.on_connect.remove(0))
+        };
+        if let Some(trouble) = trouble {
+            trouble.happen().await?;
+        }
         self.at = from.lanes.iter().map(|(lane, at)| (lane.to_string(), at.number.unwrap())).collect();
         let mut world = lock(&self.world);
         world.connects += 1;
