@@ -75,7 +75,7 @@ fn content(comparison: &Comparison) -> Vec<String> {
         for site in &database.sites {
             rows.add_row([
                 site.site.clone(),
-                database.database.clone(),
+                site.renamed.clone().unwrap_or_else(|| database.database.clone()),
                 thousands(site.tables as u64),
                 thousands(site.rows),
             ]);
@@ -111,7 +111,7 @@ mod tests {
             rows_written: rows,
             process_restarts: 0,
         };
-        let site = |name: &str, rows| SiteContent { site: name.into(), tables: 2, rows };
+        let site = |name: &str, rows| SiteContent { site: name.into(), renamed: None, tables: 2, rows };
         let database = DatabaseComparison {
             database: "power".into(),
             sites: vec![site("a", 1_500), site("b", 1_499)],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline_engine::config::Redactor;
-use pipeline_engine::graph::ReplicaGraph;
+use pipeline_engine::graph::{Direction, ReplicaGraph};
 use pipeline_engine::host::Plugins;
 use pipeline_sdk::Result;
 use pipeline_sdk::site::Digest;
@@ -38,6 +38,7 @@ impl Comparison {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DatabaseComparison {
+    /// As it is called where it is read.
     pub database: String,
     pub sites: Vec<SiteContent>,
     pub difference_count: usize,
@@ -49,6 +50,9 @@ pub struct DatabaseComparison {
 #[serde(rename_all = "kebab-case")]
 pub struct SiteContent {
     pub site: String,
+    /// What a sink that renames wrote it to; absent where it has the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed: Option<String>,
     pub tables: usize,
     pub rows: u64,
 }
@@ -73,32 +77,82 @@ pub async fn compare(
 ) -> Result<Comparison> {
     let mut sites =
         replica.sites.iter().map(|site| open(site, plugins, redactor)).collect::<Result<Vec<OpenSite>>>()?;
-    let mut databases: BTreeSet<String> = replica.task_values.iter().filter(|name| *name != ALL).cloned().collect();
-    if databases.is_empty() || replica.task_values.iter().any(|name| name == ALL) {
-        for open in &mut sites {
-            databases.extend(within(limit, &open.name, open.site.databases()).await?);
+    let mut listed = vec![BTreeSet::new(); sites.len()];
+    if replica.directions.iter().any(Direction::is_all) {
+        for (open, listed) in sites.iter_mut().zip(&mut listed) {
+            listed.extend(within(limit, &open.name, open.site.databases()).await?);
         }
     }
     let mut compared = Vec::new();
-    for database in databases {
-        let (back, digests) = digests(sites, &database, limit).await?;
+    for pairing in pairings(&replica.directions, &listed) {
+        let (back, digests) = digests(sites, &pairing, limit).await?;
         sites = back;
-        compared.push(compare_digests(&database, &digests));
+        let mut one = compare_digests(&pairing.database, &digests);
+        for (content, name) in one.sites.iter_mut().zip(pairing.names.into_values()) {
+            content.renamed = (name != pairing.database).then_some(name);
+        }
+        compared.push(one);
     }
     Ok(Comparison { replica: replica.name.clone(), databases: compared })
 }
 
-/// The digest of a database at every site, taken side by side; gives the sites back.
+/// A database, and its name at each site that should hold the same.
+#[derive(Debug, PartialEq)]
+struct Pairing {
+    database: String,
+    names: BTreeMap<usize, String>,
+}
+
+/// What is to be compared with what: a database at all sites between which it goes by its own name, and once more for each
+/// direction whose sink writes it under another one. `listed` is what each site has, where everything is read.
+fn pairings(directions: &[Direction], listed: &[BTreeSet<String>]) -> Vec<Pairing> {
+    let is_made = |site: usize, name: &String| {
+        directions.iter().any(|it| it.to == site && it.renamed.iter().any(|(from, to)| to == name && it.target(from) == Some(to)))
+    };
+    let found = listed.iter().enumerate().flat_map(|(site, names)| names.iter().filter(move |name| !is_made(site, name)));
+    let named = directions.iter().flat_map(|it| it.values.iter()).filter(|name| *name != ALL);
+    let databases: BTreeSet<&String> = named.chain(found).collect();
+    let mut pairings = Vec::new();
+    for database in databases {
+        let mut same = BTreeMap::new();
+        let mut renamed = Vec::new();
+        for direction in directions {
+            let Some(target) = direction.target(database) else { continue };
+            let names = BTreeMap::from([(direction.from, database.clone()), (direction.to, target.to_owned())]);
+            match target == database {
+                true => same.extend(names),
+                // By `*`, what the first site does not have is not meant.
+                false if direction.values.contains(database) || listed[direction.from].contains(database) => {
+                    renamed.push(Pairing { database: database.clone(), names });
+                }
+                false => {}
+            }
+        }
+        let same = (!same.is_empty()).then(|| Pairing { database: database.clone(), names: same });
+        for pairing in same.into_iter().chain(renamed) {
+            // There and back again, under the other name, is the same.
+            if pairings.iter().all(|it: &Pairing| it.names != pairing.names) {
+                pairings.push(pairing);
+            }
+        }
+    }
+    pairings
+}
+
+/// The digest of a database at every site that has to do with it, taken side by side; gives the sites back.
 async fn digests(
     sites: Vec<OpenSite>,
-    database: &str,
+    pairing: &Pairing,
     limit: Duration,
 ) -> Result<(Vec<OpenSite>, Vec<(String, Digest)>)> {
     let mut calls = JoinSet::new();
     for (index, mut open) in sites.into_iter().enumerate() {
-        let database = database.to_owned();
+        let name = pairing.names.get(&index).cloned();
         calls.spawn(async move {
-            let digest = within(limit, &open.name, open.site.digest(&database, None)).await;
+            let digest = match name {
+                Some(name) => Some(within(limit, &open.name, open.site.digest(&name, None)).await),
+                None => None,
+            };
             (index, open, digest)
         });
     }
@@ -106,7 +160,9 @@ async fn digests(
     answers.sort_by_key(|(index, ..)| *index);
     let (mut sites, mut digests) = (Vec::new(), Vec::new());
     for (_, open, digest) in answers {
-        digests.push((open.name.clone(), digest?));
+        if let Some(digest) = digest {
+            digests.push((open.name.clone(), digest?));
+        }
         sites.push(open);
     }
     Ok((sites, digests))
@@ -129,7 +185,7 @@ fn compare_digests(database: &str, digests: &[(String, Digest)]) -> DatabaseComp
         database: database.into(),
         sites: digests
             .iter()
-            .map(|(site, digest)| SiteContent { site: site.clone(), tables: digest.tables.len(), rows: digest.rows })
+            .map(|(site, digest)| SiteContent { site: site.clone(), renamed: None, tables: digest.tables.len(), rows: digest.rows })
             .collect(),
         difference_count: differences.len(),
         differences: differences.into_iter().take(DIFFERENCES_SHOWN_MAX).collect(),
@@ -194,6 +250,38 @@ mod tests {
             &[("t0", "is at b only"), ("t1", "a has 2 rows, b has 3 rows"), ("t2", "values differ in 1 rows between a, b")],
         );
         check(&[("t1", "ts", 2, "00"), ("t2", "ts", 1, "11")], &[("t1", "definitions differ; a: ts, v; b: ts")]);
+    }
+
+    #[test]
+    fn a_database_is_compared_with_what_it_is_written_to() {
+        let names = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let direction = |from, to, values: &str, excluded: &str, renamed: &[(&str, &str)]| Direction {
+            from,
+            to,
+            values: names(values),
+            excluded: names(excluded),
+            renamed: renamed.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect(),
+        };
+        let check = |directions: &[Direction], listed: [&str; 2], expect: &[&str]| {
+            let listed = listed.map(|text| names(text).into_iter().collect());
+            let found: Vec<String> = pairings(directions, &listed)
+                .into_iter()
+                .map(|it| it.names.iter().map(|(site, name)| format!("{site}.{name}")).collect::<Vec<_>>().join(" "))
+                .collect();
+            assert_eq!(found, expect);
+        };
+        let copy = [("power", "copy")];
+        check(&[direction(0, 1, "power gas", "", &[])], ["", ""], &["0.gas 1.gas", "0.power 1.power"]);
+        check(&[direction(0, 1, "power", "", &copy)], ["", ""], &["0.power 1.copy"]);
+        // There and back again under the first name.
+        check(&[direction(0, 1, "power", "", &copy), direction(1, 0, "copy", "", &[("copy", "power")])], ["", ""], &[
+            "0.power 1.copy",
+        ]);
+        check(&[direction(0, 1, "*", "", &copy)], ["power gas", "power gas copy"], &["0.gas 1.gas", "0.power 1.copy"]);
+        check(&[direction(0, 1, "*", "gas", &copy)], ["gas", "copy"], &[]);
+        check(&[direction(0, 1, "*", "", &copy), direction(1, 0, "*", "", &[])], ["power", "copy power"], &[
+            "0.power 1.power", "0.power 1.copy",
+        ]);
     }
 
     #[test]

@@ -398,6 +398,7 @@ mod tests {
             site: "tape".into(),
             address_key: "dsn".into(),
             exclude_key: Some("exclude".into()),
+            rename_key: None,
             discover_interval_key: Some("look-every".into()),
             from_now: Some(("begin".into(), "now".into())),
         };

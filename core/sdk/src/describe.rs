@@ -180,6 +180,9 @@ pub struct ReplicaDescription {
     /// The source's key for values of its task key that `*` leaves out, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_key: Option<String>,
+    /// The sink's key for values of the source's task key that it writes under another name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rename_key: Option<String>,
     /// The source's key for how often new values of its task key are looked for, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discover_interval_key: Option<String>,

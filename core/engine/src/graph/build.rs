@@ -1,7 +1,7 @@
 //! From a [`File`] and a [`Catalog`] to a [`Graph`]: types resolved, configurations checked by schema and by the plugin, replicas
 //! written out, capabilities negotiated, decoders placed. Everything that is wrong is reported at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -151,6 +151,9 @@ impl Builder<'_> {
         let mut sinks = sinks.into_iter().collect::<Option<Vec<_>>>()?;
         self.problems.extend(negotiate::negotiate(pipeline, &mut source, &mut transforms, &mut sinks, self.catalog));
         self.buffers(pipeline, &source);
+        for (component, sink) in pipeline.sinks.iter().zip(&sinks) {
+            self.renames(pipeline, component, &source, sink);
+        }
         let task_key = source.description.task_key.as_deref();
         let task_values = task_key.and_then(|key| source.config.get(key)).map_or_else(Vec::new, texts);
         let conditions: Vec<Option<Node>> = pipeline.sinks.iter().zip(&sinks).map(|(it, node)| self.when(it, node)).collect();
@@ -226,6 +229,23 @@ impl Builder<'_> {
             let span = sink.given.locate("buffer.type").unwrap_or_else(|| sink.span.clone());
             let problem = Problem::new(&span, join(&sink.path, "buffer"), message.clone());
             self.problems.push(problem.hint("leave it out: what the sink has not taken stays in the source's log, and is read again from there"));
+        }
+    }
+
+    /// A replica's databases stay apart: two in one could not be compared with either, nor brought back.
+    fn renames(&mut self, pipeline: &Pipeline, component: &Component, source: &Node, sink: &Node) {
+        if pipeline.replica.is_none() && !source.negotiated.contains(pipeline_sdk::describe::TELLS_REPLICATED) {
+            return;
+        }
+        let Some(key) = self.catalog.rename_key(&sink.type_name) else { return };
+        let mut targets = BTreeMap::new();
+        for (from, to) in topology::renamed(sink, self.catalog) {
+            if let Some(other) = targets.insert(to.clone(), from.clone()) {
+                let span = component.config.locate(&join(key, &from)).unwrap_or_else(|| component.span.clone());
+                let message = format!("`{other}` and `{from}` would both be written to `{to}`");
+                let problem = Problem::new(&span, join(&join(&component.path, key), &from), message);
+                self.problems.push(problem.hint("a replica keeps what it reads apart: give each a name of its own"));
+            }
         }
     }
 

@@ -21,6 +21,12 @@ pub trait Catalog {
         self.plugins().into_iter().filter_map(|plugin| plugin.replica.as_ref()).find(|it| it.type_name == type_name)
     }
 
+    /// The key with which a sink renames values of the source's task key, where its plugin tells.
+    fn rename_key(&self, sink: &str) -> Option<&str> {
+        let replicas = self.plugins().into_iter().filter_map(|plugin| plugin.replica.as_ref());
+        replicas.filter(|replica| replica.sink == sink).find_map(|replica| replica.rename_key.as_deref())
+    }
+
     /// The key that holds the address of what a source or sink connects to, where its plugin tells.
     fn address_key(&self, kind: Kind, type_name: &str) -> Option<&str> {
         self.plugins().into_iter().filter_map(|plugin| plugin.replica.as_ref()).find_map(|replica| {

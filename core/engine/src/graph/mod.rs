@@ -14,5 +14,5 @@ mod render;
 pub use catalog::{Catalog, Linked};
 pub use expand::{expand, to_toml};
 pub(crate) use expand::toml_value;
-pub use model::{BuiltIn, BuiltInHost, DISCOVER_INTERVAL_KEY, Graph, GraphJson, Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
+pub use model::{BuiltIn, BuiltInHost, Direction, DISCOVER_INTERVAL_KEY, Graph, GraphJson, Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
 pub use topology::facet;

@@ -17,6 +17,8 @@ use crate::metrics::{Counter, Labels, Registry};
 pub const DISCOVER_INTERVAL_KEY: &str = "new-database-interval";
 /// By convention the source's key for values that `*` leaves out.
 pub const EXCLUDE_KEY: &str = "exclude";
+/// Every value of the source's task key.
+pub(super) const ALL: &str = "*";
 
 /// Everything of one file, resolved.
 #[derive(Clone, Debug)]
@@ -158,6 +160,33 @@ pub struct ReplicaGraph {
     pub sites: Vec<SiteGraph>,
     /// Values of the source's task key (`databases`), `*` among them.
     pub task_values: Vec<String>,
+    pub directions: Vec<Direction>,
+}
+
+/// What one sink of a replica's pipeline brings from one of [`ReplicaGraph::sites`] to another, both by index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Direction {
+    pub from: usize,
+    pub to: usize,
+    /// Values of the source's task key; everything where there are none, or `*` is among them.
+    pub values: Vec<String>,
+    /// What `*` leaves out.
+    pub excluded: Vec<String>,
+    /// Values that the sink writes under another name.
+    pub renamed: BTreeMap<String, String>,
+}
+
+impl Direction {
+    /// The name at the second site of what is `value` at the first; `None` where it is not brought.
+    pub fn target<'d>(&'d self, value: &'d str) -> Option<&'d str> {
+        let is_named = self.values.iter().any(|it| it == value);
+        let is_one_of_all = self.is_all() && !self.excluded.iter().any(|it| it == value);
+        (is_named || is_one_of_all).then(|| self.renamed.get(value).map_or(value, String::as_str))
+    }
+
+    pub fn is_all(&self) -> bool {
+        self.values.is_empty() || self.values.iter().any(|it| it == ALL)
+    }
 }
 
 /// A site of a replica, reached through its plugin's site facet.

@@ -9,15 +9,13 @@ use pipeline_sdk::Kind;
 use serde_json::{Map, Value as Json};
 
 use super::catalog::Catalog;
-use super::model::{Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
+use super::model::{ALL, Direction, Node, PipelineGraph, ReplicaGraph, SiteGraph, Step};
 use crate::config::problem::{Problem, listed};
 use crate::config::value::join;
 
 /// By convention the key with which a sink renames namespaces: such a sink does not write to what a source of the same
 /// name reads.
 const RENAME_KEY: &str = "map";
-/// Every namespace.
-const ALL: &str = "*";
 
 /// One branch of a pipeline: what is read, and where it is written.
 struct Edge<'g> {
@@ -247,7 +245,7 @@ pub(super) fn replicas(graphs: &[PipelineGraph], catalog: &dyn Catalog) -> Vec<R
         }
         groups.push(merged);
     }
-    groups.into_iter().filter(|group| group.sites.len() > 1).map(Group::finish).collect()
+    groups.into_iter().filter(|group| group.sites.len() > 1).map(|group| group.finish(catalog)).collect()
 }
 
 /// Pipelines over the same sites; a site is its address, with a name and what reaches it.
@@ -266,7 +264,23 @@ impl Group<'_> {
             })
     }
 
-    fn finish(self) -> ReplicaGraph {
+    fn directions(&self, catalog: &dyn Catalog) -> Vec<Direction> {
+        let index = |node: &Node| self.sites.keys().position(|address| Some(*address) == node.address.as_deref());
+        let direction = |pipeline: &PipelineGraph, sink: &Node| {
+            Some(Direction {
+                from: index(&pipeline.source.node)?,
+                to: index(sink)?,
+                values: pipeline.task_values.clone(),
+                excluded: pipeline.excluded(),
+                renamed: renamed(sink, catalog),
+            })
+        };
+        let of_pipelines = self.pipelines.iter().flat_map(|pipeline| pipeline.sinks.iter().map(move |sink| (pipeline, &sink.node)));
+        of_pipelines.filter_map(|(pipeline, sink)| direction(pipeline, sink)).collect()
+    }
+
+    fn finish(self, catalog: &dyn Catalog) -> ReplicaGraph {
+        let directions = self.directions(catalog);
         let names: Vec<String> = self.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
         let tasks: BTreeSet<String> = self.pipelines.iter().flat_map(|it| it.task_values.iter().cloned()).collect();
         let replica = self.pipelines.first().and_then(|pipeline| pipeline.replica.clone());
@@ -280,8 +294,16 @@ impl Group<'_> {
             pipelines: names,
             sites,
             task_values: tasks.into_iter().collect(),
+            directions,
         }
     }
+}
+
+/// Values of the source's task key that a sink writes under another name.
+pub(super) fn renamed(sink: &Node, catalog: &dyn Catalog) -> BTreeMap<String, String> {
+    let table = catalog.rename_key(&sink.type_name).and_then(|key| sink.config.get(key)?.as_object());
+    let pairs = table.into_iter().flatten().filter_map(|(from, to)| Some((from.clone(), to.as_str()?.to_owned())));
+    pairs.collect()
 }
 
 /// What reaches the site that a source or sink connects to: its address, and those of its keys that the site takes as well. `None`

@@ -18,6 +18,7 @@ pub fn catalog() -> Linked {
         site: "tape".into(),
         address_key: "address".into(),
         exclude_key: None,
+        rename_key: Some("map".into()),
         discover_interval_key: None,
         from_now: None,
     };

@@ -46,6 +46,7 @@ pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
             site: "tdengine".into(),
             address_key: "dsn".into(),
             exclude_key: Some("exclude".into()),
+            rename_key: Some("map".into()),
             discover_interval_key: Some("new-database-interval".into()),
             from_now: Some(("from".into(), "latest".into())),
         })

@@ -198,3 +198,31 @@ fn the_workspace_has_one_binary() {
     let binaries: Vec<_> = targets.filter(|it| it["kind"][0] == "bin").map(|it| it["name"].as_str().unwrap()).collect();
     assert_eq!(binaries, ["pipeline"]);
 }
+
+/// A sink that renames is compared with what it writes to, whatever else there is at its site.
+#[test]
+fn a_copy_under_another_name_is_what_is_compared() {
+    let scene = Scene::new();
+    let (a, b, _, _nodes) = pair(&scene);
+    b.sql("create database power_copy vgroups 1 wal_retention_period 3600");
+    let one_way = scene.read("replica.toml").split("[pipeline.b-to-a]").next().unwrap().to_owned();
+    scene.write("copy.toml", one_way.replace("\"tdengine\",", "\"tdengine\", map = { power = \"power_copy\" },"));
+    insert(&a, 0, 10);
+    let run = |exit: i32| {
+        let outcome = scene.pipeline(&["run", "--for", "2s", "copy.toml"]);
+        outcome.expect(exit, &[]);
+        outcome.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let lines = run(0);
+    for expect in ["a power 1 10", "b power_copy 1 10", "sites are equal: yes"] {
+        assert!(lines.iter().any(|line| line == expect), "no {expect:?} in:\n{}", lines.join("\n"));
+    }
+    // One that is equal and has nothing to do with it hides no difference.
+    b.sql("create table power.t (ts timestamp, v int)");
+    insert(&b, 0, 10);
+    b.sql(&format!("insert into power_copy.t values ({}, 1)", T0 + 1_000));
+    let lines = run(1);
+    for expect in ["power.t: a has 10 rows, b has 11 rows", "sites are equal: no"] {
+        assert!(lines.iter().any(|line| line == expect), "no {expect:?} in:\n{}", lines.join("\n"));
+    }
+}
