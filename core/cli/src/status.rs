@@ -37,6 +37,29 @@ impl Rates {
     }
 }
 
+/// Tasks that are not over and are meant, the interrupted ones first, with what interrupts them; all that are not over where none
+/// is meant.
+pub fn waits(mut pipelines: Vec<PipelineStatus>, is_meant: &dyn Fn(&PipelineStatus) -> bool) -> Vec<String> {
+    pipelines.retain(|it| !it.state.is_over());
+    if pipelines.iter().any(is_meant) {
+        pipelines.retain(is_meant);
+    }
+    pipelines.sort_by_key(|it| it.state.reason().is_none());
+    let named = pipelines.iter().map(|it| {
+        let name = if it.task.is_empty() { it.pipeline.clone() } else { format!("{}/{}", it.pipeline, it.task) };
+        match it.state.reason() {
+            Some(reason) => format!("{name} ({reason})"),
+            None => name,
+        }
+    });
+    named.collect()
+}
+
+/// Whether something is known to be still to be read or written.
+pub fn is_behind(status: &PipelineStatus) -> bool {
+    status.state != TaskState::Running || status.counts.queue_messages > 0 || status.lag_offsets.is_some_and(|lag| lag > 0)
+}
+
 /// The table of all tasks, and below it what went wrong.
 pub fn render(rows: &[Row]) -> String {
     render_as(rows, usize::MAX, 2, thousands)
@@ -195,6 +218,26 @@ pub fn bytes(bytes: u64) -> String {
 mod tests {
     use super::*;
     use pipeline_engine::metrics::Counts;
+
+    #[test]
+    fn what_is_waited_for_is_told() {
+        let status = |name: &str, state: TaskState, lag_offsets| PipelineStatus {
+            pipeline: "p".into(),
+            task: name.into(),
+            state,
+            lag_offsets,
+            ..PipelineStatus::default()
+        };
+        let quiet = status("quiet", TaskState::Running, Some(0));
+        let all = vec![
+            quiet.clone(),
+            status("behind", TaskState::Running, Some(2)),
+            status("away", TaskState::Reconnecting("gone".into()), None),
+            status("over", TaskState::Finished, None),
+        ];
+        assert_eq!(waits(all, &is_behind), ["p/away (gone)", "p/behind"]);
+        assert_eq!(waits(vec![quiet], &is_behind), ["p/quiet"]);
+    }
 
     #[test]
     fn numbers_for_people() {

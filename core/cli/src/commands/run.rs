@@ -170,14 +170,14 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
     let run_for = args.run_for.or_else(|| runs.iter().filter_map(|(graph, _)| graph.engine.run_for).max());
     let mut display = Display::new(args, begin, output);
     let reason = watch(&mut display, &runs, run_for, &mut signals).await;
-    let settled = match reason {
+    let settling = match reason {
         Reason::TimeIsOver => tokio::select! {
-            result = settle(&runs, &plugins) => Some(result?),
+            settled = settle(&runs, &plugins) => Settling::Done(settled),
             // The first signal: nothing is compared, but what was read is written.
-            () = signals.next() => None,
-            () = display.go_on(&runs, "the time is over: generators stop, lanes are drained, sites are compared") => None,
+            () = signals.next() => Settling::Cut,
+            () = display.go_on(&runs, "the time is over: generators stop, lanes are drained, sites are compared") => Settling::Cut,
         },
-        Reason::Ended | Reason::Signal => None,
+        Reason::Ended | Reason::Signal => Settling::NotMeant,
     };
     let ends = tokio::select! {
         ends = stop_all(&runs, &mut signals) => ends,
@@ -188,7 +188,7 @@ async fn run(args: &Args, graphs: Vec<Graph>, plugins: Arc<Plugins>, output: &Ou
         server.stop().await;
     }
     let Some(ends) = ends else { return abort(&runs) };
-    finish(args, &runs, ends, settled, begin, output)
+    finish(args, &runs, ends, settling, begin, output)
 }
 
 /// The admin API: of every file in its state folder, where `pipeline tap` finds it, and of all where the user says.
@@ -292,32 +292,76 @@ async fn watch(
     }
 }
 
+/// Whether everything was drained and compared.
+enum Settling {
+    /// The run ended otherwise than by its time.
+    NotMeant,
+    /// A signal came before it was done.
+    Cut,
+    Done(Vec<Settled>),
+}
+
 /// What the end of the time came to, of one file.
+#[derive(Default)]
 struct Settled {
     is_drained: bool,
+    /// Tasks that were not drained in time, as for people.
+    waits: Vec<String>,
     comparisons: Vec<Comparison>,
+    /// Why sites could not be compared.
+    error: Option<pipeline_sdk::Error>,
 }
 
 /// Stops what makes data, waits until every lane is drained, and compares the sites of every replica.
-async fn settle(runs: &[Run], plugins: &Plugins) -> Result<Vec<Settled>, CommandError> {
+async fn settle(runs: &[Run], plugins: &Plugins) -> Vec<Settled> {
     for (_, running) in runs {
         running.stop_generators().await;
     }
     let mut settled = Vec::new();
     for (graph, running) in runs {
-        let is_drained = running.drain(graph.engine.drain_timeout).await;
-        if !is_drained {
-            let limit = graph.engine.drain_timeout;
-            tracing::warn!(file = graph.file, limit_ms = limit.as_millis() as u64, "lanes were not drained in time");
-        }
-        let redactor = Arc::new(graph.redactor.clone());
-        let mut comparisons = Vec::new();
-        for replica in &graph.replicas {
-            comparisons.push(compare(replica, plugins, &redactor, COMPARE_LIMIT).await?);
-        }
-        settled.push(Settled { is_drained, comparisons });
+        settled.push(settle_one(graph, running, plugins).await);
     }
-    Ok(settled)
+    settled
+}
+
+async fn settle_one(graph: &Graph, running: &Running, plugins: &Plugins) -> Settled {
+    let mut settled = Settled::default();
+    let limit = graph.engine.drain_timeout;
+    let limit_ms = limit.as_millis() as u64;
+    let of = first_of(status::waits(running.status().pipelines, &|_| true));
+    if !of.is_empty() {
+        tracing::info!(file = graph.file, limit_ms, of, "the time is over: lanes are drained");
+    }
+    settled.is_drained = running.drain(limit).await;
+    if !settled.is_drained {
+        settled.waits = status::waits(running.status().pipelines, &status::is_behind);
+        let of = first_of(settled.waits.clone());
+        tracing::warn!(file = graph.file, limit_ms, of, "lanes were not drained in time; sites are not compared");
+        return settled;
+    }
+    let redactor = Arc::new(graph.redactor.clone());
+    for replica in &graph.replicas {
+        match compare(replica, plugins, &redactor, COMPARE_LIMIT).await {
+            Ok(comparison) => settled.comparisons.push(comparison),
+            Err(error) => {
+                settled.error = Some(error);
+                break;
+            }
+        }
+    }
+    settled
+}
+
+/// The first ones, and how many more there are.
+fn first_of(mut texts: Vec<String>) -> String {
+    /// A run may have thousands of tasks.
+    const SHOWN_MAX: usize = 10;
+    let more = texts.len().saturating_sub(SHOWN_MAX);
+    texts.truncate(SHOWN_MAX);
+    if more > 0 {
+        texts.push(format!("{more} more"));
+    }
+    texts.join(", ")
 }
 
 /// Stops gracefully. `None` where a further signal came meanwhile.
@@ -346,15 +390,21 @@ fn finish(
     args: &Args,
     runs: &[Run],
     ends: Vec<RunEnd>,
-    settled: Option<Vec<Settled>>,
+    settling: Settling,
     begin: Instant,
     output: &Output,
 ) -> CommandResult {
-    let mut settled = settled.map(Vec::into_iter);
+    let is_cut = matches!(settling, Settling::Cut);
+    let mut settled = match settling {
+        Settling::Done(settled) => settled,
+        Settling::NotMeant | Settling::Cut => Vec::new(),
+    };
+    let mut of_files = settled.iter_mut();
     let summary = |((graph, running), mut end): (&Run, RunEnd)| {
-        let settled = settled.as_mut().and_then(Iterator::next);
+        let settled = of_files.next();
         end.is_drained &= settled.as_ref().is_none_or(|it| it.is_drained);
-        let comparisons = settled.map(|it| it.comparisons).filter(|it| !it.is_empty());
+        let comparisons = settled.filter(|it| it.error.is_none()).map(|it| std::mem::take(&mut it.comparisons));
+        let comparisons = comparisons.filter(|it| !it.is_empty());
         Summary {
             file: graph.file.clone(),
             seconds: begin.elapsed().as_secs_f64(),
@@ -370,10 +420,19 @@ fn finish(
         true => output.json(&summaries),
         false => summaries.iter().for_each(|summary| output.line(&summary.render())),
     }
-    verdict(&summaries)
+    let waits: Vec<String> = settled.iter_mut().flat_map(|it| std::mem::take(&mut it.waits)).collect();
+    verdict(&summaries, &waits)?;
+    match settled.into_iter().find_map(|it| it.error) {
+        Some(error) => Err(CommandError::from(error)),
+        None if is_cut => {
+            let error = CommandError::failed("ended by a signal before everything was drained and compared");
+            Err(error.hint("nothing is lost: the next run goes on where this one stopped"))
+        }
+        None => Ok(()),
+    }
 }
 
-fn verdict(summaries: &[Summary]) -> CommandResult {
+fn verdict(summaries: &[Summary], waits: &[String]) -> CommandResult {
     let named = |pairs: &mut dyn Iterator<Item = &(String, String)>| {
         pairs.map(|(name, reason)| format!("{name}: {reason}")).collect::<Vec<_>>().join("\n")
     };
@@ -391,8 +450,12 @@ fn verdict(summaries: &[Summary]) -> CommandResult {
         return Err(CommandError::failed("the sites are not equal").hint(hint));
     }
     if summaries.iter().any(|it| !it.end.is_drained) {
-        let hint = "raise `drain-timeout` in `[engine]`; nothing is lost, it is read again at the next start";
-        return Err(CommandError::failed("stopped before everything was written").hint(hint));
+        let hint = "correct what it waits for, or raise `drain-timeout` in `[engine]`; nothing is lost, it is read again at the next start";
+        let message = match waits {
+            [] => "stopped before everything was written".to_owned(),
+            waits => format!("stopped before everything was written: {}", first_of(waits.to_vec())),
+        };
+        return Err(CommandError::failed(message).hint(hint));
     }
     Ok(())
 }
@@ -435,4 +498,16 @@ fn wall_clock_ms() -> i64 {
 fn seed() -> u64 {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     nanos ^ u64::from(std::process::id()).rotate_left(32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_thousands_the_first_are_told() {
+        let names = |count: usize| (0..count).map(|it| it.to_string()).collect::<Vec<_>>();
+        assert_eq!(first_of(names(2)), "0, 1");
+        assert_eq!(first_of(names(12)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2 more");
+    }
 }

@@ -226,3 +226,41 @@ fn a_copy_under_another_name_is_what_is_compared() {
         assert!(lines.iter().any(|line| line == expect), "no {expect:?} in:\n{}", lines.join("\n"));
     }
 }
+
+/// What never comes is waited for as long as `drain-timeout` says, and the log says for what; a signal meanwhile is no success.
+#[test]
+fn a_bounded_run_that_cannot_drain_says_what_it_waits_for() {
+    let scene = Scene::new();
+    let (a, b, _, _nodes) = pair(&scene);
+    for (name, limit) in [("short", "2s"), ("long", "60s")] {
+        let text = format!("[engine]\ndrain-timeout = \"{limit}\"\n{}", pipelines(&a, &b, "absent"));
+        scene.write(&format!("{name}.toml"), text);
+    }
+    let begun = Instant::now();
+    let outcome = scene.pipeline(&["run", "--for", "1s", "short.toml"]);
+    outcome.expect(1, &["the time is over", "a-to-b/absent", "lanes were not drained in time", "error: stopped before everything was written: a-to-b/absent ("]);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(!outcome.stdout.contains("sites are equal"), "what is not drained is not compared:\n{}", outcome.stdout);
+
+    let mut run = scene.start(&["run", "--for", "1s", "long.toml"], "long.log");
+    run.wait_for("the time is over", SOON).unwrap();
+    run.signal("TERM").unwrap();
+    let status = run.wait(SOON).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", run.output());
+    assert!(run.output().contains("error: ended by a signal before everything was drained and compared"), "{}", run.output());
+}
+
+/// Nor does a site that is gone keep the summary back.
+#[test]
+fn a_site_that_is_gone_keeps_no_summary_back() {
+    let scene = Scene::new();
+    let (a, _b, _, [_first, second]) = pair(&scene);
+    insert(&a, 0, 10);
+    scene.pipeline(&["run", "--for", "1s", "replica.toml"]).expect(0, &[]);
+    let one_way = scene.read("replica.toml").split("[pipeline.b-to-a]").next().unwrap().to_owned();
+    scene.write("gone.toml", format!("[engine]\ndrain-timeout = \"2s\"\n{one_way}"));
+    second.kill().unwrap();
+    let outcome = scene.pipeline(&["run", "--for", "1s", "gone.toml"]);
+    outcome.expect(1, &["error: "]);
+    assert!(outcome.stdout.contains("gone.toml: ran "), "{}\n{}", outcome.stdout, outcome.stderr);
+}
