@@ -63,7 +63,7 @@ A case in a file:
 A column that a row lacks is NULL, in the input and in what is expected. Dates and times are written as TOML has them, or as text \
 with a type in `types`; `stops = \"TEXT\"` expects the pipeline to stop with an error.
 
-Exit codes: 0 all cases are ok, 1 one failed, 2 a file is wrong or there is no case.";
+Exit codes: 0 all cases are ok, 1 one failed, 2 a file is wrong (the cases of others are run) or there is no case.";
 
 /// A case that was run.
 #[derive(Serialize)]
@@ -108,16 +108,16 @@ impl Args {
                 Err(report) => reports.push(report),
             }
         }
-        if !reports.is_empty() {
-            return Err(CommandError::reports(reports));
-        }
         let is_meant = |case: &Case| self.only.as_ref().is_none_or(|text| case.name.contains(text) || case.pipeline.contains(text));
         let chosen: Vec<(&Graph, &Case)> =
             graphs.iter().flat_map(|graph| graph.cases.iter().map(move |case| (graph, case))).filter(|(_, case)| is_meant(case)).collect();
-        if chosen.is_empty() {
-            return Err(no_case(self.only.as_deref()));
-        }
-        block_on(all(&chosen, &plugins, self.json, output))
+        let outcome = match (chosen.is_empty(), reports.is_empty()) {
+            (false, _) => block_on(all(&chosen, &plugins, self.json, output)),
+            (true, true) => Err(no_case(self.only.as_deref())),
+            (true, false) => Ok(()),
+        };
+        // A file that is wrong keeps no other one's cases from being run.
+        if reports.is_empty() { outcome } else { Err(CommandError::reports(reports)) }
     }
 }
 

@@ -8,9 +8,12 @@ use crate::pipeline;
 fn the_cases_of_every_example_pass_without_its_variables() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines"));
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_pipeline"))
-        .args(["test", "ndjson-filter.toml", "csv-to-parquet.toml", "csv-to-tdengine.toml", "--json"])
+        .args(["test", "ndjson-filter.toml", "csv-to-parquet.toml", "csv-to-tdengine.toml", "mesh.toml", "--json"])
         .current_dir(folder)
         .env_remove("SITE")
+        .env_remove("SHANGHAI")
+        .env_remove("BERLIN")
+        .env_remove("AUSTIN")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -72,6 +75,11 @@ fn a_case_that_fails_says_where_and_how_rows_differ() {
     let summary: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((exit, &summary["ok"], &summary["cases"][0]["line"]), (Some(0), &1.into(), &15.into()), "{said}");
     assert_eq!(run(&["test", "events.toml", "--only", "nothing"]).0, Some(2));
+
+    // What is wrong with one file is told, and keeps no other from being run.
+    std::fs::write(folder.path().join("other.toml"), "[pipeline.p]\nsource = { type = \"no-such\" }\nsink = { type = \"blackhole\" }\n").unwrap();
+    let (exit, said, errors) = run(&["test", "other.toml", "events.toml"]);
+    assert!(exit == Some(2) && said.contains("1 ok, 2 failed") && errors.contains("other.toml:2:19"), "{said}\n{errors}");
 
     // `validate` checks what a case names; a run leaves the cases alone.
     let wrong = FILE.replace("high = [] }", "hihg = [] }").replace("${NOT_SET_ANYWHERE}", "none.csv");

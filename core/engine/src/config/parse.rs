@@ -320,7 +320,11 @@ impl Reader {
         for (index, site) in sites.entries.iter().enumerate() {
             let path = join(&join(path, "sites"), &site.key);
             self.problems.extend(bad_name(&site.key, &site.key_span, &path));
-            let address = |entry: &Entry| entry.value.as_text().map(|text| text.value.clone());
+            // Where variables need not be set, an empty one says nothing of the address.
+            let address = |entry: &Entry| entry.value.as_text().map(|text| match text.value.is_empty() {
+                true => text.shown().to_owned(),
+                false => text.value.clone(),
+            });
             if let Some(same) = sites.entries[..index].iter().find(|other| address(other) == address(site)) {
                 let message = format!("sites `{}` and `{}` have the same address", same.key, site.key);
                 self.problems.push(Problem::new(&site.value.span, path, message));
