@@ -49,13 +49,17 @@ impl CommandError {
 
     /// Files that are wrong.
     pub fn reports(reports: Vec<Report>) -> Self {
-        let has = |what: &dyn Fn(&Place<'_>) -> bool| reports.iter().any(|report| report.places().iter().any(what));
-        let hint = match (has(&|place| place.line.is_some()), has(&|place| is_of_component(place.path))) {
-            (true, true) => "`pipeline plugin describe TYPE` lists the keys of a component",
-            (true, false) => "`pipeline validate FILE` checks a file without running it",
-            (false, _) => "paths are relative to where the command runs; `pipeline validate FILE` checks a file",
-        };
-        Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint.to_owned()) }
+        Self::reports_or(reports, "`pipeline validate FILE` checks a file without running it")
+    }
+
+    /// The same of `pipeline validate`, which is not told of itself.
+    pub fn checked(reports: Vec<Report>) -> Self {
+        Self::reports_or(reports, "`pipeline schema` prints what a file may hold")
+    }
+
+    fn reports_or(reports: Vec<Report>, otherwise: &str) -> Self {
+        let hint = hint_on(&reports).unwrap_or(otherwise).to_owned();
+        Self { exit: Exit::BadUsage, message: Message::Reports(reports), hint: Some(hint) }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -91,6 +95,15 @@ impl CommandError {
         }
         ExitCode::from(self.exit as u8)
     }
+}
+
+/// What helps with one of the problems.
+fn hint_on(reports: &[Report]) -> Option<&'static str> {
+    let has = |what: &dyn Fn(&Place<'_>) -> bool| reports.iter().any(|report| report.places().iter().any(what));
+    if has(&|place| place.line.is_some() && is_of_component(place.path)) {
+        return Some("`pipeline plugin describe TYPE` lists the keys of a component");
+    }
+    has(&|place| place.message.starts_with("cannot read the file")).then_some("paths are relative to where the command runs")
 }
 
 /// Whether a path leads into the table of a component.

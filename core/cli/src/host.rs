@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pipeline_engine::config::{File, Report};
-use pipeline_engine::graph::Graph;
+use pipeline_engine::config::{File, Pipeline, Report};
+use pipeline_engine::graph::{Catalog, Graph};
 use pipeline_engine::host::{LoadOptions, Plugins, SearchPath};
 
 use crate::error::CommandError;
@@ -25,7 +25,13 @@ impl HostArgs {
     /// Opens the plugins that files need; without a file, all. Those that do not load are warned of: nothing may need them.
     pub fn plugins(&self, files: &[File], copies: Option<PathBuf>, output: &Output) -> Plugins {
         let wanted = (!files.is_empty()).then(|| files.iter().flat_map(File::types).map(ToOwned::to_owned).collect());
-        let plugins = Plugins::load(&LoadOptions { wanted, copies, ..self.options(files) });
+        let options = LoadOptions { wanted, copies, ..self.options(files) };
+        let mut plugins = Plugins::load(&options);
+        let components = files.iter().flat_map(|file| file.services.iter().chain(file.pipelines.iter().flat_map(Pipeline::components)));
+        if components.into_iter().any(|it| plugins.component(it.kind, &it.type_name.value).is_none()) {
+            // What there is instead belongs into the error.
+            plugins = Plugins::load(&LoadOptions { wanted: None, ..options });
+        }
         for problem in plugins.problems() {
             output.error("warning", &format!("{} was not loaded: {}", problem.path.display(), problem.error));
         }

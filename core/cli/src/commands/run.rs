@@ -442,7 +442,8 @@ fn verdict(summaries: &[Summary], waits: &[String]) -> CommandResult {
         return Err(CommandError::failed(failed).hint("what failed starts where it was when you run it again"));
     }
     if !rejected.is_empty() {
-        let hint = "correct the cause, or let `on-error` and `on-rejected-change` say what to do instead";
+        let (rejected, own) = own_hint(&rejected);
+        let hint = own.unwrap_or("correct the cause, or let `on-error` and `on-rejected-change` say what to do instead");
         return Err(CommandError::stopped(rejected).hint(hint));
     }
     if summaries.iter().any(|it| it.sites_are_equal == Some(false)) {
@@ -458,6 +459,16 @@ fn verdict(summaries: &[Summary], waits: &[String]) -> CommandResult {
         return Err(CommandError::failed(message).hint(hint));
     }
     Ok(())
+}
+
+/// The reason of the only task there is without the hint that ends it, which knows better what to do, and that hint; those of
+/// several stay with their tasks.
+fn own_hint(reasons: &str) -> (&str, Option<&str>) {
+    match reasons.split_once("]; ") {
+        // An error ends in its code, in brackets, and then its hint.
+        Some((before, hint)) if !reasons.contains('\n') => (&reasons[..=before.len()], Some(hint)),
+        _ => (reasons, None),
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -503,6 +514,17 @@ fn seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_knows_best_what_to_do_about_it() {
+        let reason = "p/power: vgroup 2 has a hole: 1 to 7 are gone [source.hole]; let `on-hole` say what to do";
+        let expect = ("p/power: vgroup 2 has a hole: 1 to 7 are gone [source.hole]", Some("let `on-hole` say what to do"));
+        assert_eq!(own_hint(reason), expect);
+        let several = format!("{reason}\n{reason}");
+        for text in [several.as_str(), "p: row 1 is too wide [test.wide]", "p: no code"] {
+            assert_eq!(own_hint(text), (text, None));
+        }
+    }
 
     #[test]
     fn of_thousands_the_first_are_told() {

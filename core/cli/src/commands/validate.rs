@@ -63,7 +63,7 @@ impl Args {
         match (reports.is_empty(), self.json) {
             (true, _) => Ok(()),
             (false, true) => Err(CommandError::bad_usage("not every file is valid").hint("see the problems above")),
-            (false, false) => Err(CommandError::reports(reports)),
+            (false, false) => Err(CommandError::checked(reports)),
         }
     }
 }

@@ -29,6 +29,7 @@ fn check(arguments: &[&str], exit: i32, stdout: &[&str], stderr: &[&str]) {
     write("unknown.toml", "[pipeline.p]\nsource = { type = \"no-such\", dsn = \"${SITE}\" }\nsink = { type = \"none\" }\n");
     write("routes.toml", "[pipeline.p]\nsource = { type = \"files\", path = \"a.csv\" }\nsink = { type = \"files\", name = \"b\", path = \"b.csv\", when = \"v > 1\" }\n");
     write("broken.toml", "[pipeline.p]\nsorce = 1\n");
+    write("kind.toml", "[pipeline.p]\nsource = { type = \"blackhole\" }\nsink = { type = \"blackhole\", name = \"end\" }\n");
     write("unset.toml", "[service.s]\ntype = \"no-such\"\nvalue = \"${NOT_SET_ANYWHERE}\"\n");
     let output = pipeline(folder.path(), arguments);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -72,6 +73,49 @@ fn a_wrong_file_is_2_with_its_place() {
     check(&["graph", "unknown.toml"], 2, &[], &["unknown.toml:2:19", "no plugin has a source of type `no-such`"]);
     // Files are all checked before anything is said.
     check(&["validate", "broken.toml", "unset.toml"], 2, &[], &["broken.toml:2:1", "unset.toml:3:10"]);
+}
+
+#[test]
+fn a_hint_fits_what_is_wrong() {
+    let said = |arguments: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("broken.toml", "[pipeline.p]\nsorce = 1\n"), ("empty.toml", "")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let twice = "[pipeline.p]\nsource = { type = \"generate\" }\nsink = { type = \"blackhole\" }\n";
+        std::fs::write(folder.path().join("twice.toml"), twice).unwrap();
+        String::from_utf8_lossy(&pipeline(folder.path(), arguments).stderr).into_owned()
+    };
+    for (arguments, paths, validate) in [
+        (["validate", "broken.toml", "broken.toml"], false, false),
+        (["validate", "empty.toml", "empty.toml"], false, false),
+        (["validate", "twice.toml", "twice.toml"], false, false),
+        (["validate", "absent.toml", "absent.toml"], true, false),
+        (["run", "broken.toml", "broken.toml"], false, true),
+        (["run", "empty.toml", "empty.toml"], false, true),
+        (["run", "absent.toml", "absent.toml"], true, false),
+    ] {
+        let err = said(&arguments);
+        assert!(err.contains("error"), "{arguments:?}: {err}");
+        assert_eq!(err.contains("paths are relative"), paths, "{arguments:?}: {err}");
+        assert_eq!(err.contains("`pipeline validate FILE`"), validate, "{arguments:?}: {err}");
+    }
+}
+
+/// What there is instead is looked for in all plugins, not in those that the file happens to need.
+#[test]
+fn a_component_of_the_wrong_kind_is_told_from_all_that_there_are() {
+    check(&["validate", "kind.toml"], 2, &[], &["`blackhole` is a sink, not a source", "`generate`", "`files`", "`tdengine-tmq`"]);
+}
+
+#[test]
+fn the_keys_of_a_replica_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[replica.r]\ntype = \"tdengine\"\nsites = { a = \"ws://a\", b = \"ws://b\" }\nzzzzzzzzzz = 1\n";
+    std::fs::write(folder.path().join("key.toml"), text).unwrap();
+    let output = pipeline(folder.path(), &["validate", "key.toml"]);
+    let err = String::from_utf8_lossy(&output.stderr).replace('\n', " ");
+    assert_eq!(err.matches("`request-timeout`").count(), 1, "{err}");
 }
 
 /// The transform behind `when` is of another library than all that the file names.

@@ -90,7 +90,7 @@ fn unknown_keys(
         let own = [source, sink].into_iter().filter_map(|it| it.schema.get("properties")?.as_object());
         let own = own.flat_map(|properties| properties.keys()).map(String::as_str);
         let given = ["sites", "on-error", "checkpoint-interval", "freshness", "buffer"];
-        let known = own.chain(given).filter(|key| *key != kinds.address_key);
+        let known: std::collections::BTreeSet<&str> = own.chain(given).filter(|key| *key != kinds.address_key).collect();
         Problem::new(&entry.key_span, path, message).suggest(&entry.key, known)
     };
     replica.config.entries.iter().filter(wrong).map(problem).collect()
