@@ -208,11 +208,16 @@ fn difference(sites: &[&str], found: &[Option<&pipeline_sdk::site::TableDigest>]
         return Some(format!("definitions differ; {}", of_each.collect::<Vec<_>>().join("; ")));
     }
     if tables.iter().any(|table| table.rows != first.rows) {
-        let of_each = tables.iter().zip(sites).map(|(table, site)| format!("{site} has {} rows", table.rows));
+        let of_each = tables.iter().zip(sites).map(|(table, site)| format!("{site} has {}", rows(table.rows)));
         return Some(of_each.collect::<Vec<_>>().join(", "));
     }
+    // A hash over all rows does not tell whether values differ or whole rows do.
     let differs = tables.iter().any(|table| table.hash != first.hash);
-    differs.then(|| format!("values differ in {} rows between {}", first.rows, with(&|_| true)))
+    differs.then(|| format!("{} at each of {}, which are not the same", rows(first.rows), with(&|_| true)))
+}
+
+fn rows(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "row" } else { "rows" })
 }
 
 #[cfg(test)]
@@ -247,7 +252,7 @@ mod tests {
         check(&[("t1", "ts, v", 2, "00")], &[("t2", "is at a only")]);
         check(
             &[("t0", "ts", 0, ""), ("t1", "ts, v", 3, "00"), ("t2", "ts", 1, "12")],
-            &[("t0", "is at b only"), ("t1", "a has 2 rows, b has 3 rows"), ("t2", "values differ in 1 rows between a, b")],
+            &[("t0", "is at b only"), ("t1", "a has 2 rows, b has 3 rows"), ("t2", "1 row at each of a, b, which are not the same")],
         );
         check(&[("t1", "ts", 2, "00"), ("t2", "ts", 1, "11")], &[("t1", "definitions differ; a: ts, v; b: ts")]);
     }
