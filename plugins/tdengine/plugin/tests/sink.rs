@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use pipeline_sdk::context::Place;
 use pipeline_sdk::describe::MARKS_WRITES;
-use pipeline_sdk::{Context, Detached, Message, Payload, Polled, Sink, SinkConfig, Source};
+use pipeline_sdk::{Context, Detached, Message, Payload, Polled, Reaction, Sink, SinkConfig, Source};
 use pipeline_tdengine::sink::TdengineConfig;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod scene;
 
@@ -166,4 +167,64 @@ async fn a_table_that_was_made_anew_is_looked_at_again() {
         let rows = [[Some(together.to_string()), Some(ROWS.to_string())]];
         assert_eq!(texts(&to, "select v, count(*) from power.n group by v").await, rows);
     }
+}
+
+const DATABASE: &str = "create database power vgroups 1 wal_retention_period 3600";
+
+/// What changed at the first, an entry of its log for each statement.
+async fn changes(from: &Scene, source: &mut Box<dyn Source>, statements: &[&str]) -> Vec<Message> {
+    for statement in statements {
+        from.sql.exec(statement).await.unwrap();
+    }
+    read(source, statements.len(), |payload| matches!(payload, Payload::Change(_))).await
+}
+
+/// The next request to the node is answered with the code.
+async fn answer_once(to: &Scene, code: u32) {
+    let body = json!({ "fault": "answer-code", "code": code, "times": 1 }).to_string();
+    let mut admin = tokio::net::TcpStream::connect(to.node.admin_addr().unwrap()).await.unwrap();
+    let length = body.len();
+    let request = format!("POST /faults HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    admin.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    admin.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+}
+
+fn parked_told(host: &Detached) -> usize {
+    host.incidents().iter().filter(|incident| incident.kind == "parked-change").count()
+}
+
+async fn names(scene: &Scene, table: &str) -> Vec<String> {
+    texts(scene, &format!("describe power.{table}")).await.into_iter().filter_map(|row| row.into_iter().next()?).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_change_is_kept_until_it_is_done() {
+    let from = Scene::start(&[DATABASE]).await;
+    let to = Scene::start_with(&[DATABASE], |config| config.admin = Some("127.0.0.1:0".into())).await;
+    let mut source = from.source("one", "power").await;
+    let statements = ["create stable power.s (ts timestamp, a int, b int) tags (t int)", "alter stable power.s drop column b"];
+    let messages = changes(&from, &mut source, &statements).await;
+    let (mut sink, host) = sink(&to, json!({ "parked-interval": "1ms" })).await;
+    sink.write(&messages[0]).await.unwrap();
+    to.sql.exec("create topic own as select ts, b from power.s").await.unwrap();
+    sink.write(&messages[1]).await.unwrap();
+    assert_eq!(parked_told(&host), 1);
+    to.sql.exec("drop topic own").await.unwrap();
+    // The user may not, for now.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    answer_once(&to, 0x0303).await;
+    sink.flush().await.unwrap();
+    assert_eq!((parked_told(&host), names(&to, "s").await.len()), (2, 4));
+    // The server starts anew behind its adapter.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    answer_once(&to, 0x0020).await;
+    assert_eq!(sink.flush().await.unwrap_err().reaction, Reaction::Disconnected);
+    sink.connect().await.unwrap();
+    sink.write(&messages[1]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    sink.flush().await.unwrap();
+    assert_eq!(names(&to, "s").await, ["ts", "a", "t"]);
+    assert_eq!(parked_told(&host), 2);
 }

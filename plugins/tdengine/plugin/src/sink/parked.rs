@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::changes;
 use super::target::Target;
 use crate::client::ClientError;
 use crate::metadata;
@@ -66,19 +67,28 @@ pub async fn retry(target: &mut Target, connection: &Connection) -> Result<()> {
     target.shared.has_parked.fetch_or(!keys.is_empty(), Ordering::AcqRel);
     for key in keys {
         let Some(bytes) = state.get(&key)? else { continue };
-        let parked: Parked = serde_json::from_slice(&bytes)
+        let mut parked: Parked = serde_json::from_slice(&bytes)
             .map_err(|error| Error::fatal(format!("stored state `{key}` is not readable: {error}")))?;
         let shared = target.shared.clone();
         let _held = shared.definitions.write().await;
         match target.exec(connection, &parked.statement).await {
-            Err(ClientError::Server { code, .. }) if reaction_to(code) == CodeReaction::Park => {}
-            Err(error @ (ClientError::Closed { .. } | ClientError::TimedOut { .. })) => return Err(error.into()),
-            // Done, or meaningless by now.
-            _ => {
-                state.delete(&key)?;
-                target.shared.forget();
+            Ok(()) => {}
+            Err(ClientError::Server { code, .. }) if changes::is_settled(code) => {}
+            Err(ClientError::Server { code, message, .. }) if reaction_to(code) != CodeReaction::Reconnect => {
+                let is_told = matches!(reaction_to(code), CodeReaction::Park | CodeReaction::Retry) || code == parked.code;
+                if !is_told {
+                    parked.code = code;
+                    state.put(&key, &serde_json::to_vec(&parked).expect("plain JSON"))?;
+                    let text = format!("{} cannot be changed ({message}); it is tried again", target.place_of(&parked.name));
+                    let detail = json!({ "statement": parked.statement, "code": format!("0x{code:04X}") });
+                    target.context.incident("parked-change", text, detail);
+                }
+                continue;
             }
+            Err(error) => return Err(error.into()),
         }
+        state.delete(&key)?;
+        target.shared.forget();
     }
     Ok(())
 }

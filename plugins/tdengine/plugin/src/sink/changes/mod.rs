@@ -12,6 +12,7 @@ pub use table::{Creation, create, is_missing};
 
 use pipeline_sdk::{Change, Error, Header, Result};
 
+use super::tag_values::is_tag_missing;
 use super::target::Target;
 use crate::transport::Connection;
 use crate::errors::wire_error;
@@ -55,6 +56,11 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
         Entry::Delete(delete) => delete::delete(&mut applying, &delete).await,
     };
     applied.map_err(|error| error.context(place_of(header, change)))
+}
+
+/// Whether a server says of a change that it is done already, or that what it changes is not there.
+pub fn is_settled(code: u32) -> bool {
+    is_missing(code) || is_tag_missing(code) || stable::is_done_already(code) || table::is_done_already(code)
 }
 
 /// For a person: what is changed, and where in the log.

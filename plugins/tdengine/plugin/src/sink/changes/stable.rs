@@ -243,7 +243,7 @@ async fn take_steps(applying: &mut Applying<'_>, name: &str, steps: Vec<AlterSte
 }
 
 /// Column or tag exists, does not exist, is that wide already.
-fn is_done_already(code: u32) -> bool {
+pub fn is_done_already(code: u32) -> bool {
     matches!(code, 0x0369 | 0x036a | 0x036b | 0x036c | 0x263c | 0x2602 | 0x260e | 0x264b)
 }
 

@@ -196,7 +196,7 @@ async fn join(applying: &mut Applying<'_>, table: &CreateTable, here: &shared::T
 }
 
 /// The column exists, does not, or is that wide: by SQL, and raw (0x0524 to 0x0526, seen on 3.3.0.1).
-fn is_done_already(code: u32) -> bool {
+pub fn is_done_already(code: u32) -> bool {
     matches!(code, 0x036b | 0x036c | 0x263c | 0x2602 | 0x264b | 0x2603 | 0x0618 | 0x0524..=0x0526)
 }
 
