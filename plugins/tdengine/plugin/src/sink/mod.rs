@@ -167,8 +167,14 @@ impl Link {
         if metadata::database(&self.connection, &target.database).await?.is_none() {
             target.create_database(&self.connection, message).await?;
         }
-        self.connection.exec(&format!("use {}", tdengine_wire::escape::identifier(&target.database))).await?;
-        self.database = Some(target.database.clone());
+        self.enter(&target.database).await
+    }
+
+    async fn enter(&mut self, database: &str) -> Result<()> {
+        if self.database.as_deref() != Some(database) {
+            self.connection.exec(&format!("use {}", tdengine_wire::escape::identifier(database))).await?;
+            self.database = Some(database.to_owned());
+        }
         Ok(())
     }
 }
@@ -229,7 +235,10 @@ impl Sink for TdengineSink {
             link.connection.check().await?;
         }
         for target in self.targets.values_mut() {
-            parked::retry(target, &link.connection).await?;
+            if parked::is_due(target) {
+                link.enter(&target.database).await?;
+                parked::retry(target, &link.connection).await?;
+            }
             tag_values::report_overdue(target)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ mod delete;
 mod stable;
 mod table;
 
-pub use table::{Creation, create, is_missing};
+pub use table::{Creation, create, is_missing, tolerate};
 
 use pipeline_sdk::{Change, Error, Header, Result};
 

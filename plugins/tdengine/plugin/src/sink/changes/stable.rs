@@ -6,8 +6,9 @@ use tdengine_wire::ColumnType;
 use tdengine_wire::escape::{identifier, literal};
 
 use super::super::origin::{FieldChange, OriginField, OriginStable, difference};
+use super::super::parked::{self, Parked, Takes};
 use super::super::target::Target;
-use super::super::{parked, statement, tag_values};
+use super::super::{statement, tag_values};
 use super::Applying;
 use super::table::{is_missing, tolerate};
 use crate::client::ClientError;
@@ -110,6 +111,8 @@ async fn grow(
 /// not passed over.
 async fn put(applying: &mut Applying<'_>, name: &str, origin: &OriginStable) -> Result<()> {
     tag_values::settle(applying.target, applying.connection, name, origin).await?;
+    let has = |field: &str| origin.columns.iter().chain(&origin.tags).any(|known| known.name == field);
+    parked::discard(applying.target, applying.connection, name, has).await?;
     applying.target.origins.put(name, origin)
 }
 
@@ -197,10 +200,11 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<
             let token = literal(&target.token(applying.header)?.to_string());
             tolerate(target.exec(applying.connection, &format!("alter stable {stable} comment {token}")).await, is_missing)?;
         }
+        parked::forget(target, name)?;
         let sql = format!("drop stable if exists {stable}");
         match target.exec(applying.connection, &sql).await {
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-                parked::park(target, applying.connection, name, &sql, code, &message).await?;
+                parked::park(target, applying.connection, Parked::new(name, &sql, Takes::Stable), code, &message).await?;
             }
             other => tolerate(other, is_missing)?,
         }
@@ -215,6 +219,7 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str, suid: i64) -> Result<
 struct AlterStep {
     /// Behind `ALTER STABLE name`.
     clause: String,
+    takes: Takes,
 }
 
 /// The statement of a step; with a token in its text where the pipeline is a replica.
@@ -234,7 +239,7 @@ async fn take_steps(applying: &mut Applying<'_>, name: &str, steps: Vec<AlterSte
             // Done already: by the user here, or before a restart.
             Err(ClientError::Server { code, .. }) if is_done_already(code) => {}
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-                parked::park(target, applying.connection, name, &sql, code, &message).await?;
+                parked::park(target, applying.connection, Parked::new(name, &sql, step.takes), code, &message).await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -274,7 +279,7 @@ impl Part {
 }
 
 fn step(clause: String) -> AlterStep {
-    AlterStep { clause }
+    AlterStep { clause, takes: Takes::Nothing }
 }
 
 fn add(part: Part, name: &str, column_type: ColumnType, here: &Definition) -> Option<AlterStep> {
@@ -292,12 +297,14 @@ fn widen(part: Part, name: &str, column_type: ColumnType, here: &Definition) -> 
 }
 
 fn remove(part: Part, name: &str, here: &Definition) -> Option<AlterStep> {
-    part.find(here, name).map(|_| step(format!("drop {} {}", part.word(), identifier(name))))
+    let takes = Takes::Field(name.to_owned());
+    part.find(here, name).map(|_| AlterStep { clause: format!("drop {} {}", part.word(), identifier(name)), takes })
 }
 
 fn rename_tag(from: &str, to: &str, here: &Definition) -> Option<AlterStep> {
     let open = here.tag(from).is_some() && here.tag(to).is_none();
-    open.then(|| step(format!("rename tag {} {}", identifier(from), identifier(to))))
+    let takes = Takes::Field(from.to_owned());
+    open.then(|| AlterStep { clause: format!("rename tag {} {}", identifier(from), identifier(to)), takes })
 }
 
 fn steps_of_difference(before: &OriginStable, after: &OriginStable, here: &Definition) -> Result<Vec<AlterStep>> {

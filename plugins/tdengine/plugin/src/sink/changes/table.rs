@@ -2,11 +2,13 @@
 
 use pipeline_sdk::{Change, Error, Header, Result};
 use tdengine_wire::escape::{identifier, literal};
+use tdengine_wire::meta::{Meta, RawMeta, TableAction};
 use tdengine_wire::tmq::create_requests;
 
 use super::super::origin::{OriginStable, TagNow};
+use super::super::parked::{self, Parked, Takes};
 use super::super::target::Target;
-use super::super::{NOT_ANNOUNCED, parked, shared, statement, tag_values};
+use super::super::{NOT_ANNOUNCED, shared, statement, tag_values};
 use super::{Applying, stable};
 use crate::client::ClientError;
 use crate::errors::{CodeReaction, reaction_to, wire_error};
@@ -102,6 +104,8 @@ async fn way_of_child(
     if let Some(group) = target.shared.group_of(&table.name) {
         if *group != *stable {
             stable::report_conflict(applying, &table.name, "it is no table of the same super table");
+        } else {
+            parked::discard(target, applying.connection, &table.name, |_| false).await?;
         }
         return Ok(Way::None);
     }
@@ -165,6 +169,10 @@ async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Resu
 /// the other site finds it done. A creation that is read again adds nothing, since columns may have been dropped here meanwhile.
 async fn join(applying: &mut Applying<'_>, table: &CreateTable, here: &shared::Target) -> Result<()> {
     let TableOf::Normal { columns } = &table.of else { return Ok(()) };
+    if *here.group == *table.name {
+        let has = |name: &str| columns.iter().any(|column| column.name == name);
+        parked::discard(applying.target, applying.connection, &table.name, has).await?;
+    }
     if applying.header.replayed {
         return Ok(());
     }
@@ -185,7 +193,7 @@ async fn join(applying: &mut Applying<'_>, table: &CreateTable, here: &shared::T
         };
         match target.exec(applying.connection, &sql).await {
             Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-                parked::park(target, applying.connection, &table.name, &sql, code, &message).await?;
+                parked::park(target, applying.connection, Parked::new(&table.name, &sql, Takes::Nothing), code, &message).await?;
             }
             other => tolerate(other, is_done_already)?,
         }
@@ -224,6 +232,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
     }
     let clause = alter_clause(applying.raw, &|column| here.definition.column(column).map(|column| column.column_type));
     let Some(clause) = clause.map_err(wire_error)? else { return Ok(()) };
+    let (added, taken) = added_and_taken(applying.raw)?;
     let result = if target.marks {
         target.write_raw(applying.connection, applying.raw).await
     } else {
@@ -233,15 +242,30 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
     match result {
         Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
             let sql = format!("alter table {} {clause}", target.qualified(name));
-            parked::park(target, applying.connection, name, &sql, code, &message).await?;
+            let takes = taken.map_or(Takes::Nothing, Takes::Field);
+            let change = Parked::new(name, &sql, takes).raw(target.marks.then_some(applying.raw));
+            parked::park(target, applying.connection, change, code, &message).await?;
         }
         other => tolerate(other, is_done_already)?,
     }
+    parked::discard(target, applying.connection, name, |field| added.as_deref() == Some(field)).await?;
     target.context.count("changes_applied", 1);
     if *here.group == *name {
         target.shared.group_changed(name);
     }
     Ok(())
+}
+
+/// The column that an entry adds, and the one that it takes away.
+fn added_and_taken(raw: &[u8]) -> Result<(Option<String>, Option<String>)> {
+    let (raw_type, body) = open_envelope(raw).map_err(wire_error)?;
+    let Meta::AlterTable(alter) = RawMeta::decode(raw_type, body).map_err(wire_error)?.meta else { return Ok((None, None)) };
+    Ok(match alter.action {
+        TableAction::AddColumn { name, .. } => (Some(name), None),
+        TableAction::DropColumn { name } => (None, Some(name)),
+        TableAction::RenameColumn { name, new_name } => (Some(new_name), Some(name)),
+        _ => (None, None),
+    })
 }
 
 /// Sets the tag by the name that it has by now.
@@ -263,12 +287,15 @@ async fn set_tag(applying: &mut Applying<'_>, table: &str, stable: &str, set: &S
     match tag_values::write_set(target, connection, table, set, tag).await {
         Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
             let sql = tag_values::statement(target, table, set, tag);
-            parked::park(target, connection, table, &sql, code, &message).await?;
+            let raw = if target.marks { Some(set.raw_named(tag).map_err(wire_error)?) } else { None };
+            let change = Parked::new(table, &sql, Takes::Field(tag.to_owned())).raw(raw.as_deref());
+            parked::park(target, connection, change, code, &message).await?;
         }
         // The user here changed it just now.
         Err(error) if error.code().is_some_and(tag_values::is_tag_missing) => {
             return tag_values::keep_set(target, stable, table, id, set);
         }
+        Ok(()) => parked::discard(target, connection, table, |field| field == tag).await?,
         other => tolerate(other, is_missing)?,
     }
     target.waits_since = None;
@@ -283,16 +310,19 @@ pub async fn drop(applying: &mut Applying<'_>, name: &str) -> Result<()> {
         target.shared.table_dropped(name);
         return Ok(());
     }
+    let shared = target.shared.clone();
+    let _held = shared.definitions.read().await;
     let table = target.qualified(name);
     if target.marks {
         let token = literal(&target.token(applying.header)?.to_string());
         let sql = format!("alter table {table} comment {token}");
         tolerate(target.exec(applying.connection, &sql).await, is_missing)?;
     }
+    parked::forget(target, name)?;
     let sql = format!("drop table if exists {table}");
     match target.exec(applying.connection, &sql).await {
         Err(ClientError::Server { code, message, .. }) if reaction_to(code) == CodeReaction::Park => {
-            parked::park(target, applying.connection, name, &sql, code, &message).await?;
+            parked::park(target, applying.connection, Parked::new(name, &sql, Takes::Table), code, &message).await?;
         }
         other => tolerate(other, is_missing)?,
     }
