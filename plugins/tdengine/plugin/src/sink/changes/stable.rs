@@ -337,7 +337,8 @@ fn steps_of_difference(before: &OriginStable, after: &OriginStable, here: &Defin
 }
 
 /// What an entry changes. A statement's says so itself (the alter type of PROTOCOL 9.4): the difference from what is known
-/// would hold replicated changes, too, which this side never sees, and bring back here what was dropped here since. A
+/// would hold replicated changes, too, which this side never sees, and bring back here what was dropped here since. But for
+/// what schemaless writes grew before it: their entries come another way (FACTS F10), and behind this one are passed over. A
 /// schemaless write's only adds.
 fn steps_of(
     detail: &serde_json::Value,
@@ -364,7 +365,22 @@ fn steps_of(
             None => return Ok(steps_to_union(stable, here)),
         },
     };
-    Ok(one.into_iter().collect())
+    let mut steps = known.map_or_else(Vec::new, |known| steps_to_grow(known, stable, here));
+    steps.extend(one.filter(|one| !steps.contains(one)));
+    Ok(steps)
+}
+
+/// Adds what is newer than everything known, and widens what is wider than known. Neither was undone here: it was never told.
+fn steps_to_grow(known: &OriginStable, stable: &Stable, here: &Definition) -> Vec<AlterStep> {
+    let parts = [(Part::Column, &stable.columns, &known.columns), (Part::Tag, &stable.tags, &known.tags)];
+    let grown = parts.into_iter().flat_map(|(part, fields, known_fields)| {
+        fields.iter().filter_map(move |field| match known_fields.iter().find(|known| known.id == field.id) {
+            None if field.id > known.newest_id => add(part, &field.name, field.column_type, here),
+            Some(known) if known.bytes < field.column_type.bytes => widen(part, &field.name, field.column_type, here),
+            _ => None,
+        })
+    });
+    grown.collect()
 }
 
 /// Adds and widens only.
@@ -498,6 +514,33 @@ mod tests {
             (json!(null), vec!["add column `from_here` VARCHAR(4)", "add column `b` VARCHAR(4)"]),
         ] {
             let steps = steps_of(&detail, &stable, Some(&known), &after, &here(&[("a", 4)])).unwrap();
+            assert_eq!(steps.iter().map(|step| step.clause.as_str()).collect::<Vec<_>>(), expect, "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_statement_brings_what_schemaless_writes_grew_before_it() {
+        let field = |name: &str, width, id| Field::new(name, ColumnType::varchar(width), id);
+        let stable = Stable {
+            name: "s".into(),
+            suid: 1,
+            column_version: 5,
+            columns: vec![field("a", 8, 1), field("b", 4, 2), field("x", 4, 4), field("y", 4, 5)],
+            tag_version: 1,
+            tags: Vec::new(),
+            statement: Vec::new(),
+            is_marked: false,
+        };
+        // `b` was dropped here; `a` grew and `x` came by schemaless writes.
+        let known = OriginStable { newest_id: 3, ..origin(2, &[(1, "a", 4), (2, "b", 4)]) };
+        let (grown, new) = ("modify column `a` VARCHAR(8)", "add column `x` VARCHAR(4)");
+        for (detail, here, expect) in [
+            (json!({ "alterType": 5, "colName": "y" }), here(&[("a", 4)]), vec![grown, new, "add column `y` VARCHAR(4)"]),
+            (json!({ "alterType": 5, "colName": "y" }), here(&[("a", 9), ("x", 4)]), vec!["add column `y` VARCHAR(4)"]),
+            (json!({ "alterType": 6, "colName": "c" }), here(&[("a", 8), ("c", 4), ("y", 4)]), vec![new, "drop column `c`"]),
+        ] {
+            let after = origin_of(&stable, Some(&known), None);
+            let steps = steps_of(&detail, &stable, Some(&known), &after, &here).unwrap();
             assert_eq!(steps.iter().map(|step| step.clause.as_str()).collect::<Vec<_>>(), expect, "{detail}");
         }
     }
