@@ -24,15 +24,16 @@ pub enum CodeReaction {
 /// The reaction to a code (PROTOCOL 15, FACTS F32, F58, F69).
 pub fn reaction_to(code: u32) -> CodeReaction {
     match code {
-        // No network, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped; the server is starting or stopping
-        // (0x0130 seen on a 3.3.0.1 that came back).
-        0x000b | 0x0020 | 0x0130 | 0x0131 | 0x090c | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c | 0xe000..=0xe0ff => {
-            CodeReaction::Reconnect
-        }
+        // No network, a broken link, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped; the server is
+        // starting or stopping (0x0130 seen on a 3.3.0.1 that came back).
+        0x000b | 0x0018 | 0x0020 | 0x0021 | 0x0130 | 0x0131 | 0x090c | 0x0911 | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c
+        | 0xe000..=0xe0ff => CodeReaction::Reconnect,
         // Conflicting transactions, a consumer not ready, a group being re-balanced, a consumer closing, a lane on the move between an
         // assignment and the seek or commit behind it (a busy 3.3.0.1, FACTS F39), a database that another lane is making. The disk is
-        // full: somebody may make room.
-        0x012b | 0x0396 | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x4008 | 0x4010 | 0x0b01 | 0x0a0e => CodeReaction::Retry,
+        // full: somebody may make room. Too many sessions, memory of queues used up, a replica that cannot follow (its buffer full, writes
+        // stalled, its window full).
+        0x012b | 0x0396 | 0x03d3 | 0x03ea | 0x03e6 | 0x03d4 | 0x4002 | 0x4008 | 0x4010 | 0x0b01 | 0x0a0e | 0x0022 | 0x0125 | 0x0126
+        | 0x0916..=0x0918 => CodeReaction::Retry,
         // Table, super table, its column or its tag is missing; the client library knows an older schema (0x061B, seen on 3.3.0.1 right
         // behind an ALTER); schema older than the rows; INSERT, SELECT, vnode.
         0x2602 | 0x2603 | 0x0618 | 0x260e | 0x2662 | 0x0362 | 0x061b | 0x061d | 0x0129 => CodeReaction::ApplyMetaFirst,
@@ -120,6 +121,15 @@ mod tests {
             (0x0503, Reaction::Disconnected),
             (0x012c, Reaction::Disconnected),
             (0xe002, Reaction::Disconnected),
+            (0x0018, Reaction::Disconnected),
+            (0x0021, Reaction::Disconnected),
+            (0x0911, Reaction::Disconnected),
+            (0x0022, Reaction::Retry),
+            (0x0125, Reaction::Retry),
+            (0x0126, Reaction::Retry),
+            (0x0916, Reaction::Retry),
+            (0x0917, Reaction::Retry),
+            (0x0918, Reaction::Retry),
             (0x03ea, Reaction::Retry),
             (0x0130, Reaction::Disconnected),
             (0x03d3, Reaction::Retry),
