@@ -279,3 +279,50 @@ async fn a_parked_change_does_not_come_back() {
     let came = read(&mut back, 1, |payload| matches!(payload, Payload::Change(_))).await;
     assert!(matches!(&came[0].payload, Payload::Change(change) if change.kind == ChangeKind::CreateTable), "{came:?}");
 }
+
+/// Among three sites a super table may come another way than its children: they wait, as their rows would.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_wait_for_what_comes_another_way() {
+    let (from, to) = (Scene::start(&[DATABASE]).await, Scene::start(&[DATABASE]).await);
+    let mut source = from.source("one", "power").await;
+    let make = ["create stable power.s (ts timestamp, a int) tags (t int)", "create table power.d1 using power.s tags (1)"];
+    let mut messages = changes(&from, &mut source, &make).await;
+    from.sql.exec("insert into power.d1 values (1780000000000, 1)").await.unwrap();
+    let later = ["alter table power.d1 set tag t = 2", "delete from power.d1", "create table power.d2 using power.s tags (2)"];
+    messages.extend(changes(&from, &mut source, &later).await);
+    let (mut sink, host) = sink(&to, json!({ "missing-table": "wait", "announce-timeout": "1h" })).await;
+    for message in &messages[1..] {
+        let (done, result) = sink.write_many(std::slice::from_ref(message)).await;
+        let error = result.unwrap_err();
+        assert_eq!((done, error.reaction, &*error.code), (0, Reaction::Retry, "tdengine.missing-table"), "{error}");
+    }
+    to.sql.exec(make[0]).await.unwrap();
+    let (done, result) = sink.write_many(&messages[1..]).await;
+    result.unwrap();
+    assert_eq!((done, host.counters().get("changes_left_out")), (4, None));
+    let tags = "select table_name, tag_value from information_schema.ins_tags where db_name = 'power' order by table_name";
+    assert_eq!(texts(&to, tags).await, texts(&from, tags).await);
+}
+
+/// They do not wait for ever, nor for what was waited for in vain before.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_what_never_comes_are_left_out() {
+    let (from, to) = (Scene::start(&[DATABASE]).await, Scene::start(&[DATABASE]).await);
+    let mut source = from.source("one", "power").await;
+    let statements = [
+        "create stable power.s (ts timestamp, a int) tags (t int)",
+        "create table power.d1 using power.s tags (1)",
+        "create table power.d2 using power.s tags (2)",
+    ];
+    let messages = changes(&from, &mut source, &statements).await;
+    let (mut sink, host) = sink(&to, json!({ "missing-table": "wait", "announce-timeout": "10ms" })).await;
+    assert_eq!(sink.write(&messages[1]).await.unwrap_err().reaction, Reaction::Retry);
+    sink.write(&messages[1]).await.unwrap();
+    sink.write(&messages[2]).await.unwrap();
+    assert_eq!(host.counters()["changes_left_out"], 2);
+    // Known to be dropped, it is not waited for.
+    let dropped = changes(&from, &mut source, &["drop stable power.s"]).await;
+    let (mut sink, _) = self::sink(&to, json!({ "missing-table": "wait", "announce-timeout": "1h" })).await;
+    sink.write(&dropped[0]).await.unwrap();
+    sink.write(&messages[1]).await.unwrap();
+}

@@ -13,7 +13,7 @@ use super::decide::Fit;
 use super::origin::Origins;
 use super::replay::Rewritten;
 use super::shared::{self, Shared};
-use super::{MissingTable, TdengineConfig};
+use super::{MISSING_TABLE, MissingTable, TdengineConfig};
 use crate::client::ClientError;
 use crate::transport::Connection;
 use crate::errors::{CodeReaction, reaction_to};
@@ -23,6 +23,8 @@ use crate::token::Token;
 /// Tries of a statement that another transaction was in the way of (0x03D3).
 const CONFLICT_TRIES: u32 = 50;
 const CONFLICT_WAIT: Duration = Duration::from_millis(100);
+/// Names of tables remembered before they are forgotten.
+const NAMES_MAX: usize = 10_000;
 
 /// A target database and what this lane knows of it.
 pub struct Target {
@@ -51,6 +53,8 @@ pub struct Target {
     pub tag_values_since: Option<Instant>,
     /// What was waited for in vain, by super table or normal table: it is not waited for again.
     pub never_announced: HashSet<(Arc<str>, String)>,
+    /// Tables and super tables whose changes waited for them in vain.
+    pub never_made: HashSet<Box<str>>,
     pub last_parked_try: Instant,
     pub rewritten: Rewritten,
     /// The super table that was last found never altered here, as of a generation.
@@ -90,6 +94,7 @@ impl Target {
             // An earlier process may have kept some.
             tag_values_since: Some(Instant::now()),
             never_announced: HashSet::new(),
+            never_made: HashSet::new(),
             last_parked_try: Instant::now(),
             rewritten: Rewritten::default(),
             unaltered: None,
@@ -128,6 +133,23 @@ impl Target {
     /// The table for a person, in back-quotes.
     pub fn place_of(&self, table: &str) -> String {
         format!("`{}`.`{table}`", self.database)
+    }
+
+    /// What a change is of is not here. Among more than two sites it may come another way, and the change waits for it as rows do; what
+    /// was waited for in vain is not waited for again.
+    pub fn may_come(&mut self, name: &str) -> Result<()> {
+        if self.missing_table != MissingTable::Wait || self.never_made.contains(name) {
+            return Ok(());
+        }
+        let place = self.place_of(name);
+        if !self.is_overdue() {
+            let message = format!("{place} is missing, and a change of it waits; its creation may still come");
+            return Err(Error::retry(message).code(MISSING_TABLE).hint("it is waited for, up to `announce-timeout`"));
+        }
+        self.waits_since = None;
+        is_first(&mut self.never_made, name);
+        tracing::warn!(table = place, "it was never made here: changes of it are left out");
+        Ok(())
     }
 
     /// Whether this lane has waited long enough for the log to announce something; it waits from now on.
@@ -216,6 +238,14 @@ impl Target {
     fn create_statement(&self, options: &str) -> String {
         format!("create database if not exists {} {options}", identifier(&self.database))
     }
+}
+
+/// Whether a name was not told of yet.
+fn is_first(told: &mut HashSet<Box<str>>, name: &str) -> bool {
+    if told.len() >= NAMES_MAX {
+        told.clear();
+    }
+    told.insert(name.into())
 }
 
 /// What stands behind the name in `CREATE DATABASE `name` …`.

@@ -23,10 +23,16 @@ pub async fn delete(applying: &mut Applying<'_>, delete: &Delete) -> Result<()> 
         return Ok(());
     }
     let target = &mut *applying.target;
+    let mut here = Vec::with_capacity(change.tables.len());
     for table in &change.tables {
-        if target.find(applying.connection, table).await?.is_none() {
-            continue;
+        match target.find(applying.connection, table).await? {
+            Some(_) => here.push(table),
+            // Before anything is deleted: what was, is not to be deleted again later.
+            None => target.may_come(table)?,
         }
+    }
+    target.waits_since = None;
+    for table in here {
         if !target.marks {
             let sql = delete.statement(&target.qualified(table), delete.from, delete.to);
             tolerate(target.exec(applying.connection, &sql).await, is_missing)?;

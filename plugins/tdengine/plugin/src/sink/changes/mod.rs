@@ -55,7 +55,9 @@ pub async fn apply(target: &mut Target, connection: &Connection, header: &Header
         }
         Entry::Delete(delete) => delete::delete(&mut applying, &delete).await,
     };
-    applied.map_err(|error| error.context(place_of(header, change)))
+    applied.map_err(|error| error.context(place_of(header, change)))?;
+    target.waits_since = None;
+    Ok(())
 }
 
 /// Whether a server says of a change that it is done already, or that what it changes is not there.

@@ -135,6 +135,7 @@ pub async fn alter(applying: &mut Applying<'_>, stable: Stable) -> Result<()> {
         return keep_early(target, &stable);
     }
     let Some(here) = here else {
+        target.may_come(&stable.name)?;
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
         return target.origins.put(&stable.name, &origin_of(&stable, known.as_deref(), None));

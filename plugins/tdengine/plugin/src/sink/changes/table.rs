@@ -116,6 +116,7 @@ async fn way_of_child(
     let has_all = |here: &Definition| tags.iter().all(|tag| here.tag(&tag.name).is_some());
     let definition = target.shared.definition_with(applying.connection, &target.database, stable, has_all).await?;
     let Some(definition) = definition else {
+        target.may_come(stable)?;
         // Dropped here: its drop is on the way to the source.
         target.context.count("changes_left_out", 1);
         return Ok(Way::None);
@@ -222,6 +223,7 @@ pub async fn alter(applying: &mut Applying<'_>, name: &str, action: u8) -> Resul
         here = target.find(applying.connection, name).await?;
     }
     let Some(here) = here else {
+        target.may_come(name)?;
         target.context.count("changes_left_out", 1);
         return Ok(());
     };
