@@ -324,7 +324,7 @@ fn missing(target: &mut Target, header: &Header, block: &Block<'_>) -> Result<()
         return Err(Error::rejected(message).code(MISSING_TABLE).hint("create it, then retry"));
     }
     let detail = json!({ "table": block.table, "lane": header.lane.as_str(), "position": header.position.number });
-    target.left_out(block.rows, "table is missing", detail);
+    target.left_out(block.table, block.rows, &detail);
     Ok(())
 }
 

@@ -55,6 +55,8 @@ pub struct Target {
     pub never_announced: HashSet<(Arc<str>, String)>,
     /// Tables and super tables whose changes waited for them in vain.
     pub never_made: HashSet<Box<str>>,
+    /// Tables whose missing was told of when rows of theirs were left out.
+    left_out_of: HashSet<Box<str>>,
     pub last_parked_try: Instant,
     pub rewritten: Rewritten,
     /// The super table that was last found never altered here, as of a generation.
@@ -95,6 +97,7 @@ impl Target {
             tag_values_since: Some(Instant::now()),
             never_announced: HashSet::new(),
             never_made: HashSet::new(),
+            left_out_of: HashSet::new(),
             last_parked_try: Instant::now(),
             rewritten: Rewritten::default(),
             unaltered: None,
@@ -157,10 +160,14 @@ impl Target {
         self.waits_since.get_or_insert_with(Instant::now).elapsed() > self.announce_timeout
     }
 
-    /// Counts what is left out, by reason.
-    pub fn left_out(&self, rows: usize, reason: &str, detail: serde_json::Value) {
+    /// Counts rows that are left out because their table is missing, and says so once a table.
+    pub fn left_out(&mut self, table: &str, rows: usize, detail: &serde_json::Value) {
         self.context.count("rows_left_out", rows as u64);
-        tracing::info!(rows, reason, %detail, "rows left out");
+        if is_first(&mut self.left_out_of, table) {
+            tracing::warn!(table = self.place_of(table), %detail, "rows are left out and counted: their table is missing");
+        } else {
+            tracing::debug!(rows, %detail, "rows left out");
+        }
     }
 
     /// Runs a statement; one that another transaction is in the way of is tried again (FACTS F11).
