@@ -242,10 +242,9 @@ async fn compare(
     places: &Places<'_>,
     found: &mut [Vec<Found>],
 ) -> Result<()> {
-    let stored = connection.query(&question.sql).await?;
     let first = usize::from(question.table.is_none());
-    for bytes in &stored.blocks {
-        let theirs = BlockView::parse(bytes).map_err(wire_error)?;
+    // Block by block: between the times that are asked for there may be far more than what is looked for.
+    let compared = connection.query_each(&question.sql, |_, theirs| {
         for row in 0..theirs.rows() {
             let value = |column: usize| theirs.columns()[first + column].bytes(row);
             let table = match question.table {
@@ -259,7 +258,9 @@ async fn compare(
                 found[*block][*row] = verdict;
             }
         }
-    }
+        Ok(())
+    });
+    compared.await?;
     Ok(())
 }
 
