@@ -326,3 +326,31 @@ async fn changes_of_what_never_comes_are_left_out() {
     sink.write(&dropped[0]).await.unwrap();
     sink.write(&messages[1]).await.unwrap();
 }
+
+/// Where the ids of tags may differ a child is made by a statement, which is text; a tag's bytes need not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_no_text_is_set_as_it_is() {
+    let (from, to) = (Scene::start(&[DATABASE]).await, Scene::start(&[DATABASE]).await);
+    let mut source = from.source("one", "power").await;
+    let statements = [
+        "create stable power.s (ts timestamp, a int) tags (t varchar(8), u varchar(8))",
+        "create table power.d1 using power.s tags ('good', 'evil')",
+    ];
+    let mut messages = changes(&from, &mut source, &statements).await;
+    let Payload::Change(change) = &mut messages[1].payload else { panic!() };
+    let raw = change.raw.as_mut().unwrap();
+    let mut bytes = raw.data.to_vec();
+    let at = bytes.windows(4).position(|text| text == b"evil").unwrap();
+    bytes[at] = 0xff;
+    raw.data = bytes.into();
+    let (mut sink, host) = sink(&to, json!({})).await;
+    sink.write(&messages[0]).await.unwrap();
+    to.sql.exec("alter stable power.s add column own int").await.unwrap();
+    sink.write(&messages[1]).await.unwrap();
+    to.sql.exec("insert into power.d1 (ts, a) values (1780000000000, 1)").await.unwrap();
+    let stored = to.sql.query("select t, u from power.s").await.unwrap();
+    let block = tdengine_wire::block::BlockView::parse(&stored.blocks[0]).unwrap();
+    let tags: Vec<_> = block.columns().iter().map(|column| column.bytes(0).unwrap()).collect();
+    assert_eq!(tags, [b"good".as_slice(), b"\xffvil"]);
+    assert_eq!(host.counters().get("values_left_out"), None);
+}

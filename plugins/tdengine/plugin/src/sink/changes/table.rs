@@ -1,6 +1,7 @@
 //! Tables: children and normal ones. Raw where that is right, else SQL with a token.
 
 use pipeline_sdk::{Change, Error, Header, Result};
+use tdengine_wire::DataType;
 use tdengine_wire::escape::{identifier, literal};
 use tdengine_wire::meta::{Meta, RawMeta, TableAction};
 use tdengine_wire::tmq::create_requests;
@@ -48,7 +49,10 @@ pub async fn create(target: &mut Target, connection: &Connection, creations: &[C
             match way {
                 Way::None => continue,
                 Way::Raw => raw.push(request),
-                Way::Sql(sql) => create_by_sql(&mut applying, table, &sql).await?,
+                Way::Sql(sql, no_text) => {
+                    create_by_sql(&mut applying, table, &sql).await?;
+                    set_raw(&mut applying, table, &no_text).await?;
+                }
             }
             created.push(table);
         }
@@ -82,12 +86,24 @@ async fn create_by_sql(applying: &mut Applying<'_>, table: &CreateTable, sql: &s
     }
 }
 
+/// Sets what no statement can hold: bytes that are no text would arrive as other ones.
+async fn set_raw(applying: &mut Applying<'_>, table: &CreateTable, tags: &[Tag]) -> Result<()> {
+    let target = &mut *applying.target;
+    for tag in tags {
+        let set = SetTag::new(&table.name, tag.id.into(), &tag.name, tag.data_type, Some(tag.bytes.clone()), table.created_ms);
+        tolerate(tag_values::write_set(target, applying.connection, &table.name, &set, &tag.name).await, is_missing)?;
+        tag_values::forget(target, &table.name, tag.id)?;
+    }
+    Ok(())
+}
+
 /// How a table is made.
 enum Way {
     /// It is here, or is not to be.
     None,
     Raw,
-    Sql(String),
+    /// A statement, and tags that are set raw behind it.
+    Sql(String, Vec<Tag>),
 }
 
 async fn way_of_child(
@@ -129,13 +145,27 @@ async fn way_of_child(
         return Ok(Way::Raw);
     }
     let target = &mut *applying.target;
+    let (tags, mut no_text): (Vec<Tag>, Vec<Tag>) = tags.into_iter().partition(|tag| is_text(tag) || tag.id == JSON_ID);
+    if !target.marks && !no_text.is_empty() {
+        target.context.count("values_left_out", no_text.len() as u64);
+        tracing::warn!(table = target.place_of(&table.name), tags = no_text.len(), "tags are left out: they are no text, and a statement is");
+        no_text.clear();
+    }
+    // Kept until they are set: what is cut off between the two is not lost.
+    for tag in &no_text {
+        tag_values::keep_first(target, stable, &table.name, table.created_ms, tag)?;
+    }
     let mut known = table.clone();
     if let TableOf::Stable { tags: known, .. } = &mut known.of {
         *known = tags;
     }
     let comment = if target.marks { Some(target.token(applying.header)?.to_string()) } else { None };
     let first_tag = definition.tags.first().map(|tag| tag.name.as_str()).unwrap_or_default();
-    Ok(Way::Sql(statement::create_table(target, &known, first_tag, comment.as_deref())))
+    Ok(Way::Sql(statement::create_table(target, &known, first_tag, comment.as_deref()), no_text))
+}
+
+fn is_text(tag: &Tag) -> bool {
+    tag.data_type != DataType::Varchar || std::str::from_utf8(&tag.bytes).is_ok()
 }
 
 /// The tags by the names that they have by now.
@@ -163,7 +193,7 @@ async fn way_of_normal(applying: &mut Applying<'_>, table: &CreateTable) -> Resu
     if target.marks {
         return Ok(Way::Raw);
     }
-    Ok(Way::Sql(statement::create_table(target, table, "", None)))
+    Ok(Way::Sql(statement::create_table(target, table, "", None), Vec::new()))
 }
 
 /// A normal table that is here already: what the other site's has and this one lacks is added, as with super tables. As plain SQL:
@@ -348,7 +378,6 @@ pub fn tolerate(result: Result<(), ClientError>, is_fine: impl Fn(u32) -> bool) 
 mod tests {
     use super::super::super::origin::OriginField;
     use super::*;
-    use tdengine_wire::DataType;
 
     #[test]
     fn a_creation_that_comes_late_names_tags_as_they_are_now() {
