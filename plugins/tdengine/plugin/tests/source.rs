@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pipeline_sdk::{Checkpoint, LaneProgress, Payload, Polled, Source};
+use pipeline_sdk::{Checkpoint, LaneProgress, Payload, Polled, Reaction, SOURCE_HOLE, Source};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -179,4 +179,60 @@ async fn proofs_of_before_are_not_read_again() {
     arm(scene.node.admin_addr().unwrap(), r#"{ "fault": "delay-reply", "action": "fetch_raw", "milliseconds": 50 }"#).await;
     let mut source = scene.configured("p", "power", json!({}));
     source.connect(&Checkpoint::default()).await.unwrap();
+}
+
+/// The other site was away, so that nothing was read, and retention went on: what is gone is not stepped over (FACTS F40), and what was fetched
+/// before is handed out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_cut_while_it_is_not_read_has_a_hole() {
+    const TABLES: usize = 16;
+    for is_unread_cut in [true, false] {
+        let made = ["create database power vgroups 1 wal_retention_period 3600"];
+        let scene = Scene::start_with(&made, |config| config.admin = Some("127.0.0.1:0".into())).await;
+        for table in 0..TABLES {
+            scene.sql.exec(&format!("create table power.t{table} (ts timestamp, v int)")).await.unwrap();
+            scene.sql.exec("flush database power").await.unwrap();
+        }
+        let mut source = scene.source("p", "power").await;
+        let (mut at, mut found) = (Checkpoint::default(), 0);
+        while found == 0 {
+            found += tables(source.next(Duration::from_millis(50)).await.unwrap(), found, &mut at);
+        }
+        let lanes = source.progress().await.unwrap();
+        let read_by_both = lanes.iter().map(|lane| places(lane).0).min().unwrap();
+        let below = if is_unread_cut { places(&lanes[0]).1 } else { read_by_both };
+        let vgroup = lanes[0].lane.as_str();
+        let cut = format!(r#"{{ "fault": "truncate-wal", "vgroup": {vgroup}, "below": {below} }}"#);
+        arm(scene.node.admin_addr().unwrap(), &cut).await;
+        source.progress().await.unwrap();
+        let begun = Instant::now();
+        let lost = loop {
+            assert!(begun.elapsed() < LASTS, "only {found} tables came");
+            match source.next(Duration::from_millis(50)).await {
+                Ok(polled) => found += tables(polled, found, &mut at),
+                Err(error) => break Some(error),
+            }
+            if found == TABLES {
+                break None;
+            }
+        };
+        assert_eq!(lost.map(|error| error.reaction), is_unread_cut.then_some(Reaction::Disconnected), "of {found} tables");
+        if is_unread_cut {
+            let error = source.connect(&at).await.unwrap_err();
+            assert_eq!((error.reaction, error.code.as_ref()), (Reaction::Rejected, SOURCE_HOLE), "{error}");
+        }
+    }
+}
+
+/// How many tables were made, where these are the ones that come next.
+fn tables(polled: Polled, next: usize, at: &mut Checkpoint) -> usize {
+    let Polled::Messages(messages) = polled else { return 0 };
+    let mut count = 0;
+    for message in messages {
+        at.lanes.insert(message.header.lane.clone(), message.header.position.clone());
+        let Payload::Change(change) = &message.payload else { continue };
+        assert_eq!(change.tables.iter().map(|table| table.to_string()).collect::<Vec<_>>(), [format!("t{}", next + count)]);
+        count += 1;
+    }
+    count
 }

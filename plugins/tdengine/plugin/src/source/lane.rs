@@ -50,6 +50,11 @@ pub struct LaneState {
 }
 
 impl LaneState {
+    /// Where the server stands, as it last said, or behind what came since.
+    pub fn at(&self) -> i64 {
+        self.stands_at.max(self.next)
+    }
+
     /// Whether a message that begins at this offset is the lane's next one. A server hands out an answer to a poll of before a seek, too;
     /// it stands where it was sought to, so that what it answered comes again.
     ///

@@ -4,8 +4,9 @@
 //! reads everything but what was written marked, a second one the changes of schemas that exclusion hides (FACTS F66),
 //! and what a replica could not mark is stamped by its token.
 //!
-//! Guarantees: a hole is found before a lane is read (invariant `no-silent-hole`); a lane resumes exactly behind its
-//! checkpoint; nothing is committed upstream that the engine did not ask for, nor past a token whose DROP was not seen.
+//! Guarantees: a hole is found before a lane is read, and before it is read on after a time in which nobody could (invariant
+//! `no-silent-hole`); a lane resumes exactly behind its checkpoint; nothing is committed upstream that the engine did not
+//! ask for, nor past a token whose DROP was not seen.
 
 mod canary;
 mod changes;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, Interrupted, LaneProgress, Message, Payload, Polled, Result};
+use pipeline_sdk::{Checkpoint, Context, Error, Frame, Header, Interrupted, LaneProgress, Message, Payload, Polled, Result, SOURCE_HOLE};
 use tdengine_wire::envelope::AssignedVgroup;
 use tokio::time::Instant;
 
@@ -62,6 +62,8 @@ pub struct Session {
     /// Where each vgroup's log ended when that was last asked, and that nothing was written between the last two times.
     ends: BTreeMap<i32, i64>,
     is_still: bool,
+    /// What comes next in a log is gone: said when all that was fetched before is handed out, instead of a poll, which would step over it.
+    hole: Option<Error>,
 }
 
 impl Session {
@@ -96,6 +98,7 @@ impl Session {
             last_idle_look: Instant::now(),
             ends: BTreeMap::new(),
             is_still: false,
+            hole: None,
         }
     }
 
@@ -108,6 +111,9 @@ impl Session {
         self.take_early().await?;
         let until = Instant::now() + wait;
         while self.stash.is_empty() {
+            if let Some(hole) = &self.hole {
+                return Err(hole.clone());
+            }
             let is_over = self.read(until, interrupted).await?;
             if self.stash.is_empty() && self.last_idle_look.elapsed() >= IDLE_LOOK {
                 self.last_idle_look = Instant::now();
@@ -216,7 +222,22 @@ impl Session {
         }
         ask_positions(meta, Reader::Meta, &mut self.lanes).await?;
         self.is_meta_wanted = false;
+        let log = assigned.into_iter().map(|it| (it.vgroup_id, it)).collect();
+        self.look_for_hole(Reader::Meta, &log);
         Ok(())
+    }
+
+    /// Whether a log was cut beyond where its reader stands, while nothing was polled: a site that is away for long holds the pipeline up, and
+    /// the next poll would step over what is gone without a word (FACTS F40). Asked where the reader's positions were just asked; connecting
+    /// again, behind what was fetched, reports it.
+    fn look_for_hole(&mut self, reader: Reader, log: &BTreeMap<i32, AssignedVgroup>) {
+        for lane in self.lanes.values().filter(|lane| lane.reader == reader) {
+            let (at, begin) = (lane.at(), log[&lane.vgroup].begin);
+            if at < begin {
+                let message = format!("lane {} stands at {at}, and its log begins at {begin} by now", lane.lane);
+                self.hole.get_or_insert(Error::disconnected(message).code(SOURCE_HOLE));
+            }
+        }
     }
 
     async fn take_early(&mut self) -> Result<()> {
@@ -292,9 +313,9 @@ impl Session {
         ask_positions(&self.main, Reader::Main, &mut self.lanes).await
     }
 
-    /// Where the server stands with each lane, as it last said, or behind what came since.
+    /// As [`LaneState::at`] of each lane.
     fn positions(&self) -> Vec<(Reader, i32, i64)> {
-        self.lanes.values().map(|lane| (lane.reader, lane.vgroup, lane.stands_at.max(lane.next))).collect()
+        self.lanes.values().map(|lane| (lane.reader, lane.vgroup, lane.at())).collect()
     }
 
     /// Whether all that was written was read when that was last asked, and nothing came since.
@@ -346,7 +367,9 @@ impl Session {
             Some(log) => log,
             None => {
                 self.look_at_main().await?;
-                self.log().await?
+                let log = self.log().await?;
+                self.look_for_hole(Reader::Main, &log);
+                log
             }
         };
         let positions = self.positions();
