@@ -236,3 +236,24 @@ fn tables(polled: Polled, next: usize, at: &mut Checkpoint) -> usize {
     }
     count
 }
+
+/// The engine says how often, and when for the last time: who goes on without its state begins there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_committed_is_committed_at_once() {
+    let scene = Scene::start(&[
+        "create database power vgroups 1 wal_retention_period 3600",
+        "create table power.t (ts timestamp, v int)",
+        "insert into power.t values (1700000000000, 1)",
+    ])
+    .await;
+    let mut at = Checkpoint::default();
+    let mut source = scene.source("p", "power").await;
+    assert_eq!(read(&mut source, &mut at).await, [1]);
+    source.commit(&at).await.unwrap();
+    scene.sql.exec("insert into power.t values (1700000000001, 2)").await.unwrap();
+    assert_eq!(read(&mut source, &mut at).await, [1]);
+    source.commit(&at).await.unwrap();
+    drop(source);
+    let mut source = scene.source("p", "power").await;
+    assert!(read(&mut source, &mut Checkpoint::default()).await.is_empty());
+}

@@ -53,9 +53,6 @@ pub struct TmqConfig {
     /// Whether a replica also follows schemas that schemaless writes grow, which exclusion hides; costs a second topic.
     #[serde(default = "yes")]
     pub follow_schemaless: bool,
-    /// Shortest time between two commits at the server, each of which is an entry in its log.
-    #[serde(default = "commit_interval")]
-    pub commit_interval: Span,
     /// A database with more vgroups than this is refused.
     #[serde(default = "max_lanes")]
     pub max_lanes: usize,
@@ -113,10 +110,6 @@ fn new_database_interval() -> Span {
 
 fn yes() -> bool {
     true
-}
-
-fn commit_interval() -> Span {
-    Span::seconds(5)
 }
 
 fn max_lanes() -> usize {

@@ -240,7 +240,6 @@ impl Placing<'_> {
                 stands_at: resume,
                 sequence: 0,
                 committed,
-                wanted: None,
             });
         }
         Ok(lanes)

@@ -45,8 +45,6 @@ pub struct LaneState {
     pub sequence: u64,
     /// Last committed upstream by us, or found there.
     pub committed: i64,
-    /// Asked for by the engine, not yet committed upstream.
-    pub wanted: Option<i64>,
 }
 
 impl LaneState {
@@ -112,8 +110,7 @@ mod tests {
             (true, vec![4, 14, 4], vec![Ok(false), Ok(true), Err(Reaction::Disconnected)]),
         ] {
             let (lane, reader) = (lane_name(Reader::Main, 2), Reader::Main);
-            let mut lane =
-                LaneState { lane, reader, vgroup: 2, is_sought, next: 10, handed_out: 10, stands_at: 10, sequence: 0, committed: 10, wanted: None };
+            let mut lane = LaneState { lane, reader, vgroup: 2, is_sought, next: 10, handed_out: 10, stands_at: 10, sequence: 0, committed: 10 };
             let found: Vec<_> = begins.iter().map(|begins| lane.takes(*begins).map_err(|error| error.reaction)).collect();
             assert_eq!(found, expect, "{begins:?}");
         }

@@ -56,8 +56,6 @@ pub struct Session {
     /// Where the second consumer's lanes stand is to be looked at: they are behind, or were not for a while.
     is_meta_wanted: bool,
     prefetch: usize,
-    commit_interval: Duration,
-    last_commit: Instant,
     last_idle_look: Instant,
     /// Where each vgroup's log ended when that was last asked, and that nothing was written between the last two times.
     ends: BTreeMap<i32, i64>,
@@ -93,8 +91,6 @@ impl Session {
             announced: false,
             is_meta_wanted: true,
             prefetch: config.prefetch,
-            commit_interval: config.commit_interval.0,
-            last_commit: Instant::now(),
             last_idle_look: Instant::now(),
             ends: BTreeMap::new(),
             is_still: false,
@@ -341,14 +337,10 @@ impl Session {
             self.changes.pending.forget(name.as_str(), offset)?;
             // Nothing is committed past a token whose DROP was not seen.
             let opened = self.changes.pending.oldest_open(name.as_str());
-            lane.wanted = Some(opened.map_or(offset, |opened| offset.min(opened - 1)));
-        }
-        if self.last_commit.elapsed() < self.commit_interval {
-            return Ok(());
-        }
-        self.last_commit = Instant::now();
-        for lane in self.lanes.values_mut() {
-            let Some(offset) = lane.wanted.take().filter(|offset| *offset > lane.committed) else { continue };
+            let offset = opened.map_or(offset, |opened| offset.min(opened - 1));
+            if offset <= lane.committed {
+                continue;
+            }
             let consumer = match lane.reader {
                 Reader::Main => &self.main,
                 Reader::Meta => self.meta.as_ref().expect("a lane has its consumer"),

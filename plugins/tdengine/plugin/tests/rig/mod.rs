@@ -48,10 +48,7 @@ impl Direction {
     }
 
     async fn run(&self, stop: &AtomicBool) -> Result<()> {
-        let config: TmqConfig = serde_json::from_value(serde_json::json!({
-            "dsn": self.from, "databases": [self.database], "commit-interval": "200ms",
-        }))
-        .unwrap();
+        let config: TmqConfig = serde_json::from_value(serde_json::json!({ "dsn": self.from, "databases": [self.database] })).unwrap();
         let mut source: Box<dyn Source> = config.build(self.context(&self.source_host, "source", TELLS_REPLICATED, None, None))?;
         let from = self.checkpoint.lock().unwrap().clone();
         let identity = source.connect(&from).await?.identity;
