@@ -257,3 +257,34 @@ async fn what_is_to_be_committed_is_committed_at_once() {
     let mut source = scene.source("p", "power").await;
     assert!(read(&mut source, &mut Checkpoint::default()).await.is_empty());
 }
+
+/// What was made of a message needs a look at the site, which refuses it for a moment: by then the consumer has the message no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_not_lost_where_a_look_at_the_site_fails() {
+    const TABLES: usize = 5;
+    for action in ["binary_query", "fetch_raw", "position"] {
+        let made = ["create database power vgroups 1 wal_retention_period 3600"];
+        let scene = Scene::start_with(&made, |config| config.admin = Some("127.0.0.1:0".into())).await;
+        for table in 0..TABLES {
+            scene.sql.exec(&format!("create table power.t{table} (ts timestamp, v int)")).await.unwrap();
+        }
+        let (mut at, mut found) = (Checkpoint::default(), 0);
+        let mut source = scene.source("p", "power").await;
+        // Conflicting transactions: it may succeed in a moment.
+        let fault = json!({ "fault": "answer-code", "code": 0x03d3, "action": action });
+        arm(scene.node.admin_addr().unwrap(), &fault.to_string()).await;
+        let mut lost = 0;
+        while found < TABLES {
+            match source.next(Duration::from_millis(50)).await {
+                Ok(polled) => found += tables(polled, found, &mut at),
+                Err(error) if error.reaction == Reaction::Retry => {}
+                Err(error) => {
+                    assert_eq!(error.reaction, Reaction::Disconnected, "{error}");
+                    source.connect(&at).await.unwrap();
+                    lost += 1;
+                }
+            }
+        }
+        assert_eq!(lost, 1, "{action}");
+    }
+}

@@ -28,7 +28,7 @@ pub(crate) fn lane_name(vgroup: i32) -> pipeline_sdk::Lane {
 
 use std::time::Duration;
 
-use pipeline_sdk::{Checkpoint, Connected, Context, Error, Interrupt, Interrupted, LaneProgress, Polled, Result, Source, async_trait};
+use pipeline_sdk::{Checkpoint, Connected, Context, Error, Interrupt, Interrupted, LaneProgress, Polled, Reaction, Result, Source, async_trait};
 
 use session::Session;
 
@@ -52,14 +52,16 @@ impl TmqSource {
         self.session.as_mut().ok_or_else(not_connected)
     }
 
-    /// After an error of the connection the session is of no use: a lost reply may have been a message (FACTS F41).
+    /// After an error the session is of no use: a lost reply may have been a message (FACTS F41), and one for which something could not be
+    /// looked up is not handed out a second time. So nothing is tried again but connecting.
     fn kept<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && error.reaction == pipeline_sdk::Reaction::Disconnected
-        {
+        result.map_err(|mut error| {
             self.session = None;
-        }
-        result
+            if error.reaction == Reaction::Retry {
+                error.reaction = Reaction::Disconnected;
+            }
+            error
+        })
     }
 }
 
