@@ -288,3 +288,36 @@ async fn a_message_is_not_lost_where_a_look_at_the_site_fails() {
         assert_eq!(lost, 1, "{action}");
     }
 }
+
+/// A server puts values of tags into JSON as they are: bytes that are no UTF-8, from a client over libtaos, would end the connection again and
+/// again. So it is not asked for changes of tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_tables_are_read_without_the_servers_json() {
+    let made = [
+        "create database power vgroups 1 wal_retention_period 3600",
+        "create stable power.meters (ts timestamp, v int) tags (site varchar(20))",
+        "create table power.n (ts timestamp, v int)",
+    ];
+    let scene = Scene::start_with(&made, |config| config.admin = Some("127.0.0.1:0".into())).await;
+    let mut source = scene.source("p", "power").await;
+    read(&mut source, &mut Checkpoint::default()).await;
+    arm(scene.node.admin_addr().unwrap(), r#"{ "fault": "refuse-action", "action": "fetch_json_meta" }"#).await;
+    let changes = [
+        ("create table power.d using power.meters tags ('berlin')", json!({ "type": "create", "tableName": "d" })),
+        ("alter table power.d set tag site = 'köln'", json!({ "alterType": 4, "colName": "site", "colValue": "\"köln\"" })),
+        ("alter table power.n add column w int", json!({ "alterType": 5, "tableName": "n", "colName": "w", "colType": 4 })),
+        ("drop table power.d", json!({ "type": "drop", "tableNameList": ["d"] })),
+    ];
+    for (statement, expect) in changes {
+        scene.sql.exec(statement).await.unwrap();
+        let change = loop {
+            let Polled::Messages(messages) = source.next(Duration::from_millis(50)).await.unwrap() else { continue };
+            if let Some(Payload::Change(change)) = messages.into_iter().map(|message| message.payload).next() {
+                break change;
+            }
+        };
+        for (key, value) in expect.as_object().unwrap() {
+            assert_eq!(&change.detail[key], value, "{statement}: {}", change.detail);
+        }
+    }
+}

@@ -14,6 +14,7 @@ use tdengine_wire::envelope::{
     AssignedVgroup, Assignment, CommitOffset, Committed, FetchJsonMeta, FetchRaw, Poll, PollReply, Position,
     RawReply as WireRawReply, Scalar, Seek, Subscribe, TopicVgroup, Unsubscribe, message_type,
 };
+use tdengine_wire::meta::kind;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -55,7 +56,7 @@ pub struct Message {
     pub raw_type: u16,
     /// `u32 length, u16 type, body`, as a raw write takes it back.
     pub raw: Bytes,
-    /// What the server renders a change as; absent for rows.
+    /// What the server renders a change of super tables, or a delete, as.
     pub json: Option<Box<str>>,
     /// `poll.offset`: the start of rows, the next offset of a change (FACTS F36).
     pub offset: i64,
@@ -328,23 +329,24 @@ async fn fetch(socket: &Socket, reply: &PollReply) -> Result<Message> {
     let message_id = reply.message_id;
     let id = socket.next_id();
     let fetch_raw = FetchRaw { message_id };
-    let raw = socket.call_binary(id, &fetch_raw);
-    let (raw, json) = if reply.message_type == message_type::META {
-        let fetch_json = FetchJsonMeta { message_id };
-        let (raw, json) = tokio::join!(raw, socket.call(&fetch_json));
-        (raw?, json?.data.map(|data| data.get().into()))
-    } else {
-        (raw.await?, None)
-    };
+    let raw = socket.call_binary(id, &fetch_raw).await?;
     let head = WireRawReply::decode(&raw)?;
+    let is_told = reply.message_type == message_type::META && is_told_in_json(head.raw_type);
+    let json = if is_told { socket.call(&FetchJsonMeta { message_id }).await?.data } else { None };
     Ok(Message {
         vgroup: reply.vgroup_id,
         kind: reply.message_type,
         raw_type: head.raw_type,
         raw: raw.slice(RAW_OFFSET..RAW_OFFSET + 6 + head.data.len()),
-        json,
+        json: json.map(|data| data.get().into()),
         offset: reply.offset,
     })
+}
+
+/// Whether a change is fetched as JSON, too. Those of tables are not: their tags may hold bytes that are no UTF-8, as clients over libtaos
+/// write them, and a text frame with such bytes ends the connection, each time again.
+fn is_told_in_json(raw_type: u16) -> bool {
+    !matches!(raw_type, kind::CREATE_TABLE | kind::ALTER_TABLE | kind::DROP_TABLE)
 }
 
 /// How much longer than its blocking time a poll may take before its socket counts as lost.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pipeline_sdk::describe::TELLS_REPLICATED;
 use pipeline_sdk::{Change, ChangeKind, Context, Frame, Lane, Mark, Opaque, Payload, Result};
 use serde_json::{Value as Json, json};
+use tdengine_wire::meta::{RawMeta, Rendering, render, to_json};
 use tdengine_wire::tmq::{create_requests, split};
 
 use super::lane::Reader;
@@ -135,6 +136,7 @@ impl Changes {
                     self.pending.comment(lane.as_str(), &name, position, token.as_ref())?;
                 }
                 self.tell_sinks(&name);
+                let detail = neutral_alter(message).map_err(wire_error)?;
                 let mut change = self.build(ChangeKind::AlterTable, detail, raw);
                 change.tables = vec![name.into()];
                 vec![(mark_of(token.map(|token| token.origin)), Payload::Change(change))]
@@ -362,6 +364,13 @@ fn neutral_create(table: &CreateTable) -> Json {
             json!({ "type": "create", "tableType": "normal", "tableName": table.name, "columns": columns })
         }
     }
+}
+
+/// The change of a table in JSON, from its bytes: the server's own is not asked for.
+fn neutral_alter(message: &TmqMessage) -> tdengine_wire::Result<Json> {
+    let change = RawMeta::decode(message.raw_type, message.body())?.meta;
+    let text = to_json(&render(&change, Rendering::Exact)?)?;
+    Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 /// The rows of a message that brings their tables too: those are changes of their own.
