@@ -137,9 +137,9 @@ impl Source for Counter {
             Defect::BackPressure if self.at == 0 => {
                 // Fetches ahead without a bound; who waits between gets a processor soon on a loaded machine, too.
                 std::thread::spawn(|| {
-                    for _ in 0..200 {
-                        leak(1 << 20);
-                        std::thread::sleep(std::time::Duration::from_millis(5));
+                    for _ in 0..60 {
+                        leak(8 << 20);
+                        std::thread::sleep(Duration::from_millis(20));
                     }
                 });
             }

@@ -186,14 +186,14 @@ async fn a_component_that_blocks_its_thread_is_reported() {
     running.abort();
 }
 
-/// Calls that are over at once, for longer than one of them may take.
+/// Calls that are over at once, for three times as long as one may block its thread, which is what two of them may take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocking_source_that_never_waits_is_no_hang() {
     let (world, store) = (new_world("reel"), Store::in_memory());
-    let file = "[pipeline.p]\ncall-timeout = \"100ms\"\nsource = { type = \"reel\", world = \"reel\" }\n\
+    let file = "[pipeline.p]\ncall-timeout = \"1s\"\nsource = { type = \"reel\", world = \"reel\" }\n\
                 sink = { type = \"rows-table\", world = \"reel\" }\n";
     let running = start(file, &store).await;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(state(&running), TaskState::Running);
     assert!(lock(&world).written.len() > 20);
     running.stop().await;

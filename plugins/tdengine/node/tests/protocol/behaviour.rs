@@ -201,20 +201,35 @@ async fn blocks_have_4096_rows_or_a_mebibyte_at_most_and_are_never_empty() {
 #[tokio::test]
 async fn a_poll_waits_its_blocking_time_and_is_woken_only_if_the_configuration_says_so() {
     const BLOCKING_MS: u64 = 600;
+    /// On a loaded machine rows may come behind the poll, or before it: one try in which they came while it waited is enough.
+    const TRIES: i64 = 5;
     for wakes in [false, true] {
         let site = Site::with(|config| config.poll_wakes = wakes).await;
         let (mut sql, mut consumer) = site.consumer(json!({})).await;
         sql.sql("create table n (ts timestamp, v int)").await;
         assert_eq!(consumer.drain().await.len(), 2);
+        let (mut last, mut tries, mut is_as_told) = (2, Vec::new(), false);
+        for row in 0..TRIES {
+            let begun = Instant::now();
+            consumer.send("poll", poll(BLOCKING_MS, last)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sql.sql(&rows("n", row, 1)).await;
+            let mut reply = consumer.json().await;
+            let (waited, has_message) = (begun.elapsed(), reply["have_message"] == true);
+            if !has_message {
+                reply = consumer.ok("poll", poll(BLOCKING_MS, last)).await;
+            }
+            assert_eq!(reply["have_message"], true, "{reply}");
+            last = reply["message_id"].as_u64().unwrap();
+            tries.push((waited, has_message));
+            is_as_told = has_message && (waited < Duration::from_millis(BLOCKING_MS)) == wakes;
+            if is_as_told {
+                break;
+            }
+        }
+        assert!(is_as_told, "wakes: {wakes}, {tries:?}");
         let begun = Instant::now();
-        consumer.send("poll", poll(BLOCKING_MS, 2)).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        sql.sql(&rows("n", 0, 1)).await;
-        assert_eq!(consumer.json().await["have_message"], true);
-        let waited = begun.elapsed();
-        assert_eq!(waited < Duration::from_millis(BLOCKING_MS), wakes, "{waited:?}");
-        let begun = Instant::now();
-        let nothing = consumer.ok("poll", poll(100, 3)).await;
+        let nothing = consumer.ok("poll", poll(100, last)).await;
         assert!(begun.elapsed() >= Duration::from_millis(100));
         let empty = json!({ "have_message": false, "topic": "", "database": "", "vgroup_id": 0, "message_type": 0, "message_id": 0, "offset": 0 });
         let of_poll = |key: &&String| empty.get(*key).is_some();

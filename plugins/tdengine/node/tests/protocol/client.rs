@@ -100,13 +100,15 @@ impl Client {
         (reply.raw_type, reply.data.to_vec())
     }
 
-    /// What a ping comes back as.
+    /// What a ping comes back as, before anything else.
     pub async fn ping(&mut self, payload: &[u8]) -> Vec<u8> {
         self.socket.send(Message::Ping(payload.to_vec().into())).await.unwrap();
         let pong = async {
             loop {
-                if let Message::Pong(payload) = self.socket.next().await.unwrap().unwrap() {
-                    return payload.to_vec();
+                match self.socket.next().await.unwrap().unwrap() {
+                    Message::Pong(payload) => return payload.to_vec(),
+                    Message::Ping(_) => {}
+                    other => panic!("before a pong: {other:?}"),
                 }
             }
         };

@@ -103,10 +103,13 @@ async fn what_cannot_be_read_is_counted_and_not_answered() {
     let site = Site::start().await;
     let mut sql = site.connect().await;
     sql.send_text("no json").await;
+    // It is read before the ping.
+    assert_eq!(sql.ping(b"x").await, b"x");
     assert!(sql.silent().await);
     let mut consumer = Client::open(&site.node, "/rest/tmq").await;
     for text in ["no json", r#"{"action":"no such","args":{"req_id":1}}"#] {
         consumer.send_text(text).await;
+        assert_eq!(consumer.ping(b"x").await, b"x", "{text}");
         assert!(consumer.silent().await, "{text}");
     }
     let about = request(site.node.admin_addr().unwrap(), "GET", "/", "", "").await.1;
