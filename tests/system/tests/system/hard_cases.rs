@@ -7,7 +7,7 @@ use std::time::Duration;
 use pipeline_tests::{Pair, Site, messages_at, wait_for};
 
 /// How long two sites may take to become equal after a case.
-const SETTLE: Duration = Duration::from_secs(45);
+const SETTLE: Duration = Duration::from_secs(120);
 /// How long nothing may come from a log while nobody writes.
 const QUIET: Duration = Duration::from_secs(2);
 const T0: i64 = 1_780_000_000_000;

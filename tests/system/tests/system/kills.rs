@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use pipeline_tests::{Pair, Random, Site, StopAtEnd, is_full_tier, messages_at};
 
+/// How long the sites may take to become equal.
+const SETTLE: Duration = Duration::from_secs(120);
+
 fn rounds() -> u64 {
     if is_full_tier() { 200 } else { 40 }
 }
@@ -42,7 +45,7 @@ fn sites_are_equal_after_kills_at_random_moments() {
     println!("seed {seed} (replay with PIPELINE_SEED={seed}), {rounds} rounds");
     let mut pair = Pair::new("kills", "vgroups 2").unwrap();
     pair.a.sql("create stable kills.meters (ts timestamp, current float, voltage int) tags (place varchar(24), grp int)");
-    pair.settle(Duration::from_secs(30)).unwrap();
+    pair.settle(SETTLE).unwrap();
     let (stop, written) = (AtomicBool::new(false), [AtomicI64::new(0), AtomicI64::new(0)]);
     let choices = if pair.can_kill_nodes() { 4 } else { 2 };
     std::thread::scope(|scope| {
@@ -63,7 +66,7 @@ fn sites_are_equal_after_kills_at_random_moments() {
             }
         }
     });
-    pair.settle(Duration::from_secs(90)).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
+    pair.settle(SETTLE).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
     let wanted: i64 = written.iter().map(|count| count.load(Ordering::Relaxed)).sum();
     let found = pair.a.sql("select count(*) from kills.meters")[0][0].as_i64().unwrap();
     assert!(found >= wanted, "seed {seed}: {wanted} rows were acknowledged, {found} are there");

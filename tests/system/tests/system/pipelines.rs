@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use pipeline_tests::{Process, Site, binary, start_node};
+use pipeline_tests::{Process, Site, binary, free_port, start_node};
 
 fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines"))
@@ -54,7 +54,8 @@ fn the_quickstart_ends_with_equal_sites() {
     let folder_of_run = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(folder().join("quickstart.toml")).unwrap();
     // Ports of its own and a short run, so that it can run beside the other tests.
-    let text = text.replace("16041", "26041").replace("16042", "26042").replace("\"20s\"", "\"5s\"");
+    let text = text.replace(":16041", ":{a}").replace(":16042", ":{b}").replace("\"20s\"", "\"5s\"");
+    let text = ["{a}", "{b}"].iter().fold(text, |text, port| text.replace(port, &free_port().unwrap().to_string()));
     let file = folder_of_run.path().join("quickstart.toml");
     std::fs::write(&file, text).unwrap();
     let log = folder_of_run.path().join("run.log");
@@ -110,7 +111,8 @@ fn run_example(name: &str, environment: &[(&str, String)], sites: &[&Site], data
         site.sql(&format!("insert into {database}.t{at} using {database}.meters tags ({at}) values (1780000000000, {at})"));
     }
     wait(&mut run, &format!("select count(*) from {database}.meters"), sites.len() as i64);
-    assert!(run.stop(Duration::from_secs(30)).unwrap().success());
+    // Longer than it may take to drain.
+    assert!(run.stop(Duration::from_secs(60)).unwrap().success());
 }
 
 /// An example in a folder of its own, with this content of `data/`, run to its end.

@@ -266,7 +266,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
     served.scene.pipeline(&["serve", "--dir", "nowhere"]).expect(2, &["nowhere", "no folder"]);
     let missing = ["serve", "--dir", &empty, "--socket", &other, "--listen", "127.0.0.1:0", "--token-file", "nowhere"];
     served.scene.pipeline(&missing).expect(2, &["token", "nowhere"]);
-    assert_eq!(served.tasks(), ["first/one running"]);
+    served.until_tasks(&["first/one running"]);
 
     // State that this program does not know, of one file: the others run.
     served.stop();

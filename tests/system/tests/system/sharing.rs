@@ -17,6 +17,8 @@ const DATABASES: [&str; 4] = ["shared_0", "shared_5", "shared_3", "shared_6"];
 const T0: i64 = 1_780_000_000_000;
 /// How long tasks may take to be where they belong: a lost member's time, a lease, and a loaded machine.
 const MOVE_LIMIT: Duration = Duration::from_secs(120);
+/// How long a service may take to end itself.
+const ENDS: Duration = Duration::from_secs(60);
 /// Longer than a lease.
 const STILL: Duration = Duration::from_millis(9_500);
 
@@ -131,9 +133,22 @@ impl Services {
         }
     }
 
-    /// Services that have tasks, once all tasks run, in an order by chance.
+    /// Waits until all tasks run and are shared out: one service may have them all until the others are there.
+    fn until_shared_out(&self) -> BTreeMap<String, usize> {
+        let deadline = Instant::now() + MOVE_LIMIT;
+        loop {
+            let places = self.until_all_run();
+            if places.values().collect::<BTreeSet<_>>().len() > 1 {
+                return places;
+            }
+            assert!(Instant::now() < deadline, "the tasks are not shared out: {places:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Services that have tasks, two at least, once all tasks run, in an order by chance.
     fn busy(&self, random: &mut Random) -> Vec<usize> {
-        let mut busy: Vec<usize> = self.until_all_run().into_values().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut busy: Vec<usize> = self.until_shared_out().into_values().collect::<BTreeSet<_>>().into_iter().collect();
         for last in (1..busy.len()).rev() {
             busy.swap(last, random.below(last as u64 + 1) as usize);
         }
@@ -156,7 +171,7 @@ impl Services {
                 while let Some(end) = ended.next_if(|end| *end < at) {
                     had.keys().cloned().collect::<Vec<_>>().iter().for_each(|task| let_go(&mut had, task, end));
                 }
-                let Some(task) = line.split("task=").nth(1).and_then(|rest| rest.split_whitespace().next()) else { continue };
+                let Some(task) = task_of(line) else { continue };
                 if line.contains("the task is taken here") {
                     had.insert(task.to_owned(), at);
                 } else if line.contains("the task was let go") {
@@ -169,6 +184,11 @@ impl Services {
         times.values_mut().for_each(|all| all.sort_by(|one, other| one.1.total_cmp(&other.1)));
         times
     }
+}
+
+/// Of a log line.
+fn task_of(line: &str) -> Option<&str> {
+    line.split("task=").nth(1)?.split_whitespace().next()
 }
 
 /// Of a log line's first word, in UTC.
@@ -247,9 +267,8 @@ fn three_services_share_the_tasks() {
     let mut services = Services::new(scene, &a, &b);
     let begun = Instant::now();
     (0..SERVICES).for_each(|index| services.start(index));
-    let places = services.until_all_run();
-    println!("all run {:.1} s after the start: {places:?}", begun.elapsed().as_secs_f64());
-    assert!(places.values().collect::<BTreeSet<_>>().len() > 1, "the tasks are shared out: {places:?}");
+    let places = services.until_shared_out();
+    println!("all run, shared out, {:.1} s after the start: {places:?}", begun.elapsed().as_secs_f64());
     let (stop, written) = (AtomicBool::new(false), Mutex::default());
     // Kills, and pauses, by round; in the full tier one after the other, so that each has a time of its own.
     let rounds: &[(bool, bool)] = match is_full_tier() {
@@ -355,11 +374,7 @@ fn disturb(services: &mut Services, random: &mut Random, round: usize, kills: bo
     }
     if let Some(index) = paused {
         std::thread::sleep(STILL);
-        services.ended[index].push(now());
-        let mut ended = services.running[index].take().unwrap();
-        ended.signal("CONT").unwrap();
-        // What it had may be another's by now: it ends itself.
-        assert_eq!(ended.wait(Duration::from_secs(20)).unwrap().code(), Some(1), "{}", services.log(index));
+        wake(services, index, moment);
     }
     services.until_all_run();
     let times = services.times();
@@ -369,9 +384,32 @@ fn disturb(services: &mut Services, random: &mut Random, round: usize, kills: bo
     };
     for (what, index) in [("killed", killed), ("paused", paused)].into_iter().filter_map(|(what, index)| Some((what, index?))) {
         println!("round {round}: tasks of the service that was {what} went on {:.1} s later", gap(index));
-        services.start(index);
+        if services.running[index].is_none() {
+            services.start(index);
+        }
     }
     services.until_all_run();
+}
+
+/// Lets a service go on that was held still for longer than its lease, some time after `moment`. What it had then may be another's by now:
+/// it ends itself, unless it has let go of all of it before it looked.
+fn wake(services: &mut Services, index: usize, moment: f64) {
+    services.ended[index].push(now());
+    let mut woken = services.running[index].take().unwrap();
+    let before = services.log(index).len();
+    woken.signal("CONT").unwrap();
+    if let Ok(status) = woken.wait(ENDS) {
+        assert_eq!(status.code(), Some(1), "{}", services.log(index));
+        return;
+    }
+    let log = services.log(index);
+    let is_doubt = |line: &&str| line.contains("it is no longer sure that this process has the task");
+    let doubted: BTreeSet<&str> = log[before..].lines().filter(is_doubt).filter_map(task_of).collect();
+    for (task, had) in services.times() {
+        let had_it = had.iter().any(|(place, since, until)| *place == index && *since <= moment && *until > moment);
+        assert!(!had_it || doubted.contains(task.as_str()), "it goes on and has not let go of {task}");
+    }
+    services.running[index] = Some(woken);
 }
 
 /// Both sites are equal, hold what was written, and nothing comes from a log while nobody writes. While they differ, `again` is

