@@ -144,20 +144,23 @@ def consumer(topic, group, **more):
     return made
 
 
-def drain(of, seconds=6.0, commit=False):
-    """Messages until none comes for half a second; iterating a message empties it, so a commit comes before."""
-    got, until = [], time.time() + seconds
-    while time.time() < until:
+def drain(of, wanted, commit=False):
+    """So many rows, within a minute, and what comes until nothing does for half a second; iterating a message empties it, so a commit
+    comes before."""
+    got, count, until = [], 0, time.monotonic() + 60
+    while time.monotonic() < until:
         message = of.poll(timeout=0.5)
         if message is None:
-            if got:
+            if count >= wanted:
                 return got
             continue
         topic = message.topic()
         if commit:
             of.commit(message)
         for block in message:
-            got.append((topic, block.fetchall()))
+            fetched = list(block.fetchall())
+            got.append((topic, fetched))
+            count += len(fetched)
     return got
 
 
@@ -168,7 +171,7 @@ def test_tmq(db):
     for table in range(4):
         connection.execute(f"insert into t{table} using s tags ({table}) values ({T0}, {table}) ({T0 + 1}, {table})")
     first = consumer(f"topic_{name}", "g1")
-    got = drain(first, commit=True)
+    got = drain(first, 8, commit=True)
     values = sorted(row[1] for _, block in got for row in block)
     assert values == [0, 0, 1, 1, 2, 2, 3, 3]
     assert {topic for topic, _ in got} == {f"topic_{name}"}
@@ -181,12 +184,12 @@ def test_tmq(db):
         assert lane.begin() < committed <= first.position(f"topic_{name}", lane.vg_id())
     for lane in assignments:
         first.seek(f"topic_{name}", lane.vg_id(), lane.begin())
-    again = sorted(row[1] for _, block in drain(first) for row in block)
+    again = sorted(row[1] for _, block in drain(first, 8) for row in block)
     assert again == values
     first.unsubscribe()
     connection.execute(f"insert into t0 values ({T0 + 9}, 99)")
     second = consumer(f"topic_{name}", "g1")
-    assert [row[1] for _, block in drain(second, 15.0) for row in block] == [99]
+    assert [row[1] for _, block in drain(second, 1) for row in block] == [99]
     second.unsubscribe()
 
 
@@ -198,6 +201,6 @@ def test_tmq_with_meta(db):
     connection.execute("alter stable s add column m int")
     connection.execute(f"insert into t0 values ({T0 + 1}, 6, 7)")
     of = consumer(f"topic_{name}", "g1")
-    got = [row for _, block in drain(of) for row in block]
+    got = [row for _, block in drain(of, 2) for row in block]
     assert sorted(row[1] for row in got) == [5, 6]
     of.unsubscribe()

@@ -1,6 +1,6 @@
 //! The unmodified `taos` crate 0.12.3 over WebSocket against the server that TDENGINE names (HOST:PORT).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
@@ -106,6 +106,7 @@ async fn raw_block() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribe_and_raw_writes() -> Result<()> {
+    const ROWS: i64 = 7;
     let target = fresh("rust_raw_target").await?;
     let taos = fresh("rust_raw").await?;
     taos.exec("create topic topic_rust_raw with meta as database rust_raw").await?;
@@ -121,8 +122,13 @@ async fn subscribe_and_raw_writes() -> Result<()> {
     consumer.subscribe(["topic_rust_raw"]).await?;
     {
         let mut stream = consumer.stream();
-        // Reading ends when nothing comes for three seconds; the consumer is not read again after that (trap T3).
-        while let Ok(Some(item)) = tokio::time::timeout(Duration::from_secs(3), stream.next()).await {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Reading ends when all rows were written and nothing more comes for three seconds, or at the deadline; the consumer is not read
+        // again after that (trap T3). Before the first message there is no table.
+        loop {
+            let is_all = count(&target, "select count(*) from s").await.is_ok_and(|rows| rows >= ROWS);
+            let patience = if is_all { Duration::from_secs(3) } else { deadline.saturating_duration_since(Instant::now()) };
+            let Ok(Some(item)) = tokio::time::timeout(patience, stream.next()).await else { break };
             let (offset, message) = item?;
             match message {
                 MessageSet::Meta(meta) => target.write_raw_meta(&meta.as_raw_meta().await?).await?,
@@ -132,7 +138,7 @@ async fn subscribe_and_raw_writes() -> Result<()> {
             consumer.commit(offset).await?;
         }
     }
-    assert_eq!(count(&target, "select count(*) from s").await?, 7);
+    assert_eq!(count(&target, "select count(*) from s").await?, ROWS);
     assert_eq!(count(&target, "select sum(m) from s").await?, 9);
     consumer.unsubscribe().await;
     Ok(())

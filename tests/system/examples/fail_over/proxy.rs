@@ -22,7 +22,8 @@ impl Proxy {
         let mut command = Command::new("haproxy");
         command.arg("-f").arg(configuration).arg("-db");
         command.envs([("SITE_A", &pair.a.address), ("SITE_B", &pair.b.address), ("HAPROXY_LISTEN", &address)]);
-        command.env("HAPROXY_SOCKET", &socket);
+        // A loaded machine answers a check late, and A is not to be down before it is killed: then it refuses connections.
+        command.env("HAPROXY_SOCKET", &socket).env("CHECK_TIMEOUT", "10s");
         let mut process = Process::spawn(command, &pair.folder.path().join("haproxy.log"))?;
         let (site, deadline) = (Site::new(address.clone()), Instant::now() + Duration::from_secs(20));
         while !site.answers() {
