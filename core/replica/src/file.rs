@@ -401,6 +401,7 @@ mod tests {
             rename_key: None,
             discover_interval_key: Some("look-every".into()),
             from_now: Some(("begin".into(), "now".into())),
+            in_mesh: None,
         };
         vec![Kinds { replica, task_key: "names".into() }]
     }

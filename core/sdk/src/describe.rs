@@ -189,4 +189,7 @@ pub struct ReplicaDescription {
     /// The source's key, and its value, for reading only what is written from now on, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_now: Option<(String, String)>,
+    /// The sink's key, and its value, that three sites and more need where the file does not set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_mesh: Option<(String, String)>,
 }

@@ -35,6 +35,10 @@ pub fn expand(replica: &Replica, catalog: &dyn Catalog) -> Result<Vec<Pipeline>,
     for from in &replica.sites.entries {
         for to in replica.sites.entries.iter().filter(|to| to.key != from.key) {
             let make = |site, description| site_component(replica, kinds, site, description, &path);
+            let mut to_site = make(to, sink);
+            if replica.sites.entries.len() > 2 {
+                add_for_mesh(&mut to_site, kinds, &replica.type_span);
+            }
             pipelines.push(Pipeline {
                 name: format!("{}-{}-to-{}", replica.name, from.key, to.key),
                 span: replica.span.clone(),
@@ -42,7 +46,7 @@ pub fn expand(replica: &Replica, catalog: &dyn Catalog) -> Result<Vec<Pipeline>,
                 given: replica.given.clone(),
                 source: make(from, source),
                 transforms: vec![bare_component(transform, &replica.type_span, &path)],
-                sinks: vec![make(to, sink)],
+                sinks: vec![to_site],
                 dead_letter: None,
                 replica: Some(replica.name.clone()),
             });
@@ -119,6 +123,13 @@ fn site_component(
         table.entries.push(entry.clone());
     }
     component
+}
+
+/// What the sink of three sites and more needs, unless the file says otherwise.
+fn add_for_mesh(sink: &mut Component, kinds: &ReplicaDescription, span: &Span) {
+    let Some((key, value)) = kinds.in_mesh.as_ref().filter(|(key, _)| sink.config.get(key).is_none()) else { return };
+    let data = Data::Text(Text { value: value.clone(), template: None });
+    sink.config.entries.push(Entry { key: key.clone(), key_span: span.clone(), value: Value { span: span.clone(), data } });
 }
 
 fn bare_component(description: &ComponentDescription, span: &Span, path: &str) -> Component {

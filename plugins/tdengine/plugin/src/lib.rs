@@ -49,6 +49,7 @@ pub fn plugin_over(network: Arc<dyn Network>) -> Plugin {
             rename_key: Some("map".into()),
             discover_interval_key: Some("new-database-interval".into()),
             from_now: Some(("from".into(), "latest".into())),
+            in_mesh: Some(("missing-table".into(), "wait".into())),
         })
 }
 
