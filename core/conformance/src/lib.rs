@@ -55,7 +55,7 @@ macro_rules! checks {
 checks! {
     Description "description" "it says what it is: name, version, licence, every key of every component documented, no key of the engine's",
     BadConfig "bad-config" "a missing key, an unknown one, a value of another type: an error that names it, before anything runs",
-    Order "order" "messages of a lane come out in the order in which they went in; positions and sequences never go back",
+    Order "order" "messages of a lane come out in the order in which they went in; positions and sequences never go back; a transform keeps marks",
     EndOfStream "end-of-stream" "an end stays the end; a barrier brings out what is held; flushing nothing is fine; a stop stops",
     Cancel "cancel" "a component that is told to end, or destroyed before and amid its work, is gone at once",
     Reconnect "reconnect" "connecting again goes on behind the checkpoint: nothing left out, nothing of before it again",

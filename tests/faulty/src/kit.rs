@@ -33,6 +33,7 @@ pub enum Defect {
     ArrowTypes,
     SchemaChange,
     TwoInstances,
+    Marks,
     /// Ends the process.
     Abort,
 }

@@ -57,6 +57,7 @@ const DEFECTS: &[(&str, &str, &str, &str)] = &[
     ("sink.lines", "schema-change", "", "a column is gone"),
     ("sink.lines", "two-instances", "", "after two instances wrote side by side"),
     ("transform.passes", "order", "", "came out behind row"),
+    ("transform.passes", "marks", "order", "what a replica wrote came out as if a user had"),
     ("transform.passes", "end-of-stream", "", "a second barrier: brought out 60 rows"),
     ("transform.passes", "hang", "", "did not "),
     ("transform.passes", "arrow-types", "", "type Union"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pipeline_sdk::{Message, Payload, Position, Reaction};
+use pipeline_sdk::{Mark, Message, Payload, Position, Reaction};
 
 use super::sink::odd_messages;
 use crate::bench::{Bench, Done, apply, barrier, failure, is_panic, texts};
@@ -73,7 +73,21 @@ fn order(bench: &Bench) -> Done {
         return Err(Outcome::failed("lane", format!("a message of lane a came out in lane {}", message.header.lane)));
     }
     let rows: u64 = out.iter().map(Message::row_count).sum();
+    marks(bench)?;
     Ok(Outcome::passed(format!("{ROWS} rows in, {rows} out, in order")))
+}
+
+/// What a replica wrote comes out as that, or not at all: it would loop.
+fn marks(bench: &Bench) -> Result<(), Outcome> {
+    let mut transform = bench.transform(&bench.host("marks"))?;
+    let mut messages = feed::messages("a", 0, ROWS, MESSAGE_ROWS);
+    messages.iter_mut().for_each(|message| message.header.mark = Mark::Replicated { site: None });
+    let mut out = apply(&mut *transform, messages).map_err(|error| failure("apply", &error))?;
+    out.extend(barrier(&mut *transform)?);
+    match out.iter().find(|message| message.header.mark == Mark::Local) {
+        Some(message) => Err(Outcome::failed(format!("position {}", message.header.position), "what a replica wrote came out as if a user had")),
+        None => Ok(()),
+    }
 }
 
 fn end_of_stream(bench: &Bench) -> Done {

@@ -1,6 +1,6 @@
 //! The transforms of a task as one chain, with decoders where a transform needs rows.
 
-use pipeline_sdk::{Message, Output, Payload, Reaction, Result, Transform};
+use pipeline_sdk::{Error, Header, Mark, Message, Output, Payload, Reaction, Result, Transform};
 
 use super::call::Failure;
 use super::isolation::Decoder;
@@ -76,8 +76,13 @@ impl Chain {
         let mut out = Output::default();
         for message in messages {
             for message in decoded(task, &mut self.decoder, step, message).await? {
+                let replicated = (message.header.mark != Mark::Local).then(|| message.header.clone());
+                let shown = out.messages.len();
                 let apply = |message| unblocked(&step.node, || transform.apply(message, &mut out));
                 applied(task, &step.node, &step.node.path, message, apply).await?;
+                if let Some(header) = replicated {
+                    check_marks(&step.node, &header, &out.messages[shown..])?;
+                }
             }
         }
         out.messages.iter().for_each(|message| task.show(&step.node.name, message));
@@ -111,6 +116,17 @@ async fn applied(
             (Err(error), _) => return Err(Failure::of(error).context(path)),
         }
     }
+}
+
+/// What came out of a message that a replica wrote must say so: else it would travel back to where it came from (`no-loop`).
+fn check_marks(node: &Node, header: &Header, out: &[Message]) -> Result<(), Failure> {
+    let is_cleared = |it: &Header| it.mark == Mark::Local && it.lane == header.lane && it.position == header.position;
+    if !out.iter().any(|message| is_cleared(&message.header)) {
+        return Ok(());
+    }
+    let message = format!("passes what a replica wrote as if a user had, at {} of lane {}: it would loop", header.position, header.lane);
+    let error = Error::fatal(message).code("engine.mark").hint("a transform keeps the mark of a message's header; see the plugin guide");
+    Err(Failure::of(error).context(&node.path))
 }
 
 /// The rows of a frame where `step` needs them.

@@ -67,6 +67,7 @@ impl Transform for Passes {
                     out.push(shared.remove(0));
                 }
             }
+            Defect::Marks => out.push(Message { header: Header { mark: Mark::Local, ..message.header }, ..message }),
             _ => out.push(message),
         }
         Ok(())

@@ -110,6 +110,21 @@ async fn swallowed_messages_advance_their_lane() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_transform_that_clears_marks_ends_its_task() {
+    let (world, store) = (new_world("clear"), Store::in_memory());
+    lock(&world).fill("1", 3);
+    lock(&world).log.get_mut("1").unwrap().push(Entry { is_swallowed: true, parts: 1, ..Entry::default() });
+    let running = start(&one("clear", "").replace("{ type = \"sieve\" }", "[{ type = \"clear\" }, { type = \"sieve\" }]"), &store).await;
+    until("it has failed", || matches!(state(&running), TaskState::Failed(_))).await;
+    let reason = state(&running).reason().unwrap().to_owned();
+    for told in ["pipeline.p.transform[0]", "passes what a replica wrote as if a user had, at 4 of lane 1", "engine.mark"] {
+        assert!(reason.contains(told), "{told}: {reason}");
+    }
+    running.stop().await;
+    assert!(!lock(&world).numbers("1").contains(&4), "what a replica wrote went on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn held_messages_come_out_before_their_position_is_committed() {
     let (world, store) = (new_world("hold"), Store::in_memory());
     lock(&world).fill("1", 9);

@@ -24,7 +24,7 @@ use crate::runtime::{Engine, RunOptions, Running};
 use crate::state::Store;
 use sinks::{RowsTableConfig, TableConfig};
 use sources::{LogConfig, ReelConfig, StreamConfig};
-use transforms::{BlockConfig, HoldConfig, SieveConfig};
+use transforms::{BlockConfig, ClearConfig, HoldConfig, SieveConfig};
 
 /// One entry of a lane: its number is its offset plus one.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +172,7 @@ fn plugin() -> Plugin {
         .source::<ReelConfig>()
         .transform::<SieveConfig>()
         .transform::<HoldConfig>()
+        .transform::<ClearConfig>()
         .transform::<BlockConfig>()
         .sink::<TableConfig>()
         .sink::<RowsTableConfig>()

@@ -67,6 +67,30 @@ impl Transform for Hold {
     }
 }
 
+/// Clears marks, which no transform may.
+#[derive(Deserialize, JsonSchema)]
+pub struct ClearConfig {}
+
+impl TransformConfig for ClearConfig {
+    fn describe() -> ComponentDescription {
+        ComponentDescription::new("clear", Kind::Transform, "clears marks").any_frame()
+    }
+
+    fn build(self, _: Context) -> Result<Box<dyn Transform>> {
+        Ok(Box::new(Clear))
+    }
+}
+
+struct Clear;
+
+impl Transform for Clear {
+    fn apply(&mut self, mut message: Message, out: &mut Output) -> Result<()> {
+        message.header.mark = Mark::Local;
+        out.push(message);
+        Ok(())
+    }
+}
+
 /// Blocks its thread, which no transform should.
 #[derive(Deserialize, JsonSchema)]
 pub struct BlockConfig {}
