@@ -468,3 +468,39 @@ fn schemaless_writes_grow_the_schema_at_either_side() {
         line(&pair.a, format!("weather,city=c temp=4.5,note=\"{}\" {}", "x".repeat(200), T0 + 3));
     });
 }
+
+/// The largest that a server takes: rows of 64 KiB, tables of 4,096 columns, and rows that have one time and differ in a second key.
+#[test]
+fn wide_tables_long_rows_and_composite_keys() {
+    const COLUMNS: usize = 4_000;
+    const LONG: usize = 65_000;
+    case("large", |pair| {
+        let db = pair.database.clone();
+        let columns: String = (0..COLUMNS).map(|column| format!(", c{column} int")).collect();
+        pair.a.sql(&format!("create table {db}.wide (ts timestamp{columns})"));
+        pair.a.sql(&format!("create table {db}.long (ts timestamp, v varchar({LONG}))"));
+        pair.a.sql(&format!("create stable {db}.keyed (ts timestamp, k int primary key, v int) tags (g int)"));
+        pair.a.sql(&format!("create table {db}.k1 using {db}.keyed tags (1)"));
+        settle(pair);
+        for (at, site) in [pair.a.clone(), pair.b.clone()].into_iter().enumerate() {
+            let values: String = (0..COLUMNS).map(|column| format!(", {}", column + at)).collect();
+            site.sql(&format!("insert into {db}.wide values ({}{values})", T0 + at as i64));
+            let text: String = (0..LONG).map(|place| char::from(b'a' + ((place + at) % 26) as u8)).collect();
+            site.sql(&format!("insert into {db}.long values ({}, '{text}')", T0 + at as i64));
+            // The same time at both sites, and one row of both.
+            site.sql(&format!("insert into {db}.k1 values ({T0}, {at}, 1) ({T0}, {}, 2) ({T0}, 9, 3)", at + 2));
+        }
+        settle(pair);
+        pair.b.sql(&format!("insert into {db}.k1 values ({T0}, 0, 7)"));
+        settle(pair);
+        for site in [&pair.a, &pair.b] {
+            assert_eq!(count(site, &format!("select count(*) from {db}.wide where c0 = 1 and c3999 = 4000")), 1);
+            assert_eq!(count(site, &format!("select count(*) from {db}.long where length(v) = {LONG}")), 2);
+            assert_eq!(count(site, &format!("select count(*) from {db}.k1")), 5);
+            assert_eq!(count(site, &format!("select v from {db}.k1 where k = 0")), 7);
+        }
+        pair.a.sql(&format!("delete from {db}.k1 where ts = {T0}"));
+        settle(pair);
+        assert_eq!(count(&pair.b, &format!("select count(*) from {db}.k1")), 0);
+    });
+}
