@@ -24,9 +24,9 @@ pub enum CodeReaction {
 /// The reaction to a code (PROTOCOL 15, FACTS F32, F58, F69).
 pub fn reaction_to(code: u32) -> CodeReaction {
     match code {
-        // No network, a broken link, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped; the server is
+        // No network, a broken or busy one, no reply of another server in time, no leader, vnode moved, vnode stopped, time-out, sync not ready, service stopped; the server is
         // starting or stopping (0x0130 seen on a 3.3.0.1 that came back).
-        0x000b | 0x0018 | 0x0020 | 0x0021 | 0x0130 | 0x0131 | 0x090c | 0x0911 | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c
+        0x000b | 0x0018..=0x0019 | 0x0020 | 0x0021 | 0x0023..=0x0024 | 0x0130 | 0x0131 | 0x090c | 0x0911 | 0x0914 | 0x0503 | 0x0900..=0x090b | 0x012c
         | 0xe000..=0xe0ff => CodeReaction::Reconnect,
         // Conflicting transactions, a consumer not ready, a group being re-balanced, a consumer closing, a lane on the move between an
         // assignment and the seek or commit behind it (a busy 3.3.0.1, FACTS F39), a database that another lane is making. The disk is
@@ -123,6 +123,9 @@ mod tests {
             (0xe002, Reaction::Disconnected),
             (0x0018, Reaction::Disconnected),
             (0x0021, Reaction::Disconnected),
+            (0x0019, Reaction::Disconnected),
+            (0x0023, Reaction::Disconnected),
+            (0x0024, Reaction::Disconnected),
             (0x0911, Reaction::Disconnected),
             (0x0022, Reaction::Retry),
             (0x0125, Reaction::Retry),

@@ -32,8 +32,9 @@ pub struct TdengineConfig {
     /// Whether a missing database is made, with the options that it has at the source.
     #[serde(default = "yes")]
     pub create_database: bool,
-    /// Whether rows of a table that is missing here are left out and counted (right between two sites: it was dropped
-    /// here), or wait for its creation to come another way (right among three or more).
+    /// Whether rows and changes of a table that is missing here are left out and counted (right between two sites: it was dropped
+    /// here), or wait up to `announce-timeout` for its creation to come another way (right among three or more, where `[replica.NAME]`
+    /// sets it).
     #[serde(default)]
     pub missing_table: MissingTable,
     /// How long rows wait for the entry of the log that announces their column or table, and after how long a value is reported whose
@@ -49,8 +50,7 @@ pub struct TdengineConfig {
     /// Frames that wait go to the server in one message of so many bytes at most; 0 to write each alone.
     #[serde(default = "coalesce_bytes_max")]
     pub coalesce_bytes_max: usize,
-    /// Until a reply of the server must come. Below half of a consumer's session, so that a worker that lost its lane
-    /// cannot write after its successor.
+    /// Until a reply of the server must come: then the connection is given up, with what was not sent yet, and the rows are written again.
     #[serde(default = "request_timeout")]
     pub request_timeout: Span,
 }

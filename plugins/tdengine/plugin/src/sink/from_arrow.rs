@@ -55,6 +55,9 @@ pub async fn block_of(
         // Bytes go into a column of any text as they are: a VARCHAR need not be UTF-8.
         let fits = column.data_type() == wanted.data_type()
             || (column.data_type() == &ArrowType::Binary && column_type.is_variable());
+        if !fits && target.marks && is_text(column.data_type()) != column_type.is_variable() {
+            return Err(other_kind(target, table, field, column_type));
+        }
         columns.push(if fits { column.clone() } else { converted(column, wanted.data_type(), first_row).map_err(|error| {
             let what = format!("column `{}` of `{table}` cannot become {column_type}", field.name());
             error.context(what).code("tdengine.cast").hint("make the column's type at the target one that holds these values")
@@ -70,6 +73,19 @@ pub async fn block_of(
         Error::rejected(format!("rows of `{table}` do not fit their columns: {error}")).code("tdengine.values")
     })?;
     Ok((block, fields, precision))
+}
+
+fn is_text(data_type: &ArrowType) -> bool {
+    use ArrowType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(data_type, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
+}
+
+/// In a replica a number is not written as a text, nor a text as a number: sites would differ, and nobody would be told. As for frames.
+fn other_kind(target: &Target, table: &str, field: &arrow::datatypes::Field, here: ColumnType) -> Error {
+    let place = target.place_of(table);
+    let there = column_type_of(field).map_or_else(|_| field.data_type().to_string(), |there| there.to_string());
+    let message = format!("rows of {place} cannot be written: column `{}` is {there} at the source and {here} here", field.name());
+    Error::rejected(message).code("tdengine.conflict").hint("make the definitions equal at both sites, then retry")
 }
 
 /// Which of the rows' columns are written, with those of the table: all, where it is not here yet.

@@ -184,6 +184,9 @@ impl SourceConfig for TmqConfig {
             let wrong_key = Error::fatal("only `*` leaves anything out").path("exclude");
             wrong.push(wrong_key.hint("write databases = [\"*\"], or take `exclude` away"));
         }
+        if self.max_lanes == 0 {
+            wrong.push(Error::fatal("must be at least 1").path("max-lanes"));
+        }
         if self.min_poll_rows.is_some_and(|rows| !(1..=MIN_POLL_ROWS_LIMIT).contains(&rows)) {
             wrong.push(Error::fatal(format!("must be from 1 to {MIN_POLL_ROWS_LIMIT}")).path("min-poll-rows"));
         }

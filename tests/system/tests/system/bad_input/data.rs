@@ -129,6 +129,22 @@ fn other_type_at_the_target() {
     assert_eq!(two.b.sql("select v from power.t"), [[json!(7)]]);
 }
 
+/// As dead letters rows are looked at one by one, decoded: they are not turned into what fits.
+#[test]
+fn a_number_is_no_text_as_a_dead_letter_either() {
+    let two = Two::new();
+    two.b.sql("create table power.t (ts timestamp, v varchar(10))");
+    two.a.sql("create table power.t (ts timestamp, v int)");
+    two.a.sql(&format!("insert into power.t values ({T0}, 7)"));
+    two.replicate("on-error = \"dead-letter\"", "", "");
+    let mut run = two.scene.start(&["run", "--json", "a-to-b.toml"], "run.log");
+    run.wait_for("kept as a dead letter", SOON).unwrap();
+    run.signal("INT").unwrap();
+    assert!(run.wait(SOON).unwrap().success(), "{}", run.output());
+    assert!(run.output().contains("column `v` is INT at the source and VARCHAR(10) here"), "{}", run.output());
+    assert!(two.b.sql("select * from power.t").is_empty());
+}
+
 #[test]
 fn narrower_varchar_at_the_target() {
     let two = Two::new();
