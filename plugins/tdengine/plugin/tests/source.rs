@@ -252,14 +252,14 @@ async fn what_is_to_be_committed_is_committed_at_once() {
     .await;
     let mut at = Checkpoint::default();
     let mut source = scene.source("p", "power").await;
-    assert_eq!(read(&mut source, &mut at).await, [1]);
+    assert_eq!(read(&mut source, &mut at, 1).await, [1]);
     source.commit(&at).await.unwrap();
     scene.sql.exec("insert into power.t values (1700000000001, 2)").await.unwrap();
-    assert_eq!(read(&mut source, &mut at).await, [1]);
+    assert_eq!(read(&mut source, &mut at, 1).await, [1]);
     source.commit(&at).await.unwrap();
     drop(source);
     let mut source = scene.source("p", "power").await;
-    assert!(read(&mut source, &mut Checkpoint::default()).await.is_empty());
+    assert!(read(&mut source, &mut Checkpoint::default(), 0).await.is_empty());
 }
 
 /// What was made of a message needs a look at the site, which refuses it for a moment: by then the consumer has the message no more.
@@ -304,7 +304,7 @@ async fn changes_of_tables_are_read_without_the_servers_json() {
     ];
     let scene = Scene::start_with(&made, |config| config.admin = Some("127.0.0.1:0".into())).await;
     let mut source = scene.source("p", "power").await;
-    read(&mut source, &mut Checkpoint::default()).await;
+    read(&mut source, &mut Checkpoint::default(), 0).await;
     arm(scene.node.admin_addr().unwrap(), r#"{ "fault": "refuse-action", "action": "fetch_json_meta" }"#).await;
     let changes = [
         ("create table power.d using power.meters tags ('berlin')", json!({ "type": "create", "tableName": "d" })),
