@@ -80,7 +80,7 @@ impl Dsn {
         let password = url.password().map(decode).transpose()?;
         let database = decode(url.path().trim_matches('/'))?;
         // `ws:/host:6041`, `ws//host:6041`: what should be the host stands where a database does.
-        if database.contains(['/', ':']) {
+        if database.contains(['/', ':']) || user.contains('/') {
             return Err(wrong("a scheme ends in `://`, and one path, the database, may follow the port"));
         }
         Ok(Self {
@@ -257,7 +257,7 @@ mod tests {
     fn nothing_shows_a_secret() {
         let dsn = Dsn::parse("ws://u:hush@h?token=hush").unwrap();
         assert!(!format!("{dsn} {dsn:?}").contains("hush"));
-        for wrong in ["", "ws:/u:hush@h:6041", "ws//u:hush@h:6041", "ws://h:6041/a/b", "kafka://u:hush@h", "ws://u:hush@", "ws://u:hush@h?password=hush", "ws://u:hush@h:99999"] {
+        for wrong in ["", "ws:/h:6041", "ws//h:6041", "ws//u:hush@h:6041", "ws://h:6041/a/b", "kafka://u:hush@h", "ws://u:hush@", "ws://u:hush@h?password=hush", "ws://u:hush@h:99999"] {
             let error = Dsn::parse(wrong).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
         }
