@@ -21,7 +21,7 @@ pub fn catalog() -> Linked {
         rename_key: Some("map".into()),
         discover_interval_key: None,
         from_now: None,
-        in_mesh: Some(("mode".into(), "patient".into())),
+        in_mesh: Some(("mode".into(), "slow".into())),
     };
     Linked::new([
         Plugin::new("tape", "1.0.0", "Tapes").source::<Tape>().sink::<Table>().site::<TapeSite>().replica(replica),
