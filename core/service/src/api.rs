@@ -162,10 +162,10 @@ pub struct Task {
     pub since: String,
     #[serde(flatten)]
     pub counts: Counts,
-    /// For how long what is read next has been waiting.
+    /// For how long what is written next has been waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
-    /// Positions that are still to be read.
+    /// Positions that are still to be written at every sink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_offsets: Option<i64>,
     /// How long ago lag was last looked at.
@@ -184,15 +184,15 @@ pub struct Lane {
     /// The oldest position that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<i64>,
-    /// The next position to be read.
+    /// The next position to be written at every sink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<i64>,
-    /// The next position to be written.
+    /// Where the log ends: the position that the next entry gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_offsets: Option<i64>,
-    /// How long the log keeps what is read next.
+    /// How long the log keeps what is written next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack_seconds: Option<f64>,
     /// How long the log keeps an entry, at least; absent where that is not bounded by time, or not known.

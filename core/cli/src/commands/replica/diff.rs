@@ -13,7 +13,7 @@ use crate::output::Output;
 const SLACK_LOW: f64 = 1.0 / 3.0;
 const SLACK_SHORT: f64 = 0.1;
 
-/// Show how far replicas are: what is still to be read of each log, and how long it is kept
+/// Show how far replicas are: what of each log is still to be written at the other site, and how long it is kept
 ///
 /// Offsets are entries of the log, not rows; some are nobody's rows. `diff` is latest minus current. `oldest` is the first that is
 /// still kept: were it above `current`, entries would be lost (a hole); `slack` says how many seconds there are until that may be.

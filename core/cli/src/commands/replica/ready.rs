@@ -86,8 +86,7 @@ impl Args {
     }
 }
 
-/// For how long a sink has taken nothing although something waits for it. Lag counts what is to be read; what was read and is not
-/// written waits here.
+/// For how long a sink has taken nothing although something waits for it.
 fn stuck(task: &Task, now: Timestamp) -> Option<Duration> {
     if task.counts.queue_messages == 0 {
         return None;
