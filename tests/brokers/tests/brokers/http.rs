@@ -207,7 +207,7 @@ fn http_a_server_that_vanishes_is_waited_for() {
     );
     scene.write("p.toml", &file);
     let mut run: Process = scene.start(&["run", "p.toml"], "run.log");
-    wait_for("trouble", || run.output().contains("trying again") || run.output().contains("connection lost"), || run.output());
+    wait_for("trouble", || run.output().contains("trying again"), || run.output());
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let (bodies, seen) = (scene.path("bodies"), Arc::new(Mutex::new(Vec::new())));
     std::thread::spawn(move || {

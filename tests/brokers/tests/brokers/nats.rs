@@ -151,7 +151,7 @@ fn nats_a_source_loses_nothing_whatever_is_killed() {
     let run = scene.start(&["run", "p.toml"], "run.log");
     wait_for("more rows", || ids(&out).len() > 2_000, || run.output());
     server.kill();
-    wait_for("the loss", || run.output().contains("connection lost"), || run.output());
+    wait_for("the loss", || run.output().contains("trying again"), || run.output());
     server.begin();
     let mut client = server.client();
     client.publish("meters.c", rows(4_000, 5_000));
