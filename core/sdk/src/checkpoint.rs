@@ -48,15 +48,6 @@ pub struct LaneProgress {
     pub ends: bool,
 }
 
-impl LaneProgress {
-    /// What is still to be read, in positions.
-    pub fn lag(&self) -> Option<i64> {
-        let latest = self.latest.as_ref()?.number?;
-        let current = self.current.as_ref()?.number?;
-        Some((latest - current).max(0))
-    }
-}
-
 #[derive(Serialize, Deserialize)]
 struct StoredPosition {
     position: String,

@@ -82,10 +82,8 @@ fn is_text(data_type: &ArrowType) -> bool {
 
 /// In a replica a number is not written as a text, nor a text as a number: sites would differ, and nobody would be told. As for frames.
 fn other_kind(target: &Target, table: &str, field: &arrow::datatypes::Field, here: ColumnType) -> Error {
-    let place = target.place_of(table);
     let there = column_type_of(field).map_or_else(|_| field.data_type().to_string(), |there| there.to_string());
-    let message = format!("rows of {place} cannot be written: column `{}` is {there} at the source and {here} here", field.name());
-    Error::rejected(message).code("tdengine.conflict").hint("make the definitions equal at both sites, then retry")
+    target.conflict(table, format!("column `{}` is {there} at the source and {here} here", field.name()))
 }
 
 /// Which of the rows' columns are written, with those of the table: all, where it is not here yet.

@@ -257,12 +257,7 @@ async fn plan<'a>(
             Fit::Wait(_) if is_dropped_here(target, &table, block) && again == block.rows => Some(names_here(target, &table, block)?),
             Fit::Wait(what) => Some(wait(target, header, &table, block, what, "its values are left out")?),
             Fit::WaitWider(what) => Some(wait(target, header, &table, block, what, "what is too long for it is refused")?),
-            Fit::Conflict(why) => {
-                let message = format!("rows of `{}`.`{}` cannot be written: {why}", target.database, block.table);
-                return Err(Error::rejected(message)
-                    .code("tdengine.conflict")
-                    .hint("make the definitions equal at both sites, then retry"));
-            }
+            Fit::Conflict(why) => return Err(target.conflict(block.table, why)),
         };
         groups.push(table.group);
         compared.push(again);

@@ -138,6 +138,12 @@ impl Target {
         format!("`{}`.`{table}`", self.database)
     }
 
+    /// Of rows that never fit the definition here.
+    pub fn conflict(&self, table: &str, why: impl std::fmt::Display) -> Error {
+        let message = format!("rows of {} cannot be written: {why}", self.place_of(table));
+        Error::rejected(message).code("tdengine.conflict").hint("make the definitions equal at both sites, then retry")
+    }
+
     /// What a change is of is not here. Among more than two sites it may come another way, and the change waits for it as rows do; what
     /// was waited for in vain is not waited for again.
     pub fn may_come(&mut self, name: &str) -> Result<()> {
